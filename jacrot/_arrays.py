@@ -1,0 +1,63 @@
+"""Arrays at the door: what is accepted as one, and how it is kept from being changed."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.floating]
+
+
+def read_only(array: ArrayLike) -> Array:
+    """Copy an array, so that neither its owner nor its reader can change what a layer computes."""
+    copy = np.array(array, order="C")
+    copy.flags.writeable = False
+    return copy
+
+
+def real_array(array: ArrayLike, name: str, ndim: int) -> Array:
+    """Read an array of finite real numbers, as float32 or float64.
+
+    Parameters
+    ----------
+    array : array-like
+        What the user gave.
+    name : str
+        Its name in error messages.
+    ndim : int
+        The number of dimensions it must have.
+
+    Returns
+    -------
+    ndarray
+        The array, float32 where it was float32 or float16, else float64.
+
+    Raises
+    ------
+    TypeError
+        If it does not hold real numbers.
+    ValueError
+        If it has another number of dimensions, or holds NaN or infinity.
+    """
+    try:
+        result = np.asarray(array)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise TypeError(
+            f"{name} cannot be read as an array ({error}); write a NumPy array."
+        ) from error
+    if result.dtype.kind not in "fiub":
+        raise TypeError(
+            f"{name} has dtype {result.dtype}; write an array of real numbers (float64 or float32)."
+        )
+    if result.dtype not in (np.float32, np.float64):
+        result = result.astype(np.float32 if result.dtype == np.float16 else np.float64)
+    if result.ndim != ndim:
+        raise ValueError(
+            f"{name} has {result.ndim} dimension(s), shape {result.shape}; "
+            f"write an array of {ndim} dimension(s)."
+        )
+    if not np.isfinite(result).all():
+        raise ValueError(
+            f"{name} contains NaN or infinity; export the weights again, or mend them."
+        )
+    return result

@@ -1,0 +1,172 @@
+"""Elementwise activations and their slopes, in closed form for the named ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from autograd import elementwise_grad
+from scipy.special import erf, expit
+
+from jacrot._arrays import Array
+
+Elementwise = Callable[[Array], Array]
+
+# Self-normalising constants of Klambauer et al. (2017), equation 14.
+_SELU_SCALE = 1.0507009873554805
+_SELU_ALPHA = 1.6732632423543772
+_LEAK = 0.01
+_TANH_GELU = np.sqrt(2 / np.pi)
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An elementwise function and its slope (first derivative).
+
+    Parameters
+    ----------
+    name : str or None
+        Name under which :func:`get_activation` finds it, ``None`` for a user's function.
+    function : callable
+        The function, applied entrywise.
+    slope : callable
+        Its first derivative, applied entrywise.
+    """
+
+    name: str | None
+    function: Elementwise
+    slope: Elementwise
+
+
+def _elu(x: Array, alpha: float, scale: float) -> Array:
+    return scale * np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
+
+
+def _elu_slope(x: Array, alpha: float, scale: float) -> Array:
+    return scale * np.where(x > 0, 1, alpha * np.exp(np.minimum(x, 0)))
+
+
+def _gelu_slope(x: Array) -> Array:
+    density = np.exp(-0.5 * np.minimum(np.abs(x), 40) ** 2) / np.sqrt(2 * np.pi)
+    return 0.5 * (1 + erf(x / np.sqrt(2))) + x * density
+
+
+def _gelu_tanh(x: Array) -> Array:
+    # Beyond 10 the tanh is ±1 in double precision; without the clip the cube overflows.
+    t = np.clip(x, -10, 10)
+    return 0.5 * x * (1 + np.tanh(_TANH_GELU * (t + 0.044715 * t**3)))
+
+
+def _gelu_tanh_slope(x: Array) -> Array:
+    t = np.clip(x, -10, 10)
+    tanh = np.tanh(_TANH_GELU * (t + 0.044715 * t**3))
+    return 0.5 * (1 + tanh) + 0.5 * t * (1 - tanh**2) * _TANH_GELU * (1 + 3 * 0.044715 * t**2)
+
+
+def _silu_slope(x: Array) -> Array:
+    s = expit(x)
+    return s * (1 + x * expit(-x))
+
+
+# PyTorch's conventions: the slope of relu and of leaky_relu at 0 is the left one.
+_NAMED: dict[str, tuple[Elementwise, Elementwise]] = {
+    "relu": (lambda x: np.maximum(x, 0), lambda x: (x > 0).astype(x.dtype)),
+    "leaky_relu": (
+        lambda x: np.where(x > 0, x, _LEAK * x),
+        lambda x: np.where(x > 0, 1, _LEAK),
+    ),
+    "elu": (lambda x: _elu(x, 1.0, 1.0), lambda x: _elu_slope(x, 1.0, 1.0)),
+    "selu": (
+        lambda x: _elu(x, _SELU_ALPHA, _SELU_SCALE),
+        lambda x: _elu_slope(x, _SELU_ALPHA, _SELU_SCALE),
+    ),
+    "gelu": (lambda x: 0.5 * x * (1 + erf(x / np.sqrt(2))), _gelu_slope),
+    "gelu_tanh": (_gelu_tanh, _gelu_tanh_slope),
+    "silu": (lambda x: x * expit(x), _silu_slope),
+    # sech² as a product keeps its relative accuracy where 1 - tanh² has lost it.
+    "tanh": (np.tanh, lambda x: 4 * expit(2 * x) * expit(-2 * x)),
+    "sigmoid": (expit, lambda x: expit(x) * expit(-x)),
+    "softplus": (lambda x: np.logaddexp(x, 0), expit),
+    "identity": (lambda x: x, np.ones_like),
+}
+
+
+def _keeping_dtype(function: Elementwise) -> Elementwise:
+    return lambda x: np.asarray(function(x), dtype=x.dtype)
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    name: Activation(name, _keeping_dtype(function), _keeping_dtype(slope))
+    for name, (function, slope) in _NAMED.items()
+}
+
+
+def get_activation(activation: str | Elementwise) -> Activation:
+    """Find a named activation or make one of a user's elementwise function.
+
+    The slope of a user's function comes from autograd, so ``autograd.numpy`` conventions
+    hold at kinks (the slope of ``maximum(x, 0)`` at 0 is 0.5).
+
+    Parameters
+    ----------
+    activation : str or callable
+        One of the names in ``ACTIVATIONS`` or an elementwise function written with
+        ``autograd.numpy``.
+
+    Returns
+    -------
+    Activation
+        The function and its slope.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, or the function is not elementwise or cannot be
+        differentiated by autograd.
+    TypeError
+        If `activation` is neither a string nor a callable.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from jacrot.activations import get_activation
+    >>> get_activation("relu").slope(np.array([-1.0, 0.0, 1.0]))
+    array([0., 0., 1.])
+    """
+    if isinstance(activation, str):
+        if activation not in ACTIVATIONS:
+            raise ValueError(
+                f"activation={activation!r} is unknown; write one of {sorted(ACTIVATIONS)} or "
+                "pass an elementwise function written with autograd.numpy."
+            )
+        return ACTIVATIONS[activation]
+    if not callable(activation):
+        raise TypeError(
+            f"activation must be a name or a callable, got {type(activation).__name__}; write one "
+            f"of {sorted(ACTIVATIONS)} or an elementwise function written with autograd.numpy."
+        )
+    slope = elementwise_grad(activation)
+    _check_elementwise(activation, slope)
+    return Activation(None, _keeping_dtype(activation), _keeping_dtype(slope))
+
+
+def _check_elementwise(function: Elementwise, slope: Elementwise) -> None:
+    x = np.array([[-1.3, 0.2, 0.7], [1.9, -0.4, 0.5]])
+    name = getattr(function, "__name__", repr(function))
+    try:
+        value, derivative = np.asarray(function(x)), np.asarray(slope(x))
+    except Exception as error:
+        raise ValueError(
+            f"activation {name} cannot be evaluated and differentiated by autograd "
+            f"({type(error).__name__}: {error}); write it with autograd.numpy."
+        ) from error
+    elementwise = value.shape == derivative.shape == x.shape and all(
+        np.allclose(function(x[i : i + 1, j : j + 1]), value[i, j]) for i, j in np.ndindex(x.shape)
+    )
+    if not elementwise:
+        raise ValueError(
+            f"activation {name} is not elementwise: an entry of its result depends on other "
+            "entries, or its shape differs from its argument's. Give the whole layer as a "
+            "callable network instead."
+        )

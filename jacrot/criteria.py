@@ -1,0 +1,342 @@
+"""Measures of sparsity: exact ones to report, smooth ones to minimise.
+
+The functions (:func:`hoyer`, :func:`gini`, :func:`participation_ratio`) measure each matrix of a
+stack exactly. The :class:`Criterion` classes are what the search minimises: an even function
+``φ_ε`` with two derivatives, applied entrywise to the rotated Jacobians, scaled to root mean
+square 1.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import numpy as np
+from autograd import elementwise_grad
+from numpy.typing import ArrayLike, NDArray
+
+from jacrot._arrays import Array
+
+
+def hoyer(J: ArrayLike) -> NDArray[np.float64]:
+    """Hoyer sparsity of each matrix of a stack.
+
+    ``(√N − ‖J‖₁/‖J‖₂) / (√N − 1)`` over the ``N`` entries of a matrix: 0 when all entries have
+    the same size, 1 when only one is not zero. Its value does not depend on the scale.
+
+    Parameters
+    ----------
+    J : array-like of shape (..., n_outputs, n_inputs)
+        Jacobians.
+
+    Returns
+    -------
+    ndarray of shape (...)
+        Sparsity of each matrix; NaN for one of zeros, 1 for one of a single entry.
+
+    References
+    ----------
+    P. O. Hoyer, "Non-negative matrix factorization with sparseness constraints", JMLR 5
+    (2004), section 3.1.
+
+    Examples
+    --------
+    >>> from jacrot.criteria import hoyer
+    >>> hoyer([[[1.0, -1.0], [1.0, 1.0]], [[0.0, 3.0], [0.0, 0.0]]])
+    array([0., 1.])
+    """
+    entries = _entries(J)
+    absolute = np.abs(entries)
+    return hoyer_of_norms(
+        absolute.sum(axis=-1), np.sqrt((absolute**2).sum(axis=-1)), entries.shape[-1]
+    )
+
+
+def hoyer_of_norms(
+    l1: NDArray[np.float64], l2: NDArray[np.float64], size: int
+) -> NDArray[np.float64]:
+    """Hoyer sparsity of matrices whose norms are known.
+
+    Parameters
+    ----------
+    l1, l2 : ndarray
+        Sum of the absolute entries, and root of the sum of their squares.
+    size : int
+        Number of entries of a matrix.
+
+    Returns
+    -------
+    ndarray
+        Sparsity, NaN where `l2` is zero.
+    """
+    with np.errstate(invalid="ignore"):
+        ratio = l1 / l2
+    if size == 1:
+        return np.where(np.isnan(ratio), np.nan, 1.0)
+    return np.asarray((np.sqrt(size) - ratio) / (np.sqrt(size) - 1))
+
+
+def gini(J: ArrayLike) -> NDArray[np.float64]:
+    """Gini index of the absolute entries of each matrix of a stack.
+
+    ``1 − 2 Σ_k (|x|_(k)/‖x‖₁) (N − k + ½)/N`` over the ``N`` entries in rising order: 0 when all
+    entries have the same size, ``1 − 1/N`` when only one is not zero.
+
+    Parameters
+    ----------
+    J : array-like of shape (..., n_outputs, n_inputs)
+        Jacobians.
+
+    Returns
+    -------
+    ndarray of shape (...)
+        Index of each matrix, NaN for one of zeros.
+
+    References
+    ----------
+    N. Hurley and S. Rickard, "Comparing measures of sparsity", IEEE Transactions on Information
+    Theory 55 (2009), table I.
+
+    Examples
+    --------
+    >>> from jacrot.criteria import gini
+    >>> gini([[0.0, 3.0], [0.0, 0.0]])
+    array(0.75)
+    """
+    absolute = np.sort(np.abs(_entries(J)), axis=-1)
+    size = absolute.shape[-1]
+    weights = (size - np.arange(1, size + 1) + 0.5) / size
+    with np.errstate(invalid="ignore"):
+        return np.asarray(1 - 2 * (absolute @ weights) / absolute.sum(axis=-1))
+
+
+def participation_ratio(J: ArrayLike) -> NDArray[np.float64]:
+    """Effective number of entries of each matrix of a stack.
+
+    ``(Σ x²)² / Σ x⁴``: 1 when only one entry is not zero, ``N`` when all have the same size. Less
+    is sparser.
+
+    Parameters
+    ----------
+    J : array-like of shape (..., n_outputs, n_inputs)
+        Jacobians.
+
+    Returns
+    -------
+    ndarray of shape (...)
+        Number for each matrix, NaN for one of zeros.
+
+    References
+    ----------
+    R. J. Bell and P. Dean, "Atomic vibrations in vitreous silica", Discussions of the Faraday
+    Society 50 (1970), where its inverse is introduced for vibration modes.
+
+    Examples
+    --------
+    >>> from jacrot.criteria import participation_ratio
+    >>> participation_ratio([[2.0, -2.0], [0.0, 2.0]])
+    array(3.)
+    """
+    squares = _entries(J) ** 2
+    with np.errstate(invalid="ignore"):
+        return np.asarray(squares.sum(axis=-1) ** 2 / (squares**2).sum(axis=-1))
+
+
+def _entries(J: ArrayLike) -> NDArray[np.float64]:
+    """Flatten each matrix, scaled to a largest entry of 1 so that no power of it overflows."""
+    stack = np.asarray(J, dtype=np.float64)
+    if stack.ndim < 2:
+        raise ValueError(
+            f"J has shape {stack.shape}; write a stack of matrices (n_samples, n_outputs, n_inputs)"
+            " or one matrix."
+        )
+    entries = stack.reshape(*stack.shape[:-2], -1)
+    largest = np.abs(entries).max(axis=-1, keepdims=True)
+    return np.asarray(entries / np.where(largest == 0, 1, largest))
+
+
+class Criterion(ABC):
+    """An even function ``φ_ε(x)`` with two derivatives, to be minimised.
+
+    Attributes
+    ----------
+    degree : int or None
+        ``p`` where ``φ₀(x)`` is proportional to ``|x|^p``: samples of one dense layer then collapse
+        into one matrix. ``None`` elsewhere.
+    per_sample : bool
+        Whether every sample is scaled to root mean square 1, or the stack as a whole.
+    smoothed : bool
+        Whether ``φ_ε`` depends on ``ε``, so that the search lowers it stage by stage.
+    """
+
+    degree: int | None = None
+    per_sample: bool = True
+    smoothed: bool = False
+
+    @abstractmethod
+    def derivatives(self, x: Array, smoothing: float, order: int) -> tuple[Array, ...]:
+        """Compute ``φ_ε`` and its derivatives up to `order` (0, 1 or 2) at every entry."""
+
+
+class L1(Criterion):
+    """``φ_ε(x) = √(x² + ε²) − ε``, which tends to ``|x|``; the stack is scaled as a whole."""
+
+    degree = 1
+    per_sample = False
+    smoothed = True
+
+    def derivatives(self, x: Array, smoothing: float, order: int) -> tuple[Array, ...]:
+        """Compute ``φ_ε``, ``x/√(x² + ε²)`` and ``ε²/(x² + ε²)^(3/2)``."""
+        if smoothing == 0 and order == 0:
+            return (np.abs(x),)
+        root = x * x
+        root += smoothing**2
+        np.sqrt(root, out=root)
+        if order == 0:
+            root -= smoothing
+            return (root,)
+        slope = x / root
+        if order == 1:
+            root -= smoothing
+            return root, slope
+        return root - smoothing, slope, smoothing**2 / root**3
+
+
+class Hoyer(L1):
+    """The same function with every sample scaled to root mean square 1.
+
+    Rotations keep the Frobenius norm, so that for ``ε → 0`` the cost is an affine function of
+    the mean Hoyer sparsity.
+    """
+
+    per_sample = True
+
+
+class Quartimax(Criterion):
+    """``φ(x) = −x⁴/4``, factor analysis' quartimax of the stacked rows of the Jacobians."""
+
+    degree = 4
+    per_sample = False
+
+    def derivatives(self, x: Array, smoothing: float, order: int) -> tuple[Array, ...]:
+        """Compute ``−x⁴/4``, ``−x³`` and ``−3x²``."""
+        square = x * x
+        return (-0.25 * square * square, -x * square, -3 * square)[: order + 1]
+
+
+class LogCosh(Criterion):
+    """``φ(x) = log cosh x``, the contrast of FastICA and Picard for heavy-tailed sources."""
+
+    def derivatives(self, x: Array, smoothing: float, order: int) -> tuple[Array, ...]:
+        """Compute ``log cosh x``, ``tanh x`` and ``1 − tanh² x``."""
+        absolute = np.abs(x)
+        value = absolute + np.log1p(np.exp(-2 * absolute)) - np.log(2).astype(x.dtype)
+        if order == 0:
+            return (value,)
+        slope = np.tanh(x)
+        return (value, slope, 1 - slope * slope)[: order + 1]
+
+
+class CallableCriterion(Criterion):
+    """A user's even function, its derivatives by autograd, checked by finite differences.
+
+    Parameters
+    ----------
+    function : callable
+        Elementwise, written with ``autograd.numpy``; the less, the sparser.
+
+    Raises
+    ------
+    ValueError
+        If the function is not elementwise, finite, even and differentiable, or if autograd's
+        derivatives are not those of its values.
+    """
+
+    def __init__(self, function: Callable[[Array], Array]) -> None:
+        self.function = function
+        self._slope = elementwise_grad(function)
+        self._curvature = elementwise_grad(self._slope)
+        self._check()
+
+    def derivatives(self, x: Array, smoothing: float, order: int) -> tuple[Array, ...]:
+        """Compute the function and its derivatives at every entry."""
+        functions = (self.function, self._slope, self._curvature)[: order + 1]
+        return tuple(np.asarray(function(x), dtype=x.dtype) for function in functions)
+
+    def _check(self) -> None:
+        name = getattr(self.function, "__name__", repr(self.function))
+        # Away from 0, where |x| and its like have a kink that the search never meets exactly.
+        points = np.array([-7.3, -2.1, -0.83, -0.31, -0.047, 0.047, 0.31, 0.83, 2.1, 7.3])
+        step = 1e-6 * np.maximum(np.abs(points), 0.1)
+        try:
+            value, slope, curvature = self.derivatives(points, 0.0, 2)
+            at_zero = self.derivatives(np.zeros(1), 0.0, 2)
+            right, left = (
+                self.derivatives(points + step, 0, 1),
+                self.derivatives(points - step, 0, 1),
+            )
+            alone = [self.derivatives(points[i : i + 1], 0.0, 0)[0] for i in range(points.size)]
+        except Exception as error:
+            raise ValueError(
+                f"criterion {name} cannot be evaluated and differentiated by autograd "
+                f"({type(error).__name__}: {error}); write an elementwise function with "
+                "autograd.numpy."
+            ) from error
+        if value.shape != points.shape or not np.allclose(np.concatenate(alone), value):
+            raise ValueError(
+                f"criterion {name} is not elementwise; write a function that maps every entry on "
+                "its own (the search takes the mean itself)."
+            )
+        if not all(np.isfinite(array).all() for array in (value, slope, curvature, *at_zero)):
+            raise ValueError(
+                f"criterion {name} or a derivative of it is NaN or infinite at 0 or between -7.3 "
+                "and 7.3; smooth it (sqrt(x**2 + 1e-4) has derivatives at 0, sqrt(x**2) has none)."
+            )
+        if not np.allclose(value, value[::-1], rtol=1e-8, atol=1e-10):
+            raise ValueError(
+                f"criterion {name} is not even: φ(x) must equal φ(−x), since an axis has no sign."
+            )
+        for order, derivative in ((0, slope), (1, curvature)):
+            difference = (right[order] - left[order]) / (2 * step)
+            if not np.allclose(difference, derivative, rtol=1e-4, atol=1e-5):
+                raise ValueError(
+                    f"criterion {name}: derivative {order + 1} by autograd differs from finite "
+                    f"differences by {np.abs(difference - derivative).max():.1e}; use "
+                    "autograd.numpy throughout and define no derivative by hand."
+                )
+
+
+CRITERIA: dict[str, type[Criterion]] = {
+    "hoyer": Hoyer,
+    "l1": L1,
+    "logcosh": LogCosh,
+    "quartimax": Quartimax,
+}
+
+
+def get_criterion(criterion: str | Callable[[Array], Array]) -> Criterion:
+    """Make the criterion of a name or of a user's function.
+
+    Parameters
+    ----------
+    criterion : {"hoyer", "l1", "logcosh", "quartimax"} or callable
+        Name, or an even elementwise function written with ``autograd.numpy``.
+
+    Returns
+    -------
+    Criterion
+        What the search minimises.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown or the function unfit.
+    """
+    if callable(criterion):
+        return CallableCriterion(criterion)
+    if criterion not in CRITERIA:
+        raise ValueError(
+            f"criterion={criterion!r} is unknown; write one of {sorted(CRITERIA)} or an even "
+            "elementwise function."
+        )
+    return CRITERIA[criterion]()

@@ -1,0 +1,302 @@
+"""Pictures, in the form of scikit-learn's Displays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.gridspec import GridSpecFromSubplotSpec
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import linear_sum_assignment
+
+from jacrot._arrays import real_array
+
+if TYPE_CHECKING:
+    from matplotlib.colorbar import Colorbar
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
+    from jacrot.rotation import JacobianSparsityRotation
+
+Matrix = NDArray[np.float64]
+
+
+class JacobianDisplay:
+    """Jacobian of a network before and after a rotation, side by side.
+
+    Shows the mean over samples of ``|J_i| / rms(J_i)``, the size of every derivative in units
+    of the root mean square entry of its sample. The rotated one is ordered so that its structure
+    shows: outputs and axes are paired by their strongest links, strongest first.
+
+    Parameters
+    ----------
+    before, after : array-like of shape (n_panels, n_outputs, n_inputs)
+        Absolute Jacobians, normalised; a row of panels for each.
+    titles : sequence of str, default=None
+        What each row of panels shows.
+    rotated_output : bool, default=False
+        Whether the outputs of `after` are rotated.
+
+    Attributes
+    ----------
+    figure_ : Figure
+        The figure.
+    axes_ : ndarray of Axes of shape (n_panels, 2)
+        The panels.
+    images_ : ndarray of AxesImage of shape (n_panels, 2)
+        What they show.
+    colorbar_ : Colorbar
+        The one colour scale of all panels.
+    row_orders_, column_orders_ : list of ndarray
+        Which output and which axis stands where, in the panels after the rotation.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("Agg")
+    >>> from jacrot import JacobianSparsityRotation
+    >>> from jacrot.datasets import make_planted_problem
+    >>> from jacrot.display import JacobianDisplay
+    >>> problem = make_planted_problem(n_features=16, n_outputs=32, random_state=0)
+    >>> rotation = JacobianSparsityRotation(problem.network, random_state=0).fit(problem.X)
+    >>> display = JacobianDisplay.from_estimator(rotation, problem.X)
+    >>> display.axes_.shape
+    (1, 2)
+    """
+
+    def __init__(
+        self,
+        before: ArrayLike,
+        after: ArrayLike,
+        *,
+        titles: Sequence[str] | None = None,
+        rotated_output: bool = False,
+    ) -> None:
+        self.before = real_array(before, "before", ndim=3)
+        self.after = real_array(after, "after", ndim=3)
+        self.titles = titles
+        self.rotated_output = rotated_output
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: JacobianSparsityRotation,
+        X: ArrayLike,
+        *,
+        samples: int | Sequence[int] | None = None,
+        ax: Axes | ArrayLike | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Compute the Jacobians of an estimator's network at some inputs, and draw them.
+
+        Parameters
+        ----------
+        estimator : JacobianSparsityRotation
+            Fitted.
+        X : array-like of shape (n_samples, n_features)
+            Activations, in the given basis.
+        samples : int or sequence of int, default=None
+            Rows of `X` to draw one by one; ``None`` draws the mean over all.
+        ax : Axes or array of Axes, default=None
+            Where to draw; see `plot`.
+        **kwargs : dict
+            Passed to `plot`.
+
+        Returns
+        -------
+        JacobianDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            If a sample does not exist, or the estimator has no network.
+        """
+        after = estimator.jacobians(X)
+        before = estimator._required_network().jacobians(X)
+        return cls.from_jacobians(
+            before,
+            after,
+            samples=samples,
+            rotated_output=estimator.output_rotation_ is not None,
+            ax=ax,
+            **kwargs,
+        )
+
+    @classmethod
+    def from_jacobians(
+        cls,
+        before: ArrayLike,
+        after: ArrayLike,
+        *,
+        samples: int | Sequence[int] | None = None,
+        rotated_output: bool = False,
+        ax: Axes | ArrayLike | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Draw stacks of Jacobians.
+
+        Parameters
+        ----------
+        before, after : array-like of shape (n_samples, n_outputs, n_inputs)
+            Jacobians in the given and in the new basis.
+        samples : int or sequence of int, default=None
+            Samples to draw one by one; ``None`` draws the mean over all.
+        rotated_output : bool, default=False
+            Whether the outputs of `after` are rotated.
+        ax : Axes or array of Axes, default=None
+            Where to draw; see `plot`.
+        **kwargs : dict
+            Passed to `plot`.
+
+        Returns
+        -------
+        JacobianDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            If a sample does not exist, or all Jacobians are zero.
+        """
+        stacks = [_normalised(before, "before"), _normalised(after, "after")]
+        if samples is None:
+            titles = None
+            panels = [np.nanmean(stack, axis=0, keepdims=True) for stack in stacks]
+        else:
+            chosen = np.atleast_1d(np.asarray(samples))
+            n_samples = len(stacks[0])
+            if chosen.size == 0 or chosen.min() < -n_samples or chosen.max() >= n_samples:
+                raise ValueError(f"samples={samples} must be rows of the {n_samples} samples.")
+            titles = [f"sample {index}" for index in chosen]
+            panels = [np.nan_to_num(stack[chosen]) for stack in stacks]
+        display = cls(*panels, titles=titles, rotated_output=rotated_output)
+        return display.plot(ax=ax, **kwargs)
+
+    def plot(
+        self,
+        ax: Axes | ArrayLike | None = None,
+        *,
+        cmap: str = "inferno",
+        vmax: float | None = None,
+    ) -> Self:
+        """Draw the panels.
+
+        Parameters
+        ----------
+        ax : Axes or array of Axes, default=None
+            One Axes is divided among the panels; an array of ``2 * n_panels`` is drawn into,
+            row by row; ``None`` makes a new figure.
+        cmap : str, default="inferno"
+            Colour map.
+        vmax : float, default=None
+            Top of the colour scale, in units of the root mean square entry. ``None`` is the
+            value that one entry in two hundred of either side exceeds.
+
+        Returns
+        -------
+        JacobianDisplay
+            The display.
+
+        Raises
+        ------
+        ValueError
+            If `ax` is an array of another size, or one Axes that is no subplot.
+        """
+        n_panels = len(self.before)
+        self._make_axes(ax, n_panels)
+        if vmax is None:
+            vmax = float(max(np.quantile(side, 0.995) for side in (self.before, self.after)))
+            vmax = vmax or float(max(self.before.max(), self.after.max())) or 1.0
+        self.images_ = np.empty((n_panels, 2), dtype=object)
+        self.row_orders_, self.column_orders_ = [], []
+        for panel in range(n_panels):
+            rows, columns = _structure_order(self.after[panel])
+            self.row_orders_.append(rows)
+            self.column_orders_.append(columns)
+            ordered = self.after[panel][np.ix_(rows, columns)]
+            for side, matrix in enumerate((self.before[panel], ordered)):
+                self.images_[panel, side] = self._panel(panel, side, matrix, cmap, vmax)
+        over = max(self.before.max(), self.after.max()) > vmax
+        self.colorbar_: Colorbar = self.figure_.colorbar(
+            self.images_[0, 0],
+            ax=self.axes_.ravel().tolist(),
+            label="|derivative| / rms",
+            extend="max" if over else "neither",
+            shrink=0.85,
+        )
+        return self
+
+    def _make_axes(self, ax: Axes | ArrayLike | None, n_panels: int) -> None:
+        if ax is None:
+            self.figure_, self.axes_ = plt.subplots(
+                n_panels, 2, figsize=(9, 4.1 * n_panels), squeeze=False, layout="constrained"
+            )
+        elif isinstance(ax, Axes):
+            self.figure_ = _figure_of(ax)
+            place = ax.get_subplotspec()
+            if place is None:
+                raise ValueError(
+                    "ax is no subplot and cannot be divided; make it with plt.subplots, or write "
+                    f"an array of {2 * n_panels} Axes."
+                )
+            ax.set_axis_off()
+            grid = GridSpecFromSubplotSpec(n_panels, 2, place, wspace=0.3)
+            self.axes_ = np.array(
+                [[self.figure_.add_subplot(grid[i, j]) for j in range(2)] for i in range(n_panels)]
+            )
+        else:
+            axes = np.asarray(ax, dtype=object)
+            if axes.size != 2 * n_panels:
+                raise ValueError(f"ax has {axes.size} Axes; write {2 * n_panels}, or one.")
+            self.axes_ = axes.reshape(n_panels, 2)
+            self.figure_ = _figure_of(self.axes_[0, 0])
+
+    def _panel(self, panel: int, side: int, matrix: Matrix, cmap: str, vmax: float) -> AxesImage:
+        ax = self.axes_[panel, side]
+        image = ax.imshow(
+            matrix, cmap=cmap, vmin=0, vmax=vmax, aspect="auto", interpolation="nearest"
+        )
+        title = ("given basis", "rotated basis")[side]
+        if self.titles is not None:
+            title = f"{self.titles[panel]}, {title}"
+        ax.set_title(title)
+        outputs = "output axis (ordered)" if self.rotated_output else "output neuron (ordered)"
+        ax.set_xlabel(("input neuron", "input axis (ordered)")[side])
+        ax.set_ylabel(("output neuron", outputs)[side])
+        return image
+
+
+def _figure_of(ax: Axes) -> Figure:
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    return figure
+
+
+def _normalised(jacobians: ArrayLike, name: str) -> Matrix:
+    """Scale the absolute Jacobians to root mean square 1; NaN where a sample has none."""
+    stack = np.abs(real_array(jacobians, name, ndim=3).astype(np.float64))
+    largest = stack.max(axis=(1, 2), keepdims=True)
+    if not largest.any():
+        raise ValueError(f"{name}: all Jacobians are zero; there is nothing to draw.")
+    with np.errstate(invalid="ignore"):
+        stack /= largest
+        return np.asarray(stack / np.sqrt(np.mean(stack**2, axis=(1, 2), keepdims=True)))
+
+
+def _structure_order(matrix: Matrix) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Order rows and columns so that the strongest links stand on the diagonal, falling.
+
+    Rows and columns without a partner follow, rows by the place of their strongest link.
+    """
+    rows, columns = linear_sum_assignment(matrix, maximize=True)
+    falling = np.argsort(-matrix[rows, columns], kind="stable")
+    rows, columns = rows[falling], columns[falling]
+    spare_columns = np.setdiff1d(np.arange(matrix.shape[1]), columns)
+    columns = np.concatenate([columns, spare_columns])
+    spare_rows = np.setdiff1d(np.arange(matrix.shape[0]), rows)
+    place = matrix[np.ix_(spare_rows, columns)].argmax(axis=1)
+    return np.concatenate([rows, spare_rows[np.argsort(place, kind="stable")]]), columns

@@ -1,0 +1,116 @@
+"""Where the axes may turn, and how a point of the search becomes axes of all features."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jacrot.criteria import Criterion
+from jacrot.jacobians import Jacobians
+from jacrot.objective import Matrix, OutputMode
+from jacrot.solver import Problem
+from jacrot.subspace import (
+    NEGLIGIBLE,
+    canonical,
+    completed,
+    effective_basis,
+    leading_basis,
+    nearest_rotation,
+    principal_directions,
+)
+
+# More samples than this change the rotation less than another seed does, and cost time.
+MAX_SEARCH_SAMPLES = 1024
+
+
+class Frame:
+    """The subspaces of inputs and outputs inside which a search turns the axes.
+
+    Parameters
+    ----------
+    jacobians : Jacobians
+        All samples; none of them zero.
+    norms : ndarray of shape (n_samples,)
+        Their Frobenius norms.
+    output : {"fixed", "free", "tied"}
+        What the output rotation is.
+    n_components : int, float or None
+        How many input axes, or which fraction of the sensitivity; ``None`` for all.
+
+    Attributes
+    ----------
+    reading, writing : ndarray
+        ``E[JᵀJ]`` and ``E[JJᵀ]``.
+    input_basis, output_basis : ndarray of shape (n_axes, n_features) or None
+        Orthonormal rows inside which ``Q`` and ``P`` turn; ``None`` is the whole space.
+    given, singular : list of ndarray
+        The points of the search that stand for the given basis and for the eigenvectors of the
+        second moments.
+    """
+
+    def __init__(
+        self,
+        jacobians: Jacobians,
+        norms: Matrix,
+        output: OutputMode,
+        n_components: int | float | None,
+    ) -> None:
+        self.jacobians = jacobians
+        self.norms = norms
+        self.output = output
+        n_samples, self.n_outputs, self.n_axes = jacobians.shape
+        # Sensitivities are plain means; for having an effect at all every sample counts the same.
+        self.reading, self.writing = jacobians.moments(np.full(n_samples, 1 / n_samples))
+        reading, writing = jacobians.moments(1 / norms / norms / n_samples)
+        if output == "tied":
+            reading = writing = reading + writing
+        self.input_basis = effective_basis(reading)
+        if n_components is not None:
+            moment = self.reading + self.writing if output == "tied" else self.reading
+            self.input_basis, self.n_axes = leading_basis(moment, n_components)
+        self.output_basis = None
+        if output != "fixed":
+            self.output_basis = self.input_basis if output == "tied" else effective_basis(writing)
+        sides = [(reading, self.input_basis)]
+        if output == "free":
+            sides.insert(0, (writing, self.output_basis))
+        self.given = [nearest_rotation(np.eye(len(moment)), basis) for moment, basis in sides]
+        self.singular = [
+            principal_directions(moment if basis is None else basis @ moment @ basis.T)[0]
+            for moment, basis in sides
+        ]
+
+    def problem(self, criterion: Criterion, rng: np.random.RandomState) -> Problem:
+        """Scale the samples as the criterion wants them, and draw those to search on."""
+        jacobians, norms = self.jacobians, self.norms
+        if self.input_basis is not None:
+            # Samples that have no effect through the components that are kept say nothing.
+            _, inside = jacobians.norms(self.output_basis, self.input_basis)
+            kept = np.flatnonzero(inside > np.sqrt(NEGLIGIBLE) * norms)
+            jacobians, norms = jacobians.subset(kept), inside[kept]
+        size = len(self.given[-1]) * (
+            self.n_outputs if self.output == "fixed" else len(self.given[0])
+        )
+        scales = np.sqrt(size) / norms
+        if not criterion.per_sample:
+            scales = np.full(len(norms), np.sqrt(size) / np.sqrt(np.mean(norms**2)))
+        bases = (self.output_basis, self.input_basis)
+        problem = Problem(jacobians.scaled(scales), criterion, self.output, *bases)
+        collapsed = problem.collapsed() if self.output == "fixed" else None
+        if collapsed is not None:
+            return collapsed
+        drawn = rng.permutation(len(norms))[:MAX_SEARCH_SAMPLES]
+        return Problem(problem.jacobians.subset(drawn), criterion, self.output, *bases)
+
+    def axes(self, point: list[Matrix]) -> tuple[Matrix | None, Matrix]:
+        """Make ``P`` and ``Q`` of a point: canonical, completed by what has no effect."""
+        Q = _axes(point[-1], self.input_basis, self.reading, self.n_axes)
+        if self.output == "fixed":
+            return None, Q
+        if self.output == "tied":
+            return Q, Q
+        return _axes(point[0], self.output_basis, self.writing, self.n_outputs), Q
+
+
+def _axes(rotation: Matrix, basis: Matrix | None, moment: Matrix, n_axes: int) -> Matrix:
+    axes = rotation if basis is None else rotation @ basis
+    return completed(canonical(axes, moment), n_axes)

@@ -1,0 +1,210 @@
+"""The fully connected layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from jacrot._arrays import Array, read_only, real_array
+from jacrot.activations import Elementwise, get_activation
+
+
+class Dense:
+    """Fully connected layer ``y = R f(W x + b)``.
+
+    Its Jacobian is ``R diag(f'(W x + b)) W``.
+
+    Parameters
+    ----------
+    weight : array-like of shape (n_outputs, n_inputs)
+        The matrix ``W``.
+    bias : array-like of shape (n_outputs,), default=None
+        The vector ``b``, zero if ``None``.
+    activation : str or callable, default="relu"
+        ``f``: a name in ``jacrot.activations.ACTIVATIONS`` or an elementwise function
+        written with ``autograd.numpy``.
+    output_rotation : array-like of shape (n_rotated, n_outputs), default=None
+        ``R``, a change of basis after the activation; ``None`` is the identity. It is how a
+        rotated network writes its activations in the new basis.
+
+    Attributes
+    ----------
+    weight, bias, output_rotation : ndarray
+        Read-only copies, in float32 or float64; ``output_rotation`` may be ``None``.
+    activation : str or callable
+        As given.
+
+    Raises
+    ------
+    ValueError
+        If a shape is wrong, an entry is NaN or infinite, or the activation is unknown.
+    TypeError
+        If an array is not one of real numbers.
+
+    Examples
+    --------
+    >>> from jacrot.layers import Dense
+    >>> layer = Dense([[1.0, -1.0], [2.0, 0.0]], activation="relu")
+    >>> layer([[1.0, 3.0]])
+    array([[0., 2.]])
+    """
+
+    def __init__(
+        self,
+        weight: ArrayLike,
+        bias: ArrayLike | None = None,
+        activation: str | Elementwise = "relu",
+        *,
+        output_rotation: ArrayLike | None = None,
+    ) -> None:
+        self.weight = read_only(real_array(weight, "weight", ndim=2))
+        if 0 in self.weight.shape:
+            raise ValueError(f"weight has shape {self.weight.shape}; a layer needs both sides.")
+        n_outputs = self.weight.shape[0]
+        if bias is None:
+            bias = np.zeros(n_outputs, self.weight.dtype)
+        self.bias = read_only(real_array(bias, "bias", ndim=1))
+        if self.bias.shape != (n_outputs,):
+            raise ValueError(
+                f"bias has {self.bias.size} entries but weight has shape {self.weight.shape}, "
+                f"(n_outputs, n_inputs): write a bias of {n_outputs} entries."
+            )
+        self.output_rotation = None
+        if output_rotation is not None:
+            self.output_rotation = read_only(real_array(output_rotation, "output_rotation", 2))
+            if self.output_rotation.shape[1] != n_outputs:
+                raise ValueError(
+                    f"output_rotation has shape {self.output_rotation.shape} but the layer has "
+                    f"{n_outputs} outputs: write a matrix of {n_outputs} columns."
+                )
+        self.activation = activation
+        self._activation = get_activation(activation)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Through the constructor: a pickled array forgets that it was read-only.
+        return _make_dense, (self.weight, self.bias, self.activation, self.output_rotation)
+
+    def __repr__(self) -> str:
+        name = self.activation_name
+        return f"Dense({self.n_inputs} → {self.n_outputs}, {name})"
+
+    @property
+    def activation_name(self) -> str:
+        """The activation's name, for display."""
+        if isinstance(self.activation, str):
+            return self.activation
+        return getattr(self.activation, "__name__", type(self.activation).__name__)
+
+    @property
+    def n_inputs(self) -> int:
+        """Width of what the layer reads."""
+        return int(self.weight.shape[1])
+
+    @property
+    def n_outputs(self) -> int:
+        """Width of what the layer writes."""
+        return int((self.weight if self.output_rotation is None else self.output_rotation).shape[0])
+
+    def __call__(self, x: ArrayLike) -> Array:
+        """Compute the outputs of a batch.
+
+        Parameters
+        ----------
+        x : array-like of shape (n_samples, n_inputs)
+            Inputs.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_outputs)
+            Outputs.
+        """
+        return self._write(self._activation.function(self._preactivation(x)))
+
+    def slopes(self, x: ArrayLike) -> Array:
+        """Compute the slope of the activation, ``f'(W x + b)``.
+
+        Parameters
+        ----------
+        x : array-like of shape (n_samples, n_inputs)
+            Inputs.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_neurons)
+            Slopes, the diagonal ``D_i`` of the Jacobian ``R D_i W``.
+        """
+        return self._activation.slope(self._preactivation(x))
+
+    def push(self, x: ArrayLike, tangents: Array | None) -> tuple[Array, Array]:
+        """Compute the outputs of a batch and push a stack of tangents forward.
+
+        Parameters
+        ----------
+        x : array-like of shape (n_samples, n_inputs)
+            Inputs.
+        tangents : ndarray of shape (n_samples, n_inputs, k) or None
+            Tangents, ``None`` for the identity.
+
+        Returns
+        -------
+        outputs : ndarray of shape (n_samples, n_outputs)
+            Outputs.
+        tangents : ndarray of shape (n_samples, n_outputs, k)
+            ``J @ tangents``, ``J`` the Jacobian of the layer at every sample.
+        """
+        preactivation = self._preactivation(x)
+        outputs = self._write(self._activation.function(preactivation))
+        pushed = self.weight if tangents is None else np.matmul(self.weight, tangents)
+        pushed = self._activation.slope(preactivation)[:, :, None] * pushed
+        if self.output_rotation is not None:
+            pushed = np.matmul(self.output_rotation, pushed)
+        return outputs, pushed
+
+    def reading(self, rotation: Array) -> Dense:
+        """Make the layer that reads ``rotation @ x``: its weight is ``W rotation.T``.
+
+        Parameters
+        ----------
+        rotation : ndarray of shape (n_rotated, n_inputs)
+            Orthonormal rows.
+
+        Returns
+        -------
+        Dense
+            The same function of the rotated inputs.
+        """
+        weight = self.weight @ rotation.T
+        return Dense(weight, self.bias, self.activation, output_rotation=self.output_rotation)
+
+    def writing(self, rotation: Array) -> Dense:
+        """Make the layer that writes ``rotation @ y``.
+
+        Where nothing nonlinear is in the way, the rotation goes into the weight and the bias.
+
+        Parameters
+        ----------
+        rotation : ndarray of shape (n_rotated, n_outputs)
+            Orthonormal rows.
+
+        Returns
+        -------
+        Dense
+            The same function with rotated outputs.
+        """
+        if self.output_rotation is not None:
+            rotation = rotation @ self.output_rotation
+        if self.activation == "identity":
+            return Dense(rotation @ self.weight, rotation @ self.bias, "identity")
+        return Dense(self.weight, self.bias, self.activation, output_rotation=rotation)
+
+    def _preactivation(self, x: ArrayLike) -> Array:
+        return np.asarray(x) @ self.weight.T + self.bias
+
+    def _write(self, y: Array) -> Array:
+        return y if self.output_rotation is None else y @ self.output_rotation.T
+
+
+def _make_dense(weight: Array, bias: Array, activation: Any, output_rotation: Any) -> Dense:
+    return Dense(weight, bias, activation, output_rotation=output_rotation)

@@ -1,0 +1,198 @@
+"""Any differentiable function of a batch, as a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from autograd import make_vjp
+from numpy.typing import ArrayLike
+
+from jacrot._arrays import Array, read_only
+
+
+class Function:
+    """A callable ``y = P f(Qᵀ x)``, its Jacobians by reverse-mode autograd.
+
+    One backward pass for each output gives a row of the Jacobian of every sample at once, so
+    `function` must treat the rows of its argument independently.
+
+    Parameters
+    ----------
+    function : callable
+        Written with ``autograd.numpy``: ``(n_samples, n_inputs) -> (n_samples, n_outputs)``.
+    input_rotation : array-like of shape (n_rotated, n_inputs), default=None
+        ``Q``, the basis in which the layer reads; ``None`` is the identity.
+    output_rotation : array-like of shape (n_rotated, n_outputs), default=None
+        ``P``, the basis in which the layer writes; ``None`` is the identity.
+
+    Raises
+    ------
+    TypeError
+        If `function` is not callable.
+
+    Examples
+    --------
+    >>> import autograd.numpy as anp
+    >>> import numpy as np
+    >>> from jacrot.layers import Function
+    >>> layer = Function(lambda x: anp.sin(x) * x[:, ::-1])
+    >>> outputs, jacobians = layer.push(np.array([[0.0, 1.0]]), None)
+    >>> jacobians.round(3)
+    array([[[1.   , 0.   ],
+            [0.841, 0.   ]]])
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Any], Any],
+        *,
+        input_rotation: ArrayLike | None = None,
+        output_rotation: ArrayLike | None = None,
+    ) -> None:
+        if not callable(function):
+            raise TypeError(f"function must be a callable, got {type(function).__name__}.")
+        self.function = function
+        self.input_rotation = None if input_rotation is None else read_only(input_rotation)
+        self.output_rotation = None if output_rotation is None else read_only(output_rotation)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _make_function, (self.function, self.input_rotation, self.output_rotation)
+
+    def __repr__(self) -> str:
+        return f"Function({getattr(self.function, '__name__', type(self.function).__name__)})"
+
+    @property
+    def n_inputs(self) -> int | None:
+        """Width of what the layer reads, known once it reads a basis."""
+        return None if self.input_rotation is None else int(self.input_rotation.shape[0])
+
+    @property
+    def n_outputs(self) -> int | None:
+        """Width of what the layer writes, known once it writes a basis."""
+        return None if self.output_rotation is None else int(self.output_rotation.shape[0])
+
+    def __call__(self, x: ArrayLike) -> Array:
+        """Compute the outputs of a batch.
+
+        Parameters
+        ----------
+        x : array-like of shape (n_samples, n_inputs)
+            Inputs.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_outputs)
+            Outputs.
+        """
+        x = self._read(x)
+        outputs = self._checked(self.function(x), x)
+        return outputs if self.output_rotation is None else outputs @ self.output_rotation.T
+
+    def push(self, x: ArrayLike, tangents: Array | None) -> tuple[Array, Array]:
+        """Compute the outputs of a batch and push a stack of tangents forward.
+
+        Parameters
+        ----------
+        x : array-like of shape (n_samples, n_inputs)
+            Inputs.
+        tangents : ndarray of shape (n_samples, n_inputs, k) or None
+            Tangents, ``None`` for the identity.
+
+        Returns
+        -------
+        outputs : ndarray of shape (n_samples, n_outputs)
+            Outputs.
+        tangents : ndarray of shape (n_samples, n_outputs, k)
+            ``J @ tangents``, ``J`` the Jacobian of the function at every sample.
+
+        Raises
+        ------
+        ValueError
+            If autograd cannot differentiate the function, if it does not return one row for
+            each sample, or if its rows depend on one another.
+        """
+        x = self._read(x)
+        try:
+            vjp, outputs = make_vjp(self.function)(x)
+        except Exception as error:
+            raise ValueError(
+                f"{self!r} cannot be differentiated by autograd "
+                f"({type(error).__name__}: {error}); write it with autograd.numpy."
+            ) from error
+        outputs = self._checked(outputs, x)
+        scale = np.abs(outputs).max(initial=0)
+        if len(x) > 1 and not np.allclose(
+            self.function(x[:1]), outputs[:1], rtol=1e-4, atol=1e-6 * scale, equal_nan=True
+        ):
+            raise ValueError(
+                f"{self!r} gives a sample another output when it stands in another batch; write "
+                "a function that treats the rows of its argument independently."
+            )
+        jacobians = np.empty((len(x), outputs.shape[1], x.shape[1]), dtype=x.dtype)
+        for output in range(outputs.shape[1]):
+            cotangent = np.zeros_like(outputs)
+            cotangent[:, output] = 1
+            jacobians[:, output] = vjp(cotangent)
+        if self.input_rotation is not None:
+            jacobians = jacobians @ self.input_rotation.T
+        if tangents is not None:
+            jacobians = np.matmul(jacobians, tangents)
+        if self.output_rotation is not None:
+            outputs = outputs @ self.output_rotation.T
+            jacobians = np.matmul(self.output_rotation, jacobians)
+        return outputs, jacobians
+
+    def reading(self, rotation: Array) -> Function:
+        """Make the layer that reads ``rotation @ x``.
+
+        Parameters
+        ----------
+        rotation : ndarray of shape (n_rotated, n_inputs)
+            Orthonormal rows.
+
+        Returns
+        -------
+        Function
+            The same function of the rotated inputs.
+        """
+        if self.input_rotation is not None:
+            rotation = rotation @ self.input_rotation
+        return Function(
+            self.function, input_rotation=rotation, output_rotation=self.output_rotation
+        )
+
+    def writing(self, rotation: Array) -> Function:
+        """Make the layer that writes ``rotation @ y``.
+
+        Parameters
+        ----------
+        rotation : ndarray of shape (n_rotated, n_outputs)
+            Orthonormal rows.
+
+        Returns
+        -------
+        Function
+            The same function with rotated outputs.
+        """
+        if self.output_rotation is not None:
+            rotation = rotation @ self.output_rotation
+        return Function(self.function, input_rotation=self.input_rotation, output_rotation=rotation)
+
+    def _read(self, x: ArrayLike) -> Array:
+        x = np.asarray(x)
+        return x if self.input_rotation is None else x @ self.input_rotation
+
+    def _checked(self, outputs: Any, x: Array) -> Array:
+        outputs = np.asarray(outputs)
+        if outputs.ndim != 2 or len(outputs) != len(x):
+            raise ValueError(
+                f"{self!r} returned shape {outputs.shape} for {len(x)} samples; write a function "
+                "(n_samples, n_inputs) -> (n_samples, n_outputs)."
+            )
+        return outputs
+
+
+def _make_function(function: Any, input_rotation: Any, output_rotation: Any) -> Function:
+    return Function(function, input_rotation=input_rotation, output_rotation=output_rotation)

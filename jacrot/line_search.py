@@ -1,0 +1,115 @@
+"""The line search of the conjugate gradient, and its stopping rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+SUFFICIENT_DECREASE = 1e-4
+LARGEST_ANGLE = 0.5
+MAX_TRIALS = 12
+WINDOW = 5
+
+
+class QuadraticLineSearcher:
+    """Line search by quadratic interpolation, for pymanopt.
+
+    The first trial is the last step (at first 1, a Newton step thanks to the preconditioner).
+    The next is the minimiser of the parabola through the two costs and the slope, between 0.1 and
+    4 times the trial. No step turns the axes by more than 0.5 rad (root mean square). A step must
+    decrease the cost by 1e-4 of what the slope promises (Armijo).
+
+    pymanopt has no stop on the decrease of the cost, but ends on a step of 0. That is what this
+    returns when the mean relative decrease of the last five steps is below `tol`, and when no
+    trial decreases the cost.
+
+    Parameters
+    ----------
+    tol : float
+        Mean relative decrease a step at which to stop.
+    record : callable
+        Called with the cost before every step.
+    """
+
+    def __init__(self, tol: float, record: Callable[[float], None]) -> None:
+        self.tol = tol
+        self.record = record
+        self.stopped = False
+        self._costs: list[float] = []
+        self._step = 1.0
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> QuadraticLineSearcher:
+        # pymanopt copies a line searcher for every run; this one is made for one run, and what
+        # it records is wanted afterwards.
+        return self
+
+    def search(
+        self,
+        objective: Callable[[Any], float],
+        manifold: Any,
+        x: Any,
+        d: Any,
+        f0: float,
+        df0: float,
+    ) -> tuple[float, Any]:
+        """Find a step along a descent direction; see pymanopt's line searchers.
+
+        Parameters
+        ----------
+        objective : callable
+            The cost of a point.
+        manifold : pymanopt manifold
+            Where the points live.
+        x, d : point and tangent vector
+            Where the search starts, and its direction.
+        f0, df0 : float
+            Cost at `x` and slope along `d`.
+
+        Returns
+        -------
+        step_size : float
+            Length of the step, 0 to end the run.
+        new_x : point
+            Where it leads.
+        """
+        self._costs.append(f0)
+        norm = manifold.norm(x, d)
+        if self._converged() or not norm > 0:
+            self.stopped = True
+            return 0.0, x
+        self.record(f0)
+        n_axes = sum(map(len, x)) if isinstance(x, (list, tuple)) else len(x)
+        longest = LARGEST_ANGLE * np.sqrt(n_axes) / norm
+        step = min(self._step, longest)
+        for _ in range(MAX_TRIALS):
+            new_x = manifold.retraction(x, step * d)
+            cost = objective(new_x)
+            best = min(_parabola_minimiser(f0, df0, step, cost), longest)
+            if cost <= f0 + SUFFICIENT_DECREASE * step * df0:
+                if abs(best / step - 1) > 0.25:
+                    other_x = manifold.retraction(x, best * d)
+                    other_cost = objective(other_x)
+                    if other_cost < cost:
+                        step, new_x = best, other_x
+                self._step = step
+                return step * norm, new_x
+            step = min(best, 0.5 * step)
+        self.stopped = True
+        return 0.0, x
+
+    def _converged(self) -> bool:
+        if len(self._costs) <= WINDOW:
+            return False
+        decrease = (self._costs[-1 - WINDOW] - self._costs[-1]) / WINDOW
+        return decrease <= self.tol * abs(self._costs[-1])
+
+
+def _parabola_minimiser(f0: float, df0: float, step: float, cost: float) -> float:
+    """Minimise the parabola with value `f0` and slope `df0` at 0 and value `cost` at `step`."""
+    curvature = (cost - f0 - df0 * step) / step**2
+    if not curvature > 0:
+        # Concave, or a trial that is not finite: the caller halves the latter.
+        return 4 * step
+    return float(np.clip(-df0 / (2 * curvature), 0.1 * step, 4 * step))

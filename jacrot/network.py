@@ -1,0 +1,377 @@
+"""A chain of layers: what is computed from some activations on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from jacrot._arrays import Array, real_array
+from jacrot.layers import Dense, Layer
+from jacrot.weights import (
+    ActivationLike,
+    Layout,
+    chains_transposed,
+    layers_from_weights,
+    transposed_hint,
+)
+
+FORMAT = "jacrot.Network/1"
+
+
+class Network:
+    """An immutable chain of layers, made of exported weights.
+
+    Parameters
+    ----------
+    weights : array-like, sequence, mapping, callable or Layer
+        One matrix ``(n_out, n_in)``; a list of matrices; a list of ``(W, b)`` pairs; a flat list
+        ``W, b, W, b``; a mapping of names to arrays in layer order (an ``.npz`` file too); a
+        list of :mod:`jacrot.layers`; or a callable ``(n, d_in) -> (n, d_out)`` written with
+        ``autograd.numpy``.
+    activation : str, callable or sequence of them, default="relu"
+        Applied after every layer of raw weights, the last one included; a sequence gives one per
+        layer (``["relu", "relu", "identity"]`` for a classifier with two hidden layers). Names
+        are in ``jacrot.activations.ACTIVATIONS``. Layers and callables know their own.
+    layout : {"out_in", "in_out"}, default="out_in"
+        Whether a matrix of raw weights is stored ``(n_out, n_in)``, as PyTorch does, or
+        ``(n_in, n_out)``, as Keras, Flax and scikit-learn do.
+
+    Attributes
+    ----------
+    layers : tuple of Layer
+        The layers, in order.
+
+    Raises
+    ------
+    TypeError
+        If `weights` is an object of another kind.
+    ValueError
+        If the layers do not chain, `weights` is empty, has an array of the wrong dimensions, or
+        holds NaN or infinity, or an activation is unknown.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from jacrot import Network
+    >>> rng = np.random.default_rng(0)
+    >>> network = Network(
+    ...     [rng.normal(size=(5, 3)), rng.normal(size=(4, 5)), rng.normal(size=(2, 4))],
+    ...     activation=["relu", "relu", "identity"],
+    ... )
+    >>> network
+    Network(3 → 5 → 4 → 2; relu, relu, identity)
+    >>> X = rng.normal(size=(10, 3))
+    >>> hidden = network[:1](X)
+    >>> np.allclose(network[1:](hidden), network(X))
+    True
+    >>> network[1:2].jacobians(hidden).shape
+    (10, 4, 5)
+    """
+
+    layers: tuple[Layer, ...]
+
+    def __init__(
+        self, weights: Any, activation: ActivationLike = "relu", layout: Layout = "out_in"
+    ) -> None:
+        if isinstance(weights, Network):
+            weights = weights.layers
+        layers = tuple(layers_from_weights(weights, activation, layout))
+        for index, (first, second) in enumerate(pairwise(layers)):
+            if None not in (first.n_outputs, second.n_inputs) and (
+                first.n_outputs != second.n_inputs
+            ):
+                hint = (
+                    transposed_hint()
+                    if chains_transposed(layers)
+                    else "write the layers in the order in which they are computed."
+                )
+                raise ValueError(
+                    f"weights do not chain: layer {index} writes {first.n_outputs} activations "
+                    f"but layer {index + 1} reads {second.n_inputs}; {hint}"
+                )
+        object.__setattr__(self, "layers", layers)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"a Network is immutable; make another one instead of setting {name}.")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Network, (self.layers,)
+
+    def __sklearn_clone__(self) -> Network:
+        # Immutable, so that a clone may share the weights.
+        return self
+
+    def __repr__(self) -> str:
+        if not all(isinstance(layer, Dense) for layer in self.layers):
+            return f"Network({', '.join(map(repr, self.layers))})"
+        widths = [self.n_inputs, *(layer.n_outputs for layer in self.layers)]
+        names = [layer.activation_name for layer in self.layers if isinstance(layer, Dense)]
+        return f"Network({' → '.join(map(str, widths))}; {', '.join(names)})"
+
+    @property
+    def n_layers(self) -> int:
+        """Number of layers."""
+        return len(self.layers)
+
+    @property
+    def n_inputs(self) -> int | None:
+        """Width of what the network reads, ``None`` if any width fits."""
+        return self.layers[0].n_inputs
+
+    @property
+    def n_outputs(self) -> int | None:
+        """Width of what the network writes, ``None`` if it follows from the input."""
+        return self.layers[-1].n_outputs
+
+    @overload
+    def __getitem__(self, index: int) -> Layer: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Network: ...
+
+    def __getitem__(self, index: int | slice) -> Layer | Network:
+        """Take one layer, or a part of the network as a network."""
+        if isinstance(index, slice):
+            layers = self.layers[index]
+            if not layers or index.step not in (None, 1):
+                raise IndexError(
+                    f"network[{index.start}:{index.stop}:{index.step}] is no part of a network of "
+                    f"{self.n_layers} layers; write at least one layer, in order."
+                )
+            return Network(layers)
+        return self.layers[index]
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers)
+
+    def __call__(self, X: ArrayLike) -> Array:
+        """Compute the outputs of a batch.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_inputs)
+            Inputs.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_outputs)
+            Outputs.
+
+        Raises
+        ------
+        ValueError
+            If `X` has another shape, or holds NaN or infinity.
+        """
+        x = self._batch(X)
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def jacobians(self, X: ArrayLike) -> Array:
+        """Compute the Jacobian of the outputs with respect to the inputs at every sample.
+
+        The chain rule in forward mode: ``J = J_L ... J_1``, every factor exact.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_inputs)
+            Inputs.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_outputs, n_inputs)
+            ``jacobians[i, a, b]`` is the derivative of output ``a`` with respect to input ``b``.
+
+        Raises
+        ------
+        ValueError
+            If `X` has another shape or holds NaN or infinity, or if a callable cannot be
+            differentiated.
+        """
+        x = self._batch(X)
+        tangents: Array | None = None
+        for layer in self.layers:
+            x, tangents = layer.push(x, tangents)
+        assert tangents is not None
+        return tangents
+
+    def reading(self, rotation: Array) -> Network:
+        """Make the network that reads ``rotation @ x`` in place of ``x``.
+
+        Parameters
+        ----------
+        rotation : ndarray of shape (n_rotated, n_inputs)
+            Orthonormal rows; with fewer rows than columns the rest of ``x`` is taken as zero.
+
+        Returns
+        -------
+        Network
+            The same function of the rotated inputs.
+        """
+        return Network([self.layers[0].reading(rotation), *self.layers[1:]])
+
+    def writing(self, rotation: Array) -> Network:
+        """Make the network that writes ``rotation @ y`` in place of ``y``.
+
+        Parameters
+        ----------
+        rotation : ndarray of shape (n_rotated, n_outputs)
+            Orthonormal rows.
+
+        Returns
+        -------
+        Network
+            The same function with rotated outputs.
+        """
+        return Network([*self.layers[:-1], self.layers[-1].writing(rotation)])
+
+    def rotated(self, rotations: Mapping[int, ArrayLike]) -> Network:
+        """Put activations inside the network in another basis.
+
+        At site ``l`` (what layer ``l`` reads) the activations become ``z = Q a``: ``Q`` is folded
+        into layer ``l - 1``, ``Qᵀ`` into layer ``l``. The function from the inputs to the outputs
+        stays the same.
+
+        Parameters
+        ----------
+        rotations : mapping of int to array-like of shape (n_features, n_features)
+            An orthogonal matrix for each site. Sites ``1`` to ``n_layers - 1`` are between two
+            layers. At site 0 the inputs are given, so a first layer that computes ``Q x`` is put
+            before the others.
+
+        Returns
+        -------
+        Network
+            The same function in the new basis.
+
+        Raises
+        ------
+        ValueError
+            If a site does not exist, or a matrix has the wrong shape or is not orthogonal.
+        TypeError
+            If `rotations` is not a mapping.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from jacrot import Network
+        >>> network = Network([np.eye(2), [[1.0, 1.0], [0.0, 2.0]]])
+        >>> rotated = network.rotated({1: [[0.6, 0.8], [-0.8, 0.6]]})
+        >>> x = np.array([[1.0, 2.0]])
+        >>> rotated[:1](x), rotated(x), network(x)
+        (array([[2.2, 0.4]]), array([[3., 4.]]), array([[3., 4.]]))
+        """
+        if not isinstance(rotations, Mapping):
+            raise TypeError(
+                f"rotations is a {type(rotations).__name__}; write a mapping {{site: Q}}."
+            )
+        layers = list(self.layers)
+        for site, given in rotations.items():
+            if site not in range(self.n_layers):
+                raise ValueError(
+                    f"rotations has site {site!r}; write a site from 0 to {self.n_layers - 1}: "
+                    "site l is what layer l reads."
+                )
+            rotation = orthogonal(given, f"rotations[{site}]", self._width(site))
+            layers[site] = layers[site].reading(rotation)
+            if site > 0:
+                layers[site - 1] = layers[site - 1].writing(rotation)
+            else:
+                first = Dense(rotation, activation="identity")
+        return Network([first, *layers] if 0 in rotations else layers)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the network to an ``.npz`` file, without pickle.
+
+        ``jacrot.readers.load`` reads it. The file appears whole or not at all.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Where to, ending in ``.npz``.
+
+        Raises
+        ------
+        ValueError
+            If `path` has another ending, or a layer holds a user's function, which only pickle
+            could store.
+        """
+        path = Path(path)
+        if path.suffix != ".npz":
+            raise ValueError(f"path={str(path)!r} must end in '.npz'.")
+        arrays: dict[str, Any] = {}
+        activations = []
+        for index, layer in enumerate(self.layers):
+            if not isinstance(layer, Dense) or not isinstance(layer.activation, str):
+                raise ValueError(
+                    f"layer {index}, {layer!r}, holds a Python function, which cannot be saved "
+                    "without pickle; save the arrays and keep the function in your code."
+                )
+            activations.append(layer.activation)
+            arrays[f"{index}.weight"] = layer.weight
+            arrays[f"{index}.bias"] = layer.bias
+            if layer.output_rotation is not None:
+                arrays[f"{index}.output_rotation"] = layer.output_rotation
+        header = np.array(json.dumps({"format": FORMAT, "activations": activations}))
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            with partial.open("wb") as file:
+                np.savez(file, header=header, **arrays)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _width(self, site: int) -> int | None:
+        width = self.layers[site].n_inputs
+        return self.layers[site - 1].n_outputs if width is None and site else width
+
+    def _batch(self, X: ArrayLike) -> Array:
+        x = real_array(X, "X", ndim=2)
+        if self.n_inputs is not None and x.shape[1] != self.n_inputs:
+            raise ValueError(
+                f"X has {x.shape[1]} features but the network reads {self.n_inputs}; write the "
+                "activations that its first layer reads."
+            )
+        return x
+
+
+def orthogonal(matrix: ArrayLike, name: str, n_features: int | None) -> Array:
+    """Read an orthogonal matrix.
+
+    Parameters
+    ----------
+    matrix : array-like of shape (n_features, n_features)
+        What the user gave.
+    name : str
+        Its name in error messages.
+    n_features : int or None
+        The size it must have, ``None`` for any.
+
+    Returns
+    -------
+    ndarray of shape (n_features, n_features)
+        The matrix.
+
+    Raises
+    ------
+    ValueError
+        If it is not square, has another size or is not orthogonal.
+    """
+    rotation = real_array(matrix, name, ndim=2)
+    size = rotation.shape[0] if n_features is None else n_features
+    if rotation.shape != (size, size):
+        raise ValueError(f"{name} has shape {rotation.shape}; write a matrix ({size}, {size}).")
+    error = np.abs(rotation @ rotation.T - np.eye(size)).max()
+    if error > 1e3 * np.sqrt(size) * np.finfo(rotation.dtype).eps:
+        raise ValueError(
+            f"{name} is not orthogonal: Q Qᵀ differs from the identity by {error:.1e}; write "
+            "orthonormal rows (np.linalg.qr gives them)."
+        )
+    return rotation

@@ -1,0 +1,572 @@
+"""The estimator: stores, canonicalises and explains a rotation."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from numbers import Integral, Real
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+from joblib import Parallel, delayed, effective_n_jobs
+from numpy.typing import ArrayLike
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    _fit_context,
+)
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
+from sklearn.utils.validation import check_is_fitted, validate_data
+from tqdm import tqdm
+
+from jacrot._arrays import Array, real_array
+from jacrot.activations import ACTIVATIONS
+from jacrot.criteria import CRITERIA, get_criterion, hoyer_of_norms
+from jacrot.frame import Frame
+from jacrot.jacobians import Jacobians, StackJacobians, network_jacobians
+from jacrot.network import Network
+from jacrot.objective import Matrix, OutputMode
+from jacrot.solver import Problem, Solution, random_rotation, solve
+from jacrot.subspace import nearest_rotation, sensitivities
+from jacrot.weights import chains_transposed, transposed_hint
+
+
+class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Rotation of a network's activations that makes the Jacobian of what follows sparse.
+
+    Finds the orthogonal ``Q``, and on request an orthogonal ``P``, that minimise ::
+
+        F(P, Q) = mean_i 1/(mn) Σ φ(P J_i Qᵀ / rms(J_i))
+
+    where ``J_i`` is the Jacobian of the network at sample ``i`` and ``φ`` the `criterion`. A
+    rotation keeps the Frobenius norm, so that with the default criterion this maximises the
+    mean Hoyer sparsity of the rotated Jacobians. The search is pymanopt's Riemannian conjugate
+    gradient on the Stiefel manifold, with ``φ`` smoothed less and less.
+
+    The estimator is used in one of two forms:
+
+    - ``JacobianSparsityRotation(network).fit(X)``, as every scikit-learn transformer; it clones,
+      pipelines, cross-validates and grid-searches.
+    - ``JacobianSparsityRotation().fit(weights, X)``, for one analysis at a prompt. A fitted one
+      goes into a pipeline through :class:`sklearn.frozen.FrozenEstimator`.
+
+    Parameters
+    ----------
+    network : Network, array-like, sequence, mapping or callable, default=None
+        The computation from the rotated activations on: a :class:`jacrot.Network` or anything
+        that makes one (one matrix ``(n_out, n_in)``, a list of matrices, a list of ``(W, b)``
+        pairs, a flat list ``W, b, W, b``, a mapping of names to arrays in layer order, a
+        callable written with ``autograd.numpy``), or a 3-D array or memory map
+        ``(n_samples, n_outputs, n_inputs)`` of Jacobians computed elsewhere, one for each row of
+        the `X` given to ``fit``. ``None`` if it is given to ``fit``.
+    activation : str, callable or list of them, default="relu"
+        Applied after every layer of raw weights; a list gives one per layer. Names are in
+        ``jacrot.activations.ACTIVATIONS``. A ``Network`` and a callable know their own.
+    rotate_output : bool or "tied", default=False
+        Whether the outputs are rotated too: ``False`` keeps them (``P = I``), ``True`` finds a
+        ``P`` of its own, ``"tied"`` uses ``P = Q``, for residual streams, whose input and output
+        share a basis.
+    n_components : int or float, default=None
+        Number of axes. An integer, or a fraction in (0, 1] of the sensitivity, keeps the leading
+        directions of ``E[JᵀJ]`` and rotates inside them; ``None`` keeps all.
+        Directions without any effect are never rotated: they complete the axes at the end.
+    criterion : {"hoyer", "l1", "logcosh", "quartimax"} or callable, default="hoyer"
+        What is minimised. ``"hoyer"`` is the ℓ₁ norm with every sample scaled to the same
+        Frobenius norm, ``"l1"`` the same without that, so that samples with large Jacobians
+        count more; ``"quartimax"`` is that of factor analysis, ``"logcosh"`` that of FastICA; a
+        callable is an even elementwise function written with ``autograd.numpy``.
+    init : {"auto", "identity", "svd", "random"} or array-like, default="auto"
+        Start of the first search. ``"auto"`` chooses, and never ends worse than the given basis;
+        ``"svd"`` is the eigenvectors of ``E[JᵀJ]`` (and ``E[JJᵀ]``); an array of shape
+        ``(n_features, n_features)`` with orthonormal rows is a rotation to improve. Every start
+        but ``"auto"`` is kept in sight: the smoothing then starts at 0.1 in place of 1.
+    n_init : int, default=1
+        Number of searches, the best of which is kept. Further ones start from random rotations.
+    max_iter : int, default=1000
+        Conjugate-gradient steps of a search, over all its stages.
+    tol : float, default=1e-4
+        A stage of the search stops when the mean relative decrease of the cost over five steps
+        is below `tol`.
+    random_state : int, RandomState instance or None, default=None
+        Draws the samples of the early stages and the random starts.
+    n_jobs : int, default=None
+        Number of searches at once, as in joblib.
+    verbose : int, default=0
+        Whether to show a progress bar over searches and their stages.
+
+    Attributes
+    ----------
+    rotation_ : ndarray of shape (n_components, n_features_in_)
+        ``Q``: rows are the new axes, by falling sensitivity ``E‖J q‖²``, the entry of largest
+        magnitude positive. In double precision, whatever the input's.
+    output_rotation_ : ndarray of shape (n_outputs, n_outputs) or None
+        ``P``, ordered by falling ``E‖Jᵀ p‖²``; ``rotation_`` itself if tied; ``None`` if the
+        outputs are not rotated.
+    network_ : Network or None
+        The network analysed; ``None`` for Jacobians computed elsewhere.
+    sparsity_ : float
+        Mean Hoyer sparsity of the rotated Jacobians, over the training samples.
+    sparsity_before_ : float
+        The same in the given basis.
+    explained_sensitivity_ratio_ : ndarray of shape (n_components,)
+        ``E‖J q‖² / E‖J‖²`` for each axis.
+    n_iter_ : int
+        Conjugate-gradient steps of the search that was kept.
+    history_ : dict of ndarray
+        A row for every point that search visited: ``"stage"``, ``"iteration"`` within the stage,
+        ``"evaluations"`` (passes over the samples so far), ``"cost"`` (with the smoothing and on
+        the samples of the stage), ``"seconds"``.
+    converged_ : bool
+        Whether the search ended by `tol`, not by `max_iter`.
+    n_features_in_ : int
+        Number of activations.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Their names, where `X` has names that are strings.
+
+    Notes
+    -----
+    Above 1024 samples the search uses a random 1024 of them, unless one dense layer lets all
+    samples collapse into one matrix. Sparsities always use all.
+
+    A linear map is sparse in its singular basis, whatever it computes. Look at the sparsity
+    under singular vectors, and of the same network with shuffled weights, before you believe that
+    a rotation has found structure; and look at ``score`` on inputs that were not fitted.
+
+    References
+    ----------
+    P.-A. Absil, R. Mahony and R. Sepulchre, "Optimization Algorithms on Matrix Manifolds",
+    Princeton (2008), section 8.3 (conjugate gradient).
+
+    P. O. Hoyer, "Non-negative matrix factorization with sparseness constraints", JMLR 5 (2004),
+    section 3.1 (the measure of sparsity).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from jacrot import JacobianSparsityRotation
+    >>> from jacrot.datasets import make_planted_problem
+    >>> problem = make_planted_problem(n_features=16, n_outputs=32, random_state=0)
+    >>> rotation = JacobianSparsityRotation(random_state=0).fit(problem.network, problem.X)
+    >>> print(f"{rotation.sparsity_before_:.2f} -> {rotation.sparsity_:.2f}")
+    0.48 -> 0.89
+    >>> Z = rotation.transform(problem.X)
+    >>> np.allclose(rotation.rotated_network()(Z), problem.network(problem.X))
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "network": "no_validation",
+        "activation": [StrOptions(set(ACTIVATIONS)), callable, list, tuple],
+        "rotate_output": ["boolean", StrOptions({"tied"})],
+        "n_components": [
+            Interval(Integral, 1, None, closed="left"),
+            Interval(RealNotInt, 0, 1, closed="right"),
+            None,
+        ],
+        "criterion": [StrOptions(set(CRITERIA)), callable],
+        "init": [StrOptions({"auto", "identity", "svd", "random"}), "array-like"],
+        "n_init": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "random_state": ["random_state"],
+        "n_jobs": [Integral, None],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        network: Any = None,
+        *,
+        activation: Any = "relu",
+        rotate_output: bool | Literal["tied"] = False,
+        n_components: int | float | None = None,
+        criterion: str | Callable[[Array], Array] = "hoyer",
+        init: str | ArrayLike = "auto",
+        n_init: int = 1,
+        max_iter: int = 1000,
+        tol: float = 1e-4,
+        random_state: int | np.random.RandomState | None = None,
+        n_jobs: int | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.network = network
+        self.activation = activation
+        self.rotate_output = rotate_output
+        self.n_components = n_components
+        self.criterion = criterion
+        self.init = init
+        self.n_init = n_init
+        self.max_iter = max_iter
+        self.tol = tol
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Find the rotation: ``fit(X)``, or ``fit(weights, X)`` without a network yet.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The activations that the network reads. In the form ``fit(weights, X)`` the weights
+            stand here: whatever the parameter `network` accepts.
+        y : Ignored, or array-like of shape (n_samples, n_features)
+            Ignored if the network was given to the constructor. In the form ``fit(weights, X)``
+            the activations stand here.
+
+        Returns
+        -------
+        self : JacobianSparsityRotation
+            The fitted estimator.
+
+        Raises
+        ------
+        TypeError
+            If the weights are an object of another kind.
+        ValueError
+            If there is no network or there are two, if the network does not read `X`, or if no
+            Jacobian can be sparse: all are zero, or some are NaN or infinite.
+        """
+        weights, X = self._who_has_the_network(X, y)
+        X = validate_data(self, X, dtype=[np.float64, np.float32])
+        criterion = get_criterion(self.criterion)
+        network, jacobians = self._network_and_jacobians(weights, X)
+        output = _output_mode(self.rotate_output, jacobians)
+        if isinstance(self.n_components, Integral) and self.n_components > jacobians.shape[2]:
+            raise ValueError(
+                f"n_components={self.n_components} must be at most n_features={jacobians.shape[2]}."
+            )
+        rng = check_random_state(self.random_state)
+
+        jacobians, l1, l2 = _with_effect(jacobians)
+        frame = Frame(jacobians, l2, output, self.n_components)
+        problem = frame.problem(criterion, rng)
+        solution = self._search(problem, frame, rng)
+        P, Q = frame.axes(solution.point)
+
+        self.network_ = network
+        self.rotation_ = Q
+        self.output_rotation_ = P
+        self.explained_sensitivity_ratio_ = sensitivities(Q, frame.reading) / np.trace(
+            frame.reading
+        )
+        self.sparsity_before_ = float(hoyer_of_norms(l1, l2, np.prod(jacobians.shape[1:])).mean())
+        self.sparsity_ = _mean_hoyer(jacobians, P, Q)
+        self._report(solution)
+        return self
+
+    def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
+        """Find the rotation and rotate the activations it was found on.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The activations, or the weights in the form ``fit_transform(weights, X)``.
+        y : Ignored, or array-like of shape (n_samples, n_features)
+            Ignored, or the activations in the form ``fit_transform(weights, X)``.
+        **fit_params : dict
+            Not used; scikit-learn's interface.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_components)
+            ``X Qᵀ``.
+        """
+        activations = y if self.network is None else X
+        return self.fit(X, y, **fit_params).transform(activations)
+
+    def transform(self, X: ArrayLike) -> Array:
+        """Rotate activations: ``Z = X Qᵀ``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Activations.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_components)
+            The activations in the new basis, in the precision of `X`.
+        """
+        X = self._validated(X)
+        return X @ self.rotation_.T.astype(X.dtype, copy=False)
+
+    def inverse_transform(self, X: ArrayLike) -> Array:
+        """Rotate back: ``X = Z Q``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_components)
+            Activations in the new basis.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            Activations; with fewer components than features, their projection.
+
+        Raises
+        ------
+        ValueError
+            If `X` has another number of components.
+        """
+        check_is_fitted(self)
+        Z = real_array(X, "X", ndim=2)
+        if Z.shape[1] != len(self.rotation_):
+            raise ValueError(
+                f"X has {Z.shape[1]} components but the rotation has {len(self.rotation_)}; write "
+                "what transform returned."
+            )
+        return Z @ self.rotation_.astype(Z.dtype, copy=False)
+
+    def score(self, X: ArrayLike, y: Any = None) -> float:
+        """Mean Hoyer sparsity of the rotated Jacobians: on held-out inputs, what counts.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Activations.
+        y : Ignored
+            Not used; scikit-learn's interface.
+
+        Returns
+        -------
+        float
+            Between 0 (all entries of one size) and 1. Samples whose Jacobian is zero are left
+            out, with a warning.
+
+        Raises
+        ------
+        ValueError
+            If the estimator was fitted to Jacobians computed elsewhere, or all are zero.
+        """
+        X = self._validated(X)
+        jacobians, _, _ = _with_effect(network_jacobians(self._required_network(), X))
+        return _mean_hoyer(jacobians, self.output_rotation_, self.rotation_)
+
+    def jacobians(self, X: ArrayLike) -> Array:
+        """Compute the rotated Jacobians ``P J_i Qᵀ``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Activations, in the given basis.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_outputs, n_components)
+            Derivatives of the (rotated) outputs with respect to the rotated activations.
+
+        Raises
+        ------
+        ValueError
+            If the estimator was fitted to Jacobians computed elsewhere.
+        """
+        X = self._validated(X)
+        stack = network_jacobians(self._required_network(), X)
+        return np.concatenate(list(stack.rotated(self.output_rotation_, self.rotation_)))
+
+    def rotated_network(self) -> Network:
+        """Make the same function in the new basis, ``Q`` and ``P`` folded in.
+
+        ``rotated_network()(transform(X))`` is ``network_(X) @ P.T``; with fewer components than
+        features, it is that of the projected activations.
+
+        Returns
+        -------
+        Network
+            The network that reads ``Z = X Qᵀ``.
+
+        Raises
+        ------
+        ValueError
+            If the estimator was fitted to Jacobians computed elsewhere.
+        """
+        check_is_fitted(self)
+        network = self._required_network().reading(self.rotation_)
+        return network if self.output_rotation_ is None else network.writing(self.output_rotation_)
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.rotation_)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def _who_has_the_network(self, X: Any, y: Any) -> tuple[Any, Any]:
+        """Tell the two forms of ``fit`` apart."""
+        forms = (
+            "write JacobianSparsityRotation(network).fit(X), or "
+            "JacobianSparsityRotation().fit(weights, X)"
+        )
+        if self.network is None:
+            if _is_network_like(y):
+                raise ValueError(f"the weights stand where the activations belong: {forms}.")
+            if np.ndim(y) < 2:
+                raise ValueError(f"there is no network: {forms}.")
+            return X, y
+        # A second array of other length is no target of X, so X must have been meant as weights.
+        shapes = [getattr(array, "shape", ()) for array in (X, y)]
+        if _is_network_like(X) or (
+            all(len(shape) == 2 for shape in shapes) and shapes[0][0] != shapes[1][0]
+        ):
+            raise ValueError(f"there are two networks, in the constructor and in fit: {forms}.")
+        return self.network, X
+
+    def _network_and_jacobians(self, weights: Any, X: Array) -> tuple[Network | None, Jacobians]:
+        if isinstance(weights, np.ndarray) and weights.ndim == 3:
+            if weights.shape[0] != len(X) or weights.shape[2] != X.shape[1]:
+                raise ValueError(
+                    f"a 3-D array holds one Jacobian (n_outputs, n_inputs) for each sample, but it "
+                    f"has shape {weights.shape} and X has shape {X.shape}; write Jacobians "
+                    f"({len(X)}, n_outputs, {X.shape[1]}), or a stack of weights as a list."
+                )
+            if weights.dtype.kind not in "fiu":
+                raise TypeError(f"Jacobians have dtype {weights.dtype}; write real numbers.")
+            return None, StackJacobians(weights)
+        network = Network(weights, self.activation)
+        if network.n_inputs not in (None, X.shape[1]):
+            hint = "write the layers from these activations on, as network[1:] does."
+            if chains_transposed(network.layers) and network.layers[0].n_outputs == X.shape[1]:
+                hint = transposed_hint()
+            raise ValueError(
+                f"X has {X.shape[1]} features but the network reads {network.n_inputs}; {hint}"
+            )
+        return network, network_jacobians(network, X)
+
+    def _start(self, frame: Frame, rng: np.random.RandomState) -> list[Matrix] | None:
+        """Make the start that `init` asks for, ``None`` to leave the choice to the search."""
+        if isinstance(self.init, str):
+            if self.init == "auto":
+                return None
+            if self.init == "random":
+                return [random_rotation(len(matrix), rng) for matrix in frame.given]
+            return frame.given if self.init == "identity" else frame.singular
+        rotation = real_array(self.init, "init", ndim=2).astype(np.float64)
+        size = self.n_features_in_
+        if rotation.shape != (size, size):
+            raise ValueError(f"init has shape {rotation.shape}; write a rotation ({size}, {size}).")
+        if np.abs(rotation @ rotation.T - np.eye(size)).max() > 1e-5:
+            raise ValueError("init is not a rotation; write orthonormal rows.")
+        return [*frame.given[:-1], nearest_rotation(rotation, frame.input_basis)]
+
+    def _search(self, problem: Problem, frame: Frame, rng: np.random.RandomState) -> Solution:
+        """Run ``n_init`` searches and keep the one of lowest exact cost."""
+        start = self._start(frame, rng)
+        seeds = rng.randint(np.iinfo(np.int32).max, size=self.n_init)
+        in_this_process = effective_n_jobs(self.n_jobs) == 1
+        with tqdm(desc="rotation", unit=" stages", disable=not self.verbose) as bar:
+
+            def progress(label: str) -> None:
+                bar.set_postfix_str(label)
+                bar.update()
+
+            # A bar cannot be sent to another process: there, whole searches are counted.
+            inside = {"progress": progress} if in_this_process else {}
+            searches = (
+                delayed(solve)(
+                    problem,
+                    frame.given,
+                    frame.singular,
+                    start,
+                    restart,
+                    seed,
+                    max_iter=self.max_iter,
+                    tol=self.tol,
+                    **inside,
+                )
+                for restart, seed in enumerate(seeds)
+            )
+            solutions = []
+            for solution in Parallel(n_jobs=self.n_jobs, return_as="generator")(searches):
+                solutions.append(solution)
+                if not in_this_process:
+                    progress(f"search {len(solutions)} of {self.n_init}")
+        return min(solutions, key=lambda solution: solution.cost)
+
+    def _report(self, solution: Solution) -> None:
+        columns = ("stage", "iteration", "evaluations", "cost", "seconds")
+        table = np.array(solution.history, dtype=np.float64).reshape(-1, len(columns))
+        self.history_ = {
+            name: column.astype(np.int64) if name in columns[:3] else column
+            for name, column in zip(columns, table.T, strict=True)
+        }
+        self.n_iter_ = solution.n_iter
+        self.converged_ = solution.converged
+        if not self.converged_:
+            warnings.warn(
+                f"the search did not converge in max_iter={self.max_iter} steps; raise max_iter or "
+                "tol.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+
+    def _validated(self, X: ArrayLike) -> Array:
+        check_is_fitted(self)
+        return validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+
+    def _required_network(self) -> Network:
+        if self.network_ is None:
+            raise ValueError(
+                "this estimator was fitted to Jacobians computed elsewhere and has no network to "
+                "compute others; rotate yours with np.matmul(J, rotation_.T), and with "
+                "output_rotation_ from the left, and score them with jacrot.criteria.hoyer."
+            )
+        return self.network_
+
+
+def _is_network_like(X: Any) -> bool:
+    """Tell weights from activations where a network is already there."""
+    if isinstance(X, (list, tuple)):
+        return any(np.ndim(item) >= 2 for item in X)
+    # Some arrays are callable, and some of scipy's sparse ones are mappings.
+    return not hasattr(X, "shape") and (isinstance(X, (Network, Mapping)) or callable(X))
+
+
+def _output_mode(rotate_output: bool | str, jacobians: Jacobians) -> OutputMode:
+    if rotate_output == "tied":
+        _, n_outputs, n_inputs = jacobians.shape
+        if n_outputs != n_inputs:
+            raise ValueError(
+                f"rotate_output='tied' shares one basis between {n_inputs} inputs and {n_outputs} "
+                "outputs, which must be as many; write rotate_output=True."
+            )
+        return "tied"
+    return "free" if rotate_output else "fixed"
+
+
+def _with_effect(jacobians: Jacobians) -> tuple[Jacobians, Matrix, Matrix]:
+    """Leave out samples whose Jacobian is zero, with a warning; give the ℓ₁ and ℓ₂ norms too."""
+    l1, l2 = jacobians.norms()
+    if not np.isfinite(l2).all():
+        raise ValueError(
+            f"{np.count_nonzero(~np.isfinite(l2))} of {len(l2)} samples have a Jacobian with NaN "
+            "or infinity; look at the weights and activations (an overflow?), or leave these "
+            "samples out."
+        )
+    alive = np.flatnonzero(l2)
+    if alive.size == 0:
+        raise ValueError(
+            f"the Jacobian is zero at every one of n_samples={len(l2)}: nothing depends on these "
+            "activations (dead units, a saturated activation, or the wrong layer?)."
+        )
+    if alive.size == l2.size:
+        return jacobians, l1, l2
+    warnings.warn(
+        f"{l2.size - alive.size} of {l2.size} samples have a zero Jacobian and are left out.",
+        UserWarning,
+        stacklevel=3,
+    )
+    return jacobians.subset(alive), l1[alive], l2[alive]
+
+
+def _mean_hoyer(jacobians: Jacobians, P: Matrix | None, Q: Matrix) -> float:
+    """Average the sparsity of ``P J_i Qᵀ`` over the samples that it does not annihilate."""
+    l1, l2 = jacobians.norms(P, Q)
+    size = (jacobians.shape[1] if P is None else len(P)) * len(Q)
+    return float(np.nanmean(hoyer_of_norms(l1, l2, size)))

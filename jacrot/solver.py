@@ -1,0 +1,386 @@
+"""The search: stages of pymanopt's conjugate gradient from one or several starts.
+
+Each stage minimises the cost at one smoothing ``ε`` on some of the samples, from where the stage
+before ended: a large ``ε`` has few local minima, a small one is the criterion itself, and few
+samples are enough to point the way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pymanopt
+from numpy.typing import DTypeLike
+from pymanopt.manifolds import Product, Stiefel
+from pymanopt.optimizers import ConjugateGradient
+
+from jacrot.criteria import Criterion
+from jacrot.jacobians import Jacobians
+from jacrot.line_search import QuadraticLineSearcher
+from jacrot.objective import Matrix, Objective, OutputMode
+from jacrot.plane_sweep import plane_sweep
+from jacrot.preconditioner import plane_preconditioner
+
+Random = np.random.RandomState
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A smoothing, and how many samples it is minimised on (``None`` for all)."""
+
+    smoothing: float
+    n_samples: int | None
+
+
+CONTINUATION = (
+    Stage(1.0, 16),
+    Stage(0.3, 16),
+    Stage(0.1, 32),
+    Stage(0.03, 64),
+    Stage(0.01, None),
+)
+# From a start that is worth keeping: a smoothing of 1 would forget it.
+REFINEMENT = CONTINUATION[2:]
+# After a plane sweep only the pairs that it turned have to settle.
+SETTLING = (Stage(0.03, None), Stage(0.01, None))
+# A criterion without smoothing: only the samples grow.
+GROWTH = (Stage(0.0, 32), Stage(0.0, None))
+
+# The stages before the last need not be more exact than this.
+COARSE_TOL = 1e-4
+# One matrix costs so little that it is minimised to a tenth of the tolerance.
+ONE_MATRIX_TOL_FACTOR = 0.1
+# Below this, rounding in single precision would hide the decrease that is waited for.
+SINGLE_PRECISION_TOL = 1e-5
+CURVATURE_SAMPLES = 32
+MAX_SWEEPS = 3
+SWEEP_ROWS = 4096
+# Angle in rad by which the given basis, which may be a saddle point, is turned at the start.
+JITTER = 1e-2
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is minimised: a criterion over a stack of Jacobians, and what may turn.
+
+    Parameters
+    ----------
+    jacobians : Jacobians
+        The samples to search on, scaled to root mean square 1, in random order.
+    criterion : Criterion
+        ``φ``.
+    output : {"fixed", "free", "tied"}
+        What the output rotation is.
+    output_basis, input_basis : ndarray of shape (n_axes, n_features) or None
+        Orthonormal rows inside which ``P`` and ``Q`` rotate, ``None`` for the whole space.
+    """
+
+    jacobians: Jacobians
+    criterion: Criterion
+    output: OutputMode
+    output_basis: Matrix | None = None
+    input_basis: Matrix | None = None
+
+    @property
+    def is_one_matrix(self) -> bool:
+        """Whether there is one sample only, as after a collapse."""
+        return self.jacobians.shape[0] == 1
+
+    def first(self, n_samples: int | None) -> Problem:
+        """Take the first samples, ``None`` for all."""
+        if n_samples is None or n_samples >= self.jacobians.shape[0]:
+            return self
+        return replace(self, jacobians=self.jacobians.subset(np.arange(n_samples)))
+
+    def collapsed(self) -> Problem | None:
+        """Make the problem of ``Q`` alone with all samples in one matrix, where that is exact."""
+        if self.criterion.degree is None:
+            return None
+        collapsed = self.jacobians.collapsed(self.criterion.degree)
+        if collapsed is None:
+            return None
+        _, norm = collapsed.norms()
+        scaled = collapsed.scaled(np.sqrt(np.prod(collapsed.shape[1:])) / norm)
+        return Problem(scaled, self.criterion, "fixed", input_basis=self.input_basis)
+
+    def objective(self, smoothing: float, dtype: DTypeLike) -> Objective:
+        """Make the oracle at one smoothing."""
+        return Objective(
+            self.jacobians.cast(dtype),
+            self.criterion,
+            smoothing,
+            self.output,
+            self.output_basis,
+            self.input_basis,
+        )
+
+    def exact_cost(self, point: list[Matrix]) -> float:
+        """Compute the cost of a point without smoothing, in double precision."""
+        return self.objective(0.0, np.float64).cost(*point)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A point, its exact cost, and how the search came there.
+
+    ``history`` has a row for every point visited: stage, iteration in the stage, passes over the
+    samples so far, cost (at the smoothing and on the samples of the stage), seconds so far.
+    """
+
+    point: list[Matrix]
+    cost: float
+    history: list[tuple[int, int, int, float, float]]
+    n_iter: int
+    converged: bool
+
+
+class Search:
+    """One search, within a budget of iterations.
+
+    Parameters
+    ----------
+    problem : Problem
+        What is minimised.
+    max_iter : int
+        Conjugate-gradient steps over all stages.
+    tol : float
+        Mean relative decrease a step at which the last stage stops.
+    progress : callable
+        Called with a label at every stage.
+    """
+
+    def __init__(self, problem: Problem, max_iter: int, tol: float, progress: Progress) -> None:
+        self.problem = problem
+        self.max_iter = max_iter
+        self.tol = tol
+        self.progress = progress
+        self._begin = time.perf_counter()
+        self._history: list[tuple[int, int, int, float, float]] = []
+        self._n_iter = 0
+        self._n_stages = 0
+        self._n_evaluations = 0
+        self._converged = True
+
+    def automatic(self, given: list[Matrix], singular: list[Matrix], rng: Random) -> Solution:
+        """Search from the starts that a problem offers by itself.
+
+        Where the samples collapse, ``Q`` alone is cheap to solve; a free ``P`` then starts from
+        that, from the given basis or from the singular one, whichever costs least. Elsewhere all
+        stages are run from the given basis. The result is never worse than the given and the
+        singular basis.
+        """
+        problem = self.problem
+        start = [_orthonormal(matrix + _skew(len(matrix), rng) @ matrix) for matrix in given]
+        candidates = [given, singular]
+        collapsed = problem.collapsed() if problem.output == "free" else None
+        if collapsed is None:
+            found = self._swept(problem, self._run(problem, start, CONTINUATION))
+        else:
+            one_sided = self._swept(collapsed, self._run(collapsed, start[-1:], CONTINUATION))
+            candidates.append([given[0], *one_sided])
+            best = min(candidates, key=problem.exact_cost)
+            found = self._run(problem, best, REFINEMENT)
+        point = min([found, *candidates], key=problem.exact_cost)
+        if point is not found:
+            settled = self._run(problem, point, SETTLING)
+            point = min([point, settled], key=problem.exact_cost)
+        return self._solution(point)
+
+    def started(self, start: list[Matrix], stages: tuple[Stage, ...]) -> Solution:
+        """Search from another start."""
+        return self._solution(self._swept(self.problem, self._run(self.problem, start, stages)))
+
+    def _solution(self, point: list[Matrix]) -> Solution:
+        cost = self.problem.exact_cost(point)
+        return Solution(point, cost, self._history, self._n_iter, self._converged)
+
+    def _swept(self, problem: Problem, point: list[Matrix]) -> list[Matrix]:
+        """Sweep all planes and settle, while that lowers the exact cost of a one-sided problem."""
+        if problem.output != "fixed":
+            return point
+        cost = problem.exact_cost(point)
+        few = problem.first(max(1, SWEEP_ROWS // problem.jacobians.shape[1]))
+        for _ in range(MAX_SWEEPS):
+            self.progress("plane sweep")
+            basis = few.input_basis
+            axes = point[0] if basis is None else point[0] @ basis
+            blocks = few.jacobians.rotated(None, axes)
+            rows = np.vstack([block.reshape(-1, len(axes)) for block in blocks])
+            turned, n_turned = plane_sweep(rows, point[0], problem.criterion)
+            if n_turned == 0:
+                break
+            candidate = self._run(problem, [turned], SETTLING)
+            candidate_cost = problem.exact_cost(candidate)
+            if not candidate_cost < cost:
+                break
+            point, cost = candidate, candidate_cost
+        return point
+
+    def _run(
+        self, problem: Problem, point: list[Matrix], stages: tuple[Stage, ...]
+    ) -> list[Matrix]:
+        """Run stages one after the other, or what a criterion without smoothing needs of them."""
+        if not problem.criterion.smoothed:
+            stages = GROWTH
+        factor = ONE_MATRIX_TOL_FACTOR if problem.is_one_matrix else 1
+        for stage in stages:
+            self.progress(f"ε={stage.smoothing:g}")
+            tol = self.tol if stage is stages[-1] else max(self.tol, COARSE_TOL)
+            point, self._converged = self._stage(
+                problem.first(stage.n_samples), point, stage.smoothing, tol * factor
+            )
+            if not self._converged:
+                break
+        return point
+
+    def _stage(
+        self, problem: Problem, start: list[Matrix], smoothing: float, tol: float
+    ) -> tuple[list[Matrix], bool]:
+        """Run conjugate gradient at one smoothing until it converges or the budget is spent."""
+        sizes = [len(matrix) for matrix in start]
+        if max(sizes) == 1:
+            return start, True
+        factors = [Stiefel(size, size) for size in sizes]
+        manifold = Product(factors) if len(factors) > 1 else factors[0]
+        # A stack is worked through twice as fast in single precision.
+        single = not problem.is_one_matrix and tol >= SINGLE_PRECISION_TOL
+        dtype = np.float32 if single else np.float64
+        objective = problem.objective(smoothing, dtype)
+        few = problem.first(CURVATURE_SAMPLES).objective(smoothing, dtype)
+        first_row = len(self._history)
+
+        def record(cost: float) -> None:
+            n_passes = self._n_evaluations + objective.n_evaluations + few.n_evaluations
+            seconds = time.perf_counter() - self._begin
+            iteration = len(self._history) - first_row
+            self._history.append((self._n_stages, iteration, n_passes, cost, seconds))
+
+        @pymanopt.function.numpy(manifold)
+        def cost(*point: Matrix) -> float:
+            return objective.cost(*point)
+
+        @pymanopt.function.numpy(manifold)
+        def euclidean_gradient(*point: Matrix) -> Any:
+            gradients = objective.gradients(*point)
+            return gradients if len(gradients) > 1 else gradients[0]
+
+        budget = self.max_iter - self._n_iter
+        optimizer = ConjugateGradient(
+            beta_rule="HestenesStiefel",
+            line_searcher=QuadraticLineSearcher(tol, record),
+            max_time=np.inf,
+            # pymanopt counts the points, one more than the steps.
+            max_iterations=budget + 1,
+            max_cost_evaluations=np.inf,
+            min_gradient_norm=1e-12,
+            min_step_size=1e-14,
+            verbosity=0,
+        )
+        pymanopt_problem = pymanopt.Problem(
+            manifold,
+            cost,
+            euclidean_gradient=euclidean_gradient,
+            preconditioner=plane_preconditioner(few),
+        )
+        # A run ends on a step of 0, after which pymanopt divides 0 by 0 for the next direction.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            result = optimizer.run(
+                pymanopt_problem, initial_point=start if len(start) > 1 else start[0]
+            )
+        record(result.cost)
+        n_steps = len(self._history) - first_row - 1
+        self._n_iter += n_steps
+        self._n_stages += 1
+        self._n_evaluations += objective.n_evaluations + few.n_evaluations
+        point = list(result.point) if len(start) > 1 else [result.point]
+        return [_orthonormal(matrix) for matrix in point], n_steps < budget
+
+
+def solve(
+    problem: Problem,
+    given: list[Matrix],
+    singular: list[Matrix],
+    start: list[Matrix] | None,
+    restart: int,
+    seed: int,
+    *,
+    max_iter: int,
+    tol: float,
+    progress: Progress = lambda label: None,
+) -> Solution:
+    """Run one search of several.
+
+    Parameters
+    ----------
+    problem : Problem
+        What is minimised.
+    given, singular : list of ndarray
+        The points of the given and of the singular basis.
+    start : list of ndarray or None
+        Where the first search starts, ``None`` to choose.
+    restart : int
+        0 for the first search; later ones start from random rotations and alternate between the
+        schedules.
+    seed : int
+        Seed of this search's randomness.
+    max_iter : int
+        Conjugate-gradient steps over all stages.
+    tol : float
+        Mean relative decrease a step at which the last stage stops.
+    progress : callable
+        Called with a label at every stage.
+
+    Returns
+    -------
+    Solution
+        What this search found.
+    """
+    rng = Random(seed)
+    search = Search(problem, max_iter, tol, progress)
+    if restart > 0:
+        start = [random_rotation(len(matrix), rng) for matrix in given]
+        return search.started(start, CONTINUATION if restart % 2 else REFINEMENT)
+    if start is not None:
+        return search.started(start, REFINEMENT)
+    return search.automatic(given, singular, rng)
+
+
+def random_rotation(size: int, rng: Random) -> Matrix:
+    """Draw an orthogonal matrix from the Haar measure.
+
+    Parameters
+    ----------
+    size : int
+        Number of axes.
+    rng : numpy.random.RandomState
+        Source of randomness.
+
+    Returns
+    -------
+    ndarray of shape (size, size)
+        The matrix.
+
+    References
+    ----------
+    F. Mezzadri, "How to generate random matrices from the classical compact groups", Notices
+    of the AMS 54 (2007), section 5.
+    """
+    q, r = np.linalg.qr(rng.normal(size=(size, size)))
+    return np.asarray(q * np.sign(np.diag(r)))
+
+
+def _skew(size: int, rng: Random) -> Matrix:
+    """Draw small turns, of about ``JITTER`` rad for each axis."""
+    draw = rng.normal(size=(size, size)) * (JITTER / np.sqrt(size))
+    return np.asarray(draw - draw.T)
+
+
+def _orthonormal(matrix: Matrix) -> Matrix:
+    """Find the nearest orthogonal matrix."""
+    left, _, right = np.linalg.svd(matrix)
+    return np.asarray(left @ right)

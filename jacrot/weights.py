@@ -1,0 +1,233 @@
+"""Exported weights, in the forms that people hold them, read as layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+
+from jacrot._arrays import Array, real_array
+from jacrot.activations import Elementwise
+from jacrot.layers import Dense, Function, Layer
+
+Layout = Literal["out_in", "in_out"]
+ActivationLike = str | Elementwise | Sequence[str | Elementwise]
+_Pair = tuple[str, Array, Array | None]
+
+ACCEPTED = (
+    "a Network, a matrix, a list of matrices, a list of (W, b) pairs, a flat list W, b, W, b, a "
+    "mapping of names to arrays in layer order, a list of layers, or a callable written with "
+    "autograd.numpy"
+)
+
+
+def layers_from_weights(
+    weights: Any, activation: ActivationLike = "relu", layout: Layout = "out_in"
+) -> list[Layer]:
+    """Read exported weights as a list of layers.
+
+    Parameters
+    ----------
+    weights : array-like, sequence, mapping, callable or Layer
+        See ``jacrot.Network``.
+    activation : str, callable or sequence of them, default="relu"
+        Applied after every layer of raw weights; a sequence gives one per layer.
+    layout : {"out_in", "in_out"}, default="out_in"
+        Whether a matrix is stored ``(n_out, n_in)``, as PyTorch does, or ``(n_in, n_out)``, as
+        Keras, Flax and scikit-learn do.
+
+    Returns
+    -------
+    list of Layer
+        The layers, in order. Whether they chain is not checked here.
+
+    Raises
+    ------
+    TypeError
+        If `weights` is an object of another kind.
+    ValueError
+        If `weights` is empty, has an array of the wrong dimensions, or holds NaN or infinity;
+        if `activation` is unknown or is a sequence of the wrong length.
+    """
+    if layout not in ("out_in", "in_out"):
+        raise ValueError(f"layout={layout!r} is unknown; write 'out_in' or 'in_out'.")
+    layers = _ready_layers(weights)
+    if layers is not None:
+        if activation != "relu" or layout != "out_in":
+            raise ValueError(
+                "activation and layout describe raw weights, but weights holds layers or a "
+                "callable, which know their own; leave activation and layout out."
+            )
+        return layers
+    pairs = _pairs(weights)
+    if isinstance(activation, str) or callable(activation):
+        activations: Sequence[str | Elementwise] = [activation] * len(pairs)
+    else:
+        activations = list(activation)
+        if len(activations) != len(pairs):
+            raise ValueError(
+                f"activation lists {len(activations)} activations for {len(pairs)} layers; "
+                "write one for each layer ('identity' where there is none)."
+            )
+    if layout == "in_out":
+        pairs = [(name, weight.T, bias) for name, weight, bias in pairs]
+    _check_biases(pairs)
+    return [
+        Dense(weight, bias, function)
+        for (_, weight, bias), function in zip(pairs, activations, strict=True)
+    ]
+
+
+def chains_transposed(layers: Sequence[Any]) -> bool:
+    """Tell whether dense layers chain when every matrix is transposed.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        Layers that do not chain as they are.
+
+    Returns
+    -------
+    bool
+        Whether they do with ``layout`` the other way round.
+    """
+    return all(isinstance(layer, Dense) for layer in layers) and all(
+        first.weight.shape[1] == second.weight.shape[0] for first, second in pairwise(layers)
+    )
+
+
+def _ready_layers(weights: Any) -> list[Layer] | None:
+    """List layers that need no reading: a layer, layers, a callable; ``None`` for raw weights."""
+    if isinstance(weights, type):
+        raise TypeError(f"weights is the class {weights.__name__}; write an instance of it.")
+    if isinstance(weights, Layer):
+        return [weights]
+    if isinstance(weights, (list, tuple)) and any(callable(item) for item in weights):
+        ready = []
+        for index, item in enumerate(weights):
+            if not callable(item):
+                raise TypeError(
+                    f"weights[{index}] is a {type(item).__name__} among layers; write it as a "
+                    "jacrot.layers.Dense."
+                )
+            ready.append(item if isinstance(item, Layer) else Function(item))
+        return ready
+    return [Function(weights)] if callable(weights) else None
+
+
+def _pairs(weights: Any) -> list[_Pair]:
+    """Read raw weights as ``(name, W, b or None)``, one for each layer."""
+    if isinstance(weights, Mapping):
+        return _pairs_of_mapping(weights)
+    if isinstance(weights, (list, tuple)):
+        if len(weights) == 0:
+            raise ValueError(f"weights is empty; write {ACCEPTED}.")
+        if all(np.isscalar(item) or _is_vector(item) for item in weights):
+            # Rows of one matrix, written as nested lists.
+            return [("weights", real_array(weights, "weights", ndim=2), None)]
+        if all(isinstance(item, (list, tuple)) and _is_pair(item) for item in weights):
+            return [_pair(f"weights[{index}]", *item) for index, item in enumerate(weights)]
+        return _pairs_of_flat_list(weights)
+    if hasattr(weights, "__array__"):
+        return [("weights", real_array(weights, "weights", ndim=2), None)]
+    raise TypeError(f"weights is a {type(weights).__name__}; write {ACCEPTED}.")
+
+
+def _is_vector(item: Any) -> bool:
+    return isinstance(item, (list, tuple)) and all(np.isscalar(entry) for entry in item)
+
+
+def _is_pair(item: Sequence[Any]) -> bool:
+    return len(item) == 2 and np.ndim(item[0]) == 2 and (item[1] is None or np.ndim(item[1]) < 2)
+
+
+def _pair(name: str, weight: Any, bias: Any) -> _Pair:
+    matrix = real_array(weight, f"{name}[0]", ndim=2)
+    return name, matrix, None if bias is None else real_array(bias, f"{name}[1]", ndim=1)
+
+
+def _pairs_of_flat_list(weights: Sequence[Any]) -> list[_Pair]:
+    pairs: list[_Pair] = []
+    for index, item in enumerate(weights):
+        name = f"weights[{index}]"
+        array = np.asarray(item, dtype=object) if item is None else _array(item, name)
+        if array.ndim == 2:
+            pairs.append((name, real_array(array, name, ndim=2), None))
+        elif array.ndim == 1 and pairs and pairs[-1][2] is None:
+            first, weight, _ = pairs[-1]
+            pairs[-1] = (first, weight, real_array(array, name, ndim=1))
+        else:
+            raise ValueError(
+                f"{name} has shape {array.shape}, which is neither a matrix nor the bias of the "
+                "matrix before it; write matrices (n_out, n_in), each followed by its bias (n_out,)"
+                " or by none."
+            )
+    return pairs
+
+
+def _pairs_of_mapping(weights: Mapping[str, Any]) -> list[_Pair]:
+    if len(weights) == 0:
+        raise ValueError(f"weights is an empty mapping; write {ACCEPTED}.")
+    matrices: list[tuple[str, Array]] = []
+    vectors: list[tuple[int, str, Array]] = []
+    for key in weights:
+        name = f"weights[{key!r}]"
+        array = _array(weights[key], name)
+        if array.ndim == 2:
+            matrices.append((name, real_array(array, name, ndim=2)))
+        elif array.ndim == 1:
+            vectors.append((len(matrices) - 1, name, real_array(array, name, ndim=1)))
+        else:
+            raise ValueError(
+                f"{name} has shape {array.shape}; only matrices (n_out, n_in) and biases (n_out,) "
+                "make dense layers. Leave it out, or give the layers as jacrot.layers."
+            )
+    if not matrices:
+        raise ValueError(f"weights holds no matrix, only {list(weights)}; write {ACCEPTED}.")
+    biases: list[Array | None] = [None] * len(matrices)
+    if len(vectors) == len(matrices):
+        # One bias for each layer, wherever the file keeps them: W0 b0 W1 b1, W0 W1 b0 b1, b0 W0.
+        biases = [array for _, _, array in vectors]
+    else:
+        for layer, name, array in vectors:
+            if layer < 0 or biases[layer] is not None:
+                raise ValueError(
+                    f"{name} of shape {array.shape} belongs to no layer: there are "
+                    f"{len(matrices)} matrices and {len(vectors)} vectors, and it does not follow "
+                    "a matrix that lacks a bias. Write W, b, W, b in layer order."
+                )
+            biases[layer] = array
+    return [(name, weight, bias) for (name, weight), bias in zip(matrices, biases, strict=True)]
+
+
+def _array(item: Any, name: str) -> Array:
+    try:
+        return np.asarray(item)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise TypeError(
+            f"{name} cannot be read as an array ({error}); write a NumPy array."
+        ) from error
+
+
+def _check_biases(pairs: list[_Pair]) -> None:
+    for name, weight, bias in pairs:
+        if bias is not None and bias.size != weight.shape[0]:
+            hint = (
+                transposed_hint()
+                if all(b is None or b.size == w.shape[1] for _, w, b in pairs)
+                else f"write a bias of {weight.shape[0]} entries."
+            )
+            raise ValueError(
+                f"{name}: the matrix has {weight.shape[0]} outputs but its bias has {bias.size} "
+                f"entries; {hint}"
+            )
+
+
+def transposed_hint() -> str:
+    """Say how to give matrices that are stored the other way round."""
+    return (
+        "they fit when every matrix is transposed: if the matrices are stored (n_in, n_out), as "
+        "Keras, Flax and scikit-learn do, write Network(weights, layout='in_out')."
+    )
