@@ -256,7 +256,8 @@ class CallableCriterion(Criterion):
         self.function = function
         self._slope = elementwise_grad(function)
         self._curvature = elementwise_grad(self._slope)
-        self._check()
+        with np.errstate(all="ignore"):
+            self._check()
 
     def derivatives(self, x: Array, smoothing: float, order: int) -> tuple[Array, ...]:
         """Compute the function and its derivatives at every entry."""
@@ -282,7 +283,9 @@ class CallableCriterion(Criterion):
                 f"({type(error).__name__}: {error}); write an elementwise function with "
                 "autograd.numpy."
             ) from error
-        if value.shape != points.shape or not np.allclose(np.concatenate(alone), value):
+        if value.shape != points.shape or not np.allclose(
+            np.concatenate(alone), value, equal_nan=True
+        ):
             raise ValueError(
                 f"criterion {name} is not elementwise; write a function that maps every entry on "
                 "its own (the search takes the mean itself)."

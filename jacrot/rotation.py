@@ -411,10 +411,8 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
                 raise ValueError(f"there is no network: {forms}.")
             return X, y
         # A second array of other length is no target of X, so X must have been meant as weights.
-        shapes = [getattr(array, "shape", ()) for array in (X, y)]
-        if _is_network_like(X) or (
-            all(len(shape) == 2 for shape in shapes) and shapes[0][0] != shapes[1][0]
-        ):
+        matrices = getattr(X, "ndim", 0) == getattr(y, "ndim", 0) == 2
+        if _is_network_like(X) or (matrices and X.shape[0] != y.shape[0]):
             raise ValueError(f"there are two networks, in the constructor and in fit: {forms}.")
         return self.network, X
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,18 @@ import numpy as np
 from jacrot.layers import Dense
 from jacrot.network import FORMAT, Network
 from jacrot.weights import ActivationLike, Layout
+
+# What numpy, zipfile and zlib raise for damaged, encrypted, oddly packed and pickled content.
+_UNREADABLE = (
+    ValueError,
+    OSError,
+    EOFError,
+    KeyError,
+    RuntimeError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def load(
@@ -69,7 +82,7 @@ def load(
         with np.load(path, allow_pickle=False) as file:
             for name in file.files:
                 arrays[name] = file[name]
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise ValueError(
             f"path={str(path)!r} cannot be read without pickle, or is damaged ({error}); write "
             "plain numeric arrays with numpy.savez."

@@ -1,0 +1,143 @@
+"""Exact measures by their definitions; criteria by finite differences."""
+
+import autograd.numpy as anp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from jacrot.criteria import (
+    CRITERIA,
+    CallableCriterion,
+    get_criterion,
+    gini,
+    hoyer,
+    participation_ratio,
+)
+
+MEASURES = {"hoyer": hoyer, "gini": gini, "participation_ratio": participation_ratio}
+
+
+def test_hoyer_by_hand():
+    J = np.array([[[1.0, 2.0], [0.0, -2.0]], [[5.0, 0.0], [0.0, 0.0]], [[1.0, 1.0], [-1.0, 1.0]]])
+    np.testing.assert_allclose(hoyer(J), [(2 - 5 / 3) / 1, 1, 0], atol=1e-15)
+
+
+def test_gini_is_the_mean_absolute_difference():
+    x = np.random.default_rng(0).normal(size=(5, 3, 4))
+    flat = np.abs(x.reshape(5, -1))
+    difference = np.abs(flat[:, :, None] - flat[:, None, :]).mean(axis=(1, 2))
+    np.testing.assert_allclose(gini(x), difference / (2 * flat.mean(axis=1)), rtol=1e-12)
+
+
+def test_participation_ratio_counts_equal_entries():
+    for count in range(1, 7):
+        matrix = np.zeros(6)
+        matrix[:count] = -3.0
+        np.testing.assert_allclose(participation_ratio(matrix.reshape(2, 3)), count)
+
+
+@settings(deadline=None)
+@given(
+    J=arrays(
+        np.float64, (2, 3, 4), elements=st.floats(-1, 1).filter(lambda x: x == 0 or abs(x) > 1e-6)
+    ),
+    exponent=st.integers(-30, 30),
+)
+@pytest.mark.parametrize("name", MEASURES)
+def test_measures_ignore_scale_sign_and_order(name, J, exponent):
+    measure = MEASURES[name]
+    expected = measure(J)
+    np.testing.assert_allclose(measure(J * -(10.0**exponent)), expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(measure(J[:, ::-1, ::-1]), expected, rtol=1e-9, atol=1e-12)
+    zero = ~J.any(axis=(1, 2))
+    np.testing.assert_array_equal(np.isnan(expected), zero)
+
+
+def test_one_entry_and_bad_shapes():
+    np.testing.assert_array_equal(hoyer([[[3.0]], [[0.0]]]), [1.0, np.nan])
+    with pytest.raises(ValueError, match=r"J has shape \(3,\); write a stack of matrices"):
+        hoyer([1.0, 2.0, 3.0])
+
+
+CUSTOM = CallableCriterion(lambda x: anp.log(1 + x**2))
+ALL = {**{name: criterion() for name, criterion in CRITERIA.items()}, "callable": CUSTOM}
+POINTS = np.array([-4.1, -1.2, -0.3, -0.02, 0.0, 0.02, 0.3, 1.2, 4.1])
+
+
+@pytest.mark.parametrize("smoothing", [1.0, 0.1, 0.01])
+@pytest.mark.parametrize("name", ALL)
+def test_derivatives_are_finite_differences(name, smoothing):
+    criterion, step = ALL[name], 1e-6
+    value, slope, curvature = criterion.derivatives(POINTS, smoothing, 2)
+    right = criterion.derivatives(POINTS + step, smoothing, 1)
+    left = criterion.derivatives(POINTS - step, smoothing, 1)
+    np.testing.assert_allclose(slope, (right[0] - left[0]) / (2 * step), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(curvature, (right[1] - left[1]) / (2 * step), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(value, value[::-1], rtol=1e-14)
+    for order in (0, 1):
+        fewer = criterion.derivatives(POINTS, smoothing, order)
+        assert len(fewer) == order + 1
+        for one, other in zip(fewer, (value, slope), strict=False):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_derivatives_leave_their_argument_and_its_precision(name):
+    x = POINTS.astype(np.float32)
+    x.flags.writeable = False
+    for result in ALL[name].derivatives(x, 0.1, 2):
+        assert result.dtype == np.float32
+
+
+def test_values_by_their_formulas():
+    x = np.array([-3.0, 0.5])
+    np.testing.assert_allclose(ALL["hoyer"].derivatives(x, 0.0, 0)[0], [3, 0.5])
+    np.testing.assert_allclose(ALL["l1"].derivatives(x, 4.0, 0)[0], [1, np.sqrt(16.25) - 4])
+    np.testing.assert_allclose(ALL["quartimax"].derivatives(x, 0.0, 0)[0], [-81 / 4, -1 / 64])
+    np.testing.assert_allclose(ALL["logcosh"].derivatives(x, 0.0, 0)[0], np.log(np.cosh(x)))
+    big = np.array([1e4])
+    np.testing.assert_allclose(ALL["logcosh"].derivatives(big, 0.0, 0)[0], big - np.log(2))
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_declared_degree_is_that_of_the_exact_function(name):
+    criterion = ALL[name]
+    if criterion.degree is not None:
+        one, two = (criterion.derivatives(np.array([x]), 0.0, 0)[0] for x in (1.3, 2.6))
+        np.testing.assert_allclose(two / one, 2**criterion.degree)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: np.log1p(np.asarray(x, float) ** 2), "cannot be evaluated and differentiated"),
+        (lambda x: anp.sum(x**2), "is not elementwise"),
+        (lambda x: x**2 / anp.sum(x**2), "is not elementwise"),
+        (lambda x: anp.sqrt(x**2), "NaN or infinite at 0"),
+        (lambda x: x**3, "is not even"),
+        (lambda x: anp.log(x**2 - 1), "NaN or infinite"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_unfit_functions_are_refused_before_the_run(function, message):
+    with pytest.raises(ValueError, match=message):
+        get_criterion(function)
+
+
+def test_a_wrong_derivative_is_refused_before_the_run():
+    from autograd.extend import defvjp, primitive
+
+    @primitive
+    def square(x):
+        return x**2
+
+    defvjp(square, lambda answer, x: lambda cotangent: cotangent * 2.1 * x)
+    with pytest.raises(ValueError, match="derivative 1 by autograd differs from finite"):
+        get_criterion(square)
+
+
+def test_unknown_name():
+    with pytest.raises(ValueError, match="criterion='hoier' is unknown; write one of"):
+        get_criterion("hoier")

@@ -1,0 +1,83 @@
+"""Every example runs, on small settings."""
+
+import gzip
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from sklearn.datasets import load_digits
+
+from jacrot.readers import load
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(name, *arguments):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.main([str(argument) for argument in arguments])
+
+
+def test_every_example_is_tested():
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"mnist_jacobian", "train_digits_mlp"}
+    assert "jacrot" in sys.modules
+
+
+SMALL = ("--hidden", 12, "--epochs", 30, "--samples", 40, "--max-iter", 500)
+
+
+def rows(output):
+    lines = [line for line in output.splitlines() if line]
+    return {line[:42].strip(): line[42:].split() for line in lines if len(line) > 42}
+
+
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
+def test_digits(tmp_path, capsys):
+    picture = tmp_path / "picture.png"
+    run("mnist_jacobian", *SMALL, "--picture", picture)
+    table = rows(capsys.readouterr().out)
+    given, found = float(table["given"][1]), float(table["jacrot"][1])
+    assert found > given
+    assert float(table["jacrot, outputs rotated too"][1]) > given
+    assert table["rotated"][1:4] == table["rotated, outputs too"][1:4] == ["500", "of", "500"]
+    assert imread(picture).std() > 0.1
+
+
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
+def test_idx_files_and_foreign_weights(tmp_path, capsys):
+    images, labels = load_digits(return_X_y=True)
+    images = images.astype(np.uint8).reshape(-1, 8, 8)
+    for name, array in (("images-idx3", images), ("labels-idx1", labels.astype(np.uint8))):
+        header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
+        content = header + array.tobytes()
+        (tmp_path / f"t10k-{name}-ubyte.gz").write_bytes(gzip.compress(content))
+    rng = np.random.default_rng(0)
+    shapes = {"W0": (12, 64), "W1": (12, 12), "W2": (10, 12), "b0": 12, "b1": 12, "b2": 10}
+    weights = tmp_path / "weights.npz"
+    np.savez(weights, **{name: rng.normal(size=shape) for name, shape in shapes.items()})
+    picture = tmp_path / "picture.png"
+    run(
+        "mnist_jacobian",
+        *("--data", tmp_path, "--weights", weights, "--picture", picture),
+        *("--samples", 40, "--held-out", 50),
+    )
+    output = capsys.readouterr().out
+    assert "Network(64 → 12 → 12 → 10; relu, relu, identity), 269 test images" in output
+    assert picture.exists()
+
+
+def test_missing_idx_files_are_named(tmp_path):
+    with pytest.raises(SystemExit, match="neither t10k-images-idx3-ubyte nor"):
+        run("mnist_jacobian", "--data", tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
+def test_train_digits_mlp(tmp_path, capsys):
+    path = tmp_path / "network.npz"
+    run("train_digits_mlp", path, "--hidden", 10, "--max-iter", 3)
+    assert repr(load(path)) == "Network(64 → 10 → 10 → 10; relu, relu, identity)"
+    assert "500 held-out digits" in capsys.readouterr().out

@@ -1,0 +1,65 @@
+"""The line search on functions whose answer is known."""
+
+import copy
+
+import numpy as np
+import pytest
+from pymanopt.manifolds import Euclidean
+
+from jacrot.line_search import LARGEST_ANGLE, QuadraticLineSearcher
+
+PLANE = Euclidean(2)
+
+
+def searcher(tol=0.0):
+    costs = []
+    return QuadraticLineSearcher(tol, costs.append), costs
+
+
+def test_parabola_is_minimised_exactly():
+    def cost(x):
+        return float((x[0] - 0.3) ** 2)
+
+    x, d = np.zeros(2), np.array([0.1, 0.0])
+    step, new_x = searcher()[0].search(cost, PLANE, x, d, cost(x), -0.06)
+    np.testing.assert_allclose(new_x, [0.3, 0], atol=1e-12)
+    assert step == pytest.approx(0.3)
+
+
+def test_no_step_turns_further_than_half_a_radian():
+    x, d = np.zeros(2), np.array([3.0, 4.0])
+    step, _ = searcher()[0].search(lambda x: -float(x.sum()), PLANE, x, d, 0.0, -7.0)
+    assert step == pytest.approx(LARGEST_ANGLE * np.sqrt(2))
+
+
+def test_a_cost_that_is_not_finite_is_backed_away_from():
+    def cost(x):
+        return np.nan if x[0] > 0.1 else float((x[0] - 0.05) ** 2)
+
+    x, d = np.zeros(2), np.array([0.6, 0.0])
+    _, new_x = searcher()[0].search(cost, PLANE, x, d, cost(x), -0.06)
+    assert cost(new_x) < cost(x)
+
+
+def test_no_decrease_ends_the_run():
+    search, _ = searcher()
+    x, d = np.zeros(2), np.array([1.0, 0.0])
+    step, new_x = search.search(lambda x: float(abs(x[0])), PLANE, x, d, 0.0, -1.0)
+    assert step == 0
+    assert new_x is x
+    assert search.stopped
+
+
+def test_small_decrease_ends_the_run():
+    search, costs = searcher(tol=1e-2)
+    x, d = np.zeros(2), np.array([1.0, 0.0])
+    for cost in (10.0, 9.0, 8.0, 7.9, 7.85, 7.8):
+        assert search.search(lambda x: -float(x[0]), PLANE, x, d, cost, -1.0)[0] > 0
+    assert search.search(lambda x: -float(x[0]), PLANE, x, d, 7.79, -1.0)[0] > 0
+    assert search.search(lambda x: -float(x[0]), PLANE, x, d, 7.785, -1.0)[0] == 0
+    assert costs == [10.0, 9.0, 8.0, 7.9, 7.85, 7.8, 7.79]
+
+
+def test_pymanopts_copy_is_the_same_object():
+    search, _ = searcher()
+    assert copy.deepcopy(search) is search

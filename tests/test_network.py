@@ -1,0 +1,211 @@
+"""The network: what it computes, its parts, its rotations, its persistence."""
+
+import copy
+import pickle
+
+import autograd.numpy as anp
+import numpy as np
+import pytest
+from builders import random_network, rotation
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.base import clone
+from sklearn.utils.validation import _check_method_params
+
+from jacrot import Network
+from jacrot.activations import ACTIVATIONS
+from jacrot.layers import Dense, Function, Layer
+from jacrot.readers import load
+
+NETWORK = random_network([3, 5, 4, 2], ["tanh", "gelu", "identity"])
+X = np.random.default_rng(1).normal(size=(6, 3))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    widths=st.lists(st.integers(1, 6), min_size=2, max_size=5),
+    names=st.lists(st.sampled_from(sorted(ACTIVATIONS)), min_size=4, max_size=4),
+    seed=st.integers(0, 10_000),
+)
+def test_rotated_anywhere_the_function_stays(widths, names, seed):
+    network = random_network(widths, names[: len(widths) - 1], seed)
+    inputs = np.random.default_rng(seed).normal(size=(5, widths[0]))
+    for site in range(network.n_layers):
+        Q = rotation(widths[site], seed)
+        rotated = network.rotated({site: Q})
+        np.testing.assert_allclose(rotated(inputs), network(inputs), atol=1e-10, rtol=1e-10)
+
+
+def test_rotated_at_every_site_at_once_and_again():
+    sites = {1: rotation(5), 2: rotation(4)}
+    rotated = NETWORK.rotated(sites)
+    np.testing.assert_allclose(rotated(X), NETWORK(X), atol=1e-12)
+    np.testing.assert_allclose(rotated[:1](X), NETWORK[:1](X) @ sites[1].T, atol=1e-12)
+    np.testing.assert_allclose(rotated[:2](X), NETWORK[:2](X) @ sites[2].T, atol=1e-12)
+    back = rotated.rotated({site: Q.T for site, Q in sites.items()})
+    np.testing.assert_allclose(back[:2](X), NETWORK[:2](X), atol=1e-12)
+    assert rotated.n_layers == NETWORK.n_layers
+
+
+def test_rotation_is_folded_where_the_layer_is_linear():
+    network = random_network([3, 5, 2], ["identity", "relu"])
+    layer = network.rotated({1: rotation(5)}).layers[0]
+    assert layer.output_rotation is None
+    np.testing.assert_allclose(layer.weight, rotation(5) @ network.layers[0].weight)
+
+
+def test_rotated_inputs_get_a_layer_of_their_own():
+    rotated = NETWORK.rotated({0: rotation(3)})
+    assert rotated.n_layers == 4
+    np.testing.assert_allclose(rotated[:1](X), X @ rotation(3).T)
+
+
+def test_single_precision_network_is_rotated_in_double():
+    network = random_network([3, 5, 2], ["relu", "identity"], dtype=np.float32)
+    np.testing.assert_allclose(network.rotated({1: rotation(5)})(X), network(X), atol=1e-10)
+
+
+def test_callables_are_rotated_too():
+    network = Network([Dense(np.ones((4, 3))), lambda x: anp.sin(x) * x[:, ::-1], Dense(np.eye(4))])
+    rotated = network.rotated({1: rotation(4), 2: rotation(4, 1)})
+    np.testing.assert_allclose(rotated(X), network(X), atol=1e-12)
+    np.testing.assert_allclose(
+        rotated[1:2].jacobians(rotated[:1](X)),
+        rotation(4, 1) @ network[1:2].jacobians(network[:1](X)) @ rotation(4).T,
+        atol=1e-12,
+    )
+    again = rotated.rotated({1: rotation(4).T, 2: rotation(4, 1).T})
+    np.testing.assert_allclose(again[:2](X), network[:2](X), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("sites", "error", "message"),
+    [
+        ({3: np.eye(2)}, ValueError, "write a site from 0 to 2"),
+        ({-1: np.eye(2)}, ValueError, "has site -1"),
+        ({1: np.eye(4)}, ValueError, r"rotations\[1\] has shape \(4, 4\); write a matrix \(5, 5\)"),
+        ({1: 2 * np.eye(5)}, ValueError, "not orthogonal: .* 3.0e"),
+        ({1: np.full((5, 5), np.nan)}, ValueError, "NaN"),
+        ([np.eye(5)], TypeError, "write a mapping"),
+    ],
+)
+def test_bad_rotations_are_refused(sites, error, message):
+    with pytest.raises(error, match=message):
+        NETWORK.rotated(sites)
+
+
+def test_parts_compose_to_the_whole():
+    for cut in (1, 2):
+        np.testing.assert_array_equal(NETWORK[cut:](NETWORK[:cut](X)), NETWORK(X))
+    assert NETWORK[1] is NETWORK.layers[1]
+    assert list(NETWORK) == list(NETWORK.layers)
+    assert all(isinstance(layer, Layer) for layer in NETWORK)
+
+
+@pytest.mark.parametrize("part", [slice(3, 3), slice(5, 9), slice(None, None, -1)])
+def test_no_part_is_refused(part):
+    with pytest.raises(IndexError, match="is no part of a network of 3 layers"):
+        NETWORK[part]
+
+
+def test_repr_is_short_whatever_the_size():
+    assert repr(NETWORK) == "Network(3 → 5 → 4 → 2; tanh, gelu, identity)"
+    assert len(repr(random_network([500, 800], ["relu"]))) < 60
+    assert repr(Network(anp.sin)) == "Network(Function(sin))"
+
+
+def test_scikit_learn_does_not_slice_it():
+    three_samples = np.zeros((NETWORK.n_layers, 3))
+    passed = _check_method_params(three_samples, {"weights": NETWORK}, indices=[0])
+    assert passed["weights"] is NETWORK
+
+
+def test_clone_shares_it_and_copies_are_equal():
+    assert clone(NETWORK, safe=False) is NETWORK
+    for other in (copy.deepcopy(NETWORK), pickle.loads(pickle.dumps(NETWORK))):
+        np.testing.assert_array_equal(other(X), NETWORK(X))
+        assert not other.layers[0].weight.flags.writeable
+
+
+def test_it_is_immutable():
+    given = np.ones((2, 3))
+    network = Network(given)
+    given[:] = 7
+    assert network.layers[0].weight.max() == 1
+    with pytest.raises(ValueError, match="read-only"):
+        network.layers[0].weight[0, 0] = 2
+    with pytest.raises(AttributeError, match="immutable"):
+        network.layers = ()
+
+
+def test_inputs_are_checked_and_not_modified():
+    inputs = X.copy()
+    inputs.flags.writeable = False
+    NETWORK(inputs)
+    NETWORK.jacobians(inputs)
+    for bad, message in (
+        (X[:, :2], "X has 2 features but the network reads 3"),
+        (X[0], "X has 1 dimension"),
+        (X * np.nan, "X contains NaN"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            NETWORK(bad)
+
+
+def test_single_precision_stays():
+    network = random_network([3, 5, 2], ["gelu", "elu"], dtype=np.float32)
+    inputs = X.astype(np.float32)
+    assert network(inputs).dtype == np.float32
+    assert network.jacobians(inputs).dtype == np.float32
+
+
+def test_save_and_load(tmp_path):
+    network = NETWORK.rotated({1: rotation(5)})
+    network.save(tmp_path / "network.npz")
+    loaded = load(tmp_path / "network.npz")
+    np.testing.assert_array_equal(loaded(X), network(X))
+    assert repr(loaded) == repr(network)
+    assert [path.name for path in tmp_path.iterdir()] == ["network.npz"]
+
+
+def test_save_refuses_what_only_pickle_could_store(tmp_path):
+    for network in (Network(anp.sin), Network(np.eye(2), anp.sin)):
+        with pytest.raises(ValueError, match="without pickle"):
+            network.save(tmp_path / "network.npz")
+    with pytest.raises(ValueError, match=r"must end in '\.npz'"):
+        NETWORK.save(tmp_path / "network.pt")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "network.npz"
+    NETWORK.save(path)
+    before = path.read_bytes()
+
+    def fail(file, **arrays):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(np, "savez", fail)
+    with pytest.raises(OSError, match="disk full"):
+        NETWORK.save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: np.tanh(np.asarray(x, float)), "write it with autograd.numpy"),
+        (lambda x: anp.sum(x, axis=1), r"returned shape \(6,\) for 6 samples"),
+        (lambda x: x - anp.mean(x, axis=0), "treats the rows of its argument independently"),
+    ],
+)
+def test_bad_callables_are_refused(function, message):
+    with pytest.raises(ValueError, match=message):
+        Network(function).jacobians(X)
+
+
+def test_function_layer_wants_a_callable():
+    with pytest.raises(TypeError, match="function must be a callable, got int"):
+        Function(3)

@@ -1,0 +1,44 @@
+"""The plane sweep on problems whose answer is known."""
+
+import numpy as np
+import pytest
+from builders import rotation
+
+from jacrot.criteria import get_criterion
+from jacrot.plane_sweep import N_ANGLES, _rounds, plane_sweep
+
+HOYER = get_criterion("hoyer")
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 8])
+def test_every_pair_meets_once_in_disjoint_rounds(n):
+    met = []
+    for first, second in _rounds(n):
+        assert len({*first.tolist(), *second.tolist()}) == 2 * len(first)
+        met += [frozenset(pair) for pair in zip(first.tolist(), second.tolist(), strict=True)]
+    assert len(met) == len(set(met)) == n * (n - 1) // 2
+
+
+def test_a_mixed_pair_is_freed(rng):
+    sparse = rng.normal(size=(60, 6)) * (rng.uniform(size=(60, 6)) < 0.2)
+    angle = 9 * np.pi / 2 / N_ANGLES
+    mixing = np.eye(6)
+    mixing[np.ix_([1, 4], [1, 4])] = [
+        [np.cos(angle), -np.sin(angle)],
+        [np.sin(angle), np.cos(angle)],
+    ]
+    turned, n_turned = plane_sweep(sparse @ mixing.T, mixing, HOYER)
+    np.testing.assert_allclose(np.abs(turned).max(axis=1), 1, atol=1e-12)
+    assert n_turned == 1
+
+
+def test_a_sweep_keeps_the_rows_and_lowers_the_cost(rng):
+    rows, Q = rng.normal(size=(40, 7)), rotation(7)
+    turned, n_turned = plane_sweep(rows @ Q.T, Q, HOYER)
+    assert n_turned > 0
+    np.testing.assert_allclose(turned @ turned.T, np.eye(7), atol=1e-12)
+    assert np.abs(rows @ turned.T).sum() < np.abs(rows @ Q.T).sum()
+
+
+def test_what_is_sparse_is_left_alone():
+    assert plane_sweep(np.eye(5), np.eye(5), HOYER)[1] == 0

@@ -1,0 +1,146 @@
+"""Every form in which people hold weights, and what is wrong with those they should not."""
+
+import autograd.numpy as anp
+import numpy as np
+import pytest
+
+from jacrot import Network
+from jacrot.layers import Dense
+
+RNG = np.random.default_rng(0)
+W0, W1, W2 = RNG.normal(size=(5, 3)), RNG.normal(size=(4, 5)), RNG.normal(size=(2, 4))
+B0, B1, B2 = RNG.normal(size=5), RNG.normal(size=4), RNG.normal(size=2)
+X = RNG.normal(size=(7, 3))
+
+
+def by_hand(biases=True):
+    x = X
+    for weight, bias in ((W0, B0), (W1, B1), (W2, B2)):
+        x = np.maximum(x @ weight.T + (bias if biases else 0), 0)
+    return x
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        [(W0, B0), (W1, B1), (W2, B2)],
+        ((W0, B0), (W1, B1), (W2, B2)),
+        [[W0, B0], [W1, B1], [W2, B2]],
+        [W0, B0, W1, B1, W2, B2],
+        {"W0": W0, "b0": B0, "W1": W1, "b1": B1, "W2": W2, "b2": B2},
+        {"W0": W0, "W1": W1, "W2": W2, "b0": B0, "b1": B1, "b2": B2},
+        {"b0": B0, "W0": W0, "b1": B1, "W1": W1, "b2": B2, "W2": W2},
+        [Dense(W0, B0), Dense(W1, B1), Dense(W2, B2)],
+        Network([(W0, B0), (W1, B1), (W2, B2)]),
+    ],
+    ids=[
+        "pairs",
+        "tuples",
+        "lists",
+        "flat",
+        "mapping",
+        "mapping WWW",
+        "mapping bW",
+        "layers",
+        "net",
+    ],
+)
+def test_all_forms_with_biases_are_the_same_network(weights):
+    np.testing.assert_allclose(Network(weights)(X), by_hand(), rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [[W0, W1, W2], [(W0, None), (W1, None), (W2, None)], {"a": W0, "b": W1, "c": W2}],
+    ids=["matrices", "pairs", "mapping"],
+)
+def test_all_forms_without_biases_are_the_same_network(weights):
+    np.testing.assert_allclose(Network(weights)(X), by_hand(biases=False), rtol=1e-14)
+
+
+def test_biases_may_be_missing_in_places():
+    expected = Network([(W0, B0), (W1, None), (W2, B2)])(X)
+    np.testing.assert_array_equal(Network([W0, B0, W1, W2, B2])(X), expected)
+    mapping = {"W0": W0, "b0": B0, "W1": W1, "W2": W2, "b2": B2}
+    np.testing.assert_array_equal(Network(mapping)(X), expected)
+
+
+@pytest.mark.parametrize("matrix", [W0, W0.tolist(), W0.astype(np.float32)])
+def test_one_matrix_is_one_layer(matrix):
+    network = Network(matrix, activation="identity")
+    assert network.n_layers == 1
+    np.testing.assert_allclose(network(X), X @ np.asarray(matrix).T, rtol=1e-12)
+
+
+def test_callable_is_a_network_of_any_width():
+    network = Network(lambda x: anp.sin(x))
+    assert network.n_inputs is None
+    np.testing.assert_array_equal(network(X), np.sin(X))
+
+
+def test_in_out_layout_transposes():
+    network = Network([(W0.T, B0), (W1.T, B1), (W2.T, B2)], layout="in_out")
+    np.testing.assert_allclose(network(X), by_hand(), rtol=1e-14)
+
+
+def test_one_activation_for_each_layer():
+    network = Network([W0, W1], activation=["tanh", lambda x: 2 * x])
+    np.testing.assert_allclose(network(X), 2 * np.tanh(X @ W0.T) @ W1.T)
+
+
+@pytest.mark.parametrize(
+    ("weights", "error", "message"),
+    [
+        ([], ValueError, "weights is empty; write"),
+        ({}, ValueError, "empty mapping"),
+        (
+            [W0, W2],
+            ValueError,
+            "layer 0 writes 5 activations but layer 1 reads 4; write the layers",
+        ),
+        ([W0.T, W1.T, W2.T], ValueError, r"write Network\(weights, layout='in_out'\)"),
+        ([(W0.T, B0), (W1.T, B1)], ValueError, r"write Network\(weights, layout='in_out'\)"),
+        ([(W0, B1)], ValueError, "5 outputs but its bias has 4 entries; write a bias of 5"),
+        (np.ones(3), ValueError, "1 dimension"),
+        (np.ones((2, 3, 4, 5)), ValueError, "4 dimension"),
+        ([W0, np.ones((1, 2, 3))], ValueError, r"weights\[1\] has shape \(1, 2, 3\)"),
+        ([B0, W0], ValueError, r"weights\[0\] has shape \(5,\)"),
+        ([W0, B0, B0], ValueError, r"weights\[2\] has shape \(5,\)"),
+        ({"conv.weight": np.ones((2, 2, 3, 3))}, ValueError, "'conv.weight'.*has shape"),
+        ({"b": B0}, ValueError, "holds no matrix"),
+        ({"W": W0, "b": B0, "c": B0}, ValueError, "belongs to no layer"),
+        ([W0, W1 * np.nan], ValueError, r"weights\[1\] contains NaN"),
+        ([(W0, B0 * np.inf)], ValueError, r"weights\[0\]\[1\] contains NaN or infinity"),
+        (np.empty((0, 3)), ValueError, "a layer needs both sides"),
+        (W0.astype(str), TypeError, "real numbers"),
+        (W0 + 1j, TypeError, "real numbers"),
+        ("weights.npz", TypeError, "weights is a str; write"),
+        (3.0, TypeError, "weights is a float"),
+        (Dense, TypeError, "is the class Dense"),
+        ([Dense(W0), W1], TypeError, r"weights\[1\] is a ndarray among layers"),
+        ([W0, "W1"], (TypeError, ValueError), r"weights\[1\]"),
+        ([W0, [[1.0], [1.0, 2.0]]], TypeError, r"weights\[1\] cannot be read as an array"),
+    ],
+)
+def test_bad_weights_are_refused(weights, error, message):
+    with pytest.raises(error, match=message):
+        Network(weights)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"activation": "rleu"}, "'rleu' is unknown"),
+        ({"activation": ["relu"]}, "lists 1 activations for 2 layers"),
+        ({"layout": "oi"}, "layout='oi' is unknown"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Network([W0, W1], **options)
+
+
+@pytest.mark.parametrize("options", [{"activation": "tanh"}, {"layout": "in_out"}])
+def test_options_of_raw_weights_are_refused_with_layers(options):
+    with pytest.raises(ValueError, match="leave activation and layout out"):
+        Network([Dense(W0)], **options)
