@@ -143,7 +143,8 @@ def main(arguments: list[str] | None = None) -> None:
         share, error = f"{same} of {len(logits)}", f"{np.abs(others - logits).max():.0e}"
         print(f"{name:<42}{accuracy:>9.4f}{share:>19}{error:>19}")
 
-    figure, axes = plt.subplots(2, 2, figsize=(9, 8), layout="constrained")
+    figure, axes = plt.subplots(2, 2, figsize=(9.5, 8), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1)
     for panels, rotation in zip(axes, rotations, strict=True):
         JacobianDisplay.from_estimator(rotation, A_test, ax=panels)
     axes[1, 1].set_title("rotated basis, outputs rotated too")

@@ -11,6 +11,8 @@ from scipy.special import erf, expit
 
 from jacrot._arrays import Array
 
+__all__ = ["ACTIVATIONS", "get_activation"]
+
 Elementwise = Callable[[Array], Array]
 
 # Self-normalising constants of Klambauer et al. (2017), equation 14.

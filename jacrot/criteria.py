@@ -8,6 +8,7 @@ square 1.
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
@@ -16,6 +17,8 @@ from autograd import elementwise_grad
 from numpy.typing import ArrayLike, NDArray
 
 from jacrot._arrays import Array
+
+__all__ = ["gini", "hoyer", "participation_ratio"]
 
 
 def hoyer(J: ArrayLike) -> NDArray[np.float64]:
@@ -262,7 +265,10 @@ class CallableCriterion(Criterion):
     def derivatives(self, x: Array, smoothing: float, order: int) -> tuple[Array, ...]:
         """Compute the function and its derivatives at every entry."""
         functions = (self.function, self._slope, self._curvature)[: order + 1]
-        return tuple(np.asarray(function(x), dtype=x.dtype) for function in functions)
+        with warnings.catch_warnings():
+            # The slope of |x| is constant between its jumps: autograd warns of every such function.
+            warnings.filterwarnings("ignore", message="Output seems independent of input")
+            return tuple(np.asarray(function(x), dtype=x.dtype) for function in functions)
 
     def _check(self) -> None:
         name = getattr(self.function, "__name__", repr(self.function))

@@ -12,6 +12,8 @@ from jacrot.network import Network
 from jacrot.readers import load
 from jacrot.solver import random_rotation
 
+__all__ = ["load_digits_mlp", "make_planted_problem"]
+
 
 def make_planted_problem(
     n_features: int = 64,

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from jacrot.rotation import JacobianSparsityRotation
 
+__all__ = ["JacobianDisplay"]
+
 Matrix = NDArray[np.float64]
 
 
@@ -232,9 +234,9 @@ class JacobianDisplay:
 
     def _make_axes(self, ax: Axes | ArrayLike | None, n_panels: int) -> None:
         if ax is None:
-            self.figure_, self.axes_ = plt.subplots(
-                n_panels, 2, figsize=(9, 4.1 * n_panels), squeeze=False, layout="constrained"
-            )
+            self.figure_ = plt.figure(figsize=(9, 4.1 * n_panels), layout="constrained")
+            self.axes_ = self.figure_.subplots(n_panels, 2, squeeze=False)
+            self.figure_.get_layout_engine().set(w_pad=0.1)
         elif isinstance(ax, Axes):
             self.figure_ = _figure_of(ax)
             place = ax.get_subplotspec()

@@ -8,6 +8,8 @@ from scipy.optimize import linear_sum_assignment
 
 from jacrot._arrays import Array, real_array
 
+__all__ = ["amari_distance", "match_axes"]
+
 
 def amari_distance(A: ArrayLike, B: ArrayLike) -> float:
     """Amari distance between two bases, blind to order, sign and scale of the axes.

@@ -151,7 +151,7 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
     >>> problem = make_planted_problem(n_features=16, n_outputs=32, random_state=0)
     >>> rotation = JacobianSparsityRotation(random_state=0).fit(problem.network, problem.X)
     >>> print(f"{rotation.sparsity_before_:.2f} -> {rotation.sparsity_:.2f}")
-    0.48 -> 0.89
+    0.55 -> 0.84
     >>> Z = rotation.transform(problem.X)
     >>> np.allclose(rotation.rotated_network()(Z), problem.network(problem.X))
     True
@@ -220,7 +220,7 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
         Returns
         -------
-        self : JacobianSparsityRotation
+        JacobianSparsityRotation
             The fitted estimator.
 
         Raises
@@ -407,8 +407,13 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         if self.network is None:
             if _is_network_like(y):
                 raise ValueError(f"the weights stand where the activations belong: {forms}.")
-            if np.ndim(y) < 2:
+            if y is None:
                 raise ValueError(f"there is no network: {forms}.")
+            if np.ndim(y) < 2:
+                raise ValueError(
+                    f"there is no network, or the activations have fewer than two dimensions: "
+                    f"{forms} with X of shape (n_samples, n_features)."
+                )
             return X, y
         # A second array of other length is no target of X, so X must have been meant as weights.
         matrices = getattr(X, "ndim", 0) == getattr(y, "ndim", 0) == 2

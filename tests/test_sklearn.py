@@ -29,7 +29,7 @@ y = (X[:, 0] > 0).astype(int)
 
 
 def elementwise(x):
-    """A network of any width."""
+    """Compute a network of any width."""
     return x + 0.1 * x**2
 
 
@@ -56,6 +56,7 @@ def test_scikit_learns_checks(estimator, check):
         check_transformer_get_feature_names_out_pandas,
     ],
 )
+@pytest.mark.filterwarnings("ignore:X (does not have valid|has) feature names")
 def test_scikit_learns_extra_checks(check):
     check("JacobianSparsityRotation", JacobianSparsityRotation(elementwise))
 
