@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -13,6 +15,34 @@ def read_only(array: ArrayLike) -> Array:
     copy = np.array(array, order="C")
     copy.flags.writeable = False
     return copy
+
+
+def any_array(array: Any, name: str) -> NDArray[Any]:
+    """Read whatever NumPy can read.
+
+    Parameters
+    ----------
+    array : array-like
+        What the user gave.
+    name : str
+        Its name in error messages.
+
+    Returns
+    -------
+    ndarray
+        The array.
+
+    Raises
+    ------
+    TypeError
+        If NumPy cannot read it: a ragged list, a tensor that needs its gradient.
+    """
+    try:
+        return np.asarray(array)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise TypeError(
+            f"{name} cannot be read as an array ({error}); write a NumPy array."
+        ) from error
 
 
 def real_array(array: ArrayLike, name: str, ndim: int) -> Array:
@@ -39,12 +69,7 @@ def real_array(array: ArrayLike, name: str, ndim: int) -> Array:
     ValueError
         If it has another number of dimensions, or holds NaN or infinity.
     """
-    try:
-        result = np.asarray(array)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise TypeError(
-            f"{name} cannot be read as an array ({error}); write a NumPy array."
-        ) from error
+    result = any_array(array, name)
     if result.dtype.kind not in "fiub":
         raise TypeError(
             f"{name} has dtype {result.dtype}; write an array of real numbers (float64 or float32)."

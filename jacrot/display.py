@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.gridspec import GridSpecFromSubplotSpec
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 
@@ -234,9 +235,9 @@ class JacobianDisplay:
 
     def _make_axes(self, ax: Axes | ArrayLike | None, n_panels: int) -> None:
         if ax is None:
-            self.figure_ = plt.figure(figsize=(9, 4.1 * n_panels), layout="constrained")
+            layout = ConstrainedLayoutEngine(w_pad=0.1)
+            self.figure_ = plt.figure(figsize=(9, 4.1 * n_panels), layout=layout)
             self.axes_ = self.figure_.subplots(n_panels, 2, squeeze=False)
-            self.figure_.get_layout_engine().set(w_pad=0.1)
         elif isinstance(ax, Axes):
             self.figure_ = _figure_of(ax)
             place = ax.get_subplotspec()

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jacrot._arrays import Array, real_array
+from jacrot._arrays import Array, any_array, real_array
 from jacrot.activations import Elementwise
 from jacrot.layers import Dense, Function, Layer
 
@@ -152,7 +152,7 @@ def _pairs_of_flat_list(weights: Sequence[Any]) -> list[_Pair]:
     pairs: list[_Pair] = []
     for index, item in enumerate(weights):
         name = f"weights[{index}]"
-        array = np.asarray(item, dtype=object) if item is None else _array(item, name)
+        array = any_array(item, name)
         if array.ndim == 2:
             pairs.append((name, real_array(array, name, ndim=2), None))
         elif array.ndim == 1 and pairs and pairs[-1][2] is None:
@@ -174,7 +174,7 @@ def _pairs_of_mapping(weights: Mapping[str, Any]) -> list[_Pair]:
     vectors: list[tuple[int, str, Array]] = []
     for key in weights:
         name = f"weights[{key!r}]"
-        array = _array(weights[key], name)
+        array = any_array(weights[key], name)
         if array.ndim == 2:
             matrices.append((name, real_array(array, name, ndim=2)))
         elif array.ndim == 1:
@@ -200,15 +200,6 @@ def _pairs_of_mapping(weights: Mapping[str, Any]) -> list[_Pair]:
                 )
             biases[layer] = array
     return [(name, weight, bias) for (name, weight), bias in zip(matrices, biases, strict=True)]
-
-
-def _array(item: Any, name: str) -> Array:
-    try:
-        return np.asarray(item)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise TypeError(
-            f"{name} cannot be read as an array ({error}); write a NumPy array."
-        ) from error
 
 
 def _check_biases(pairs: list[_Pair]) -> None:
