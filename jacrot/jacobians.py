@@ -111,12 +111,10 @@ class DenseLayerJacobians(Jacobians):
         if P is not None:
             P = P.astype(weight.dtype, copy=False)
         for block in self._blocks(P, Q):
-            # Outputs first in memory: the product with P, and those of the gradient, are then
-            # single matrix products over the whole block.
-            stack = self.slopes[block].T[:, :, None] * weight[:, None, :]
-            if P is not None:
-                stack = (P @ stack.reshape(len(stack), -1)).reshape(len(P), *stack.shape[1:])
-            yield stack.transpose(1, 0, 2)
+            if P is None:
+                yield self.slopes[block][:, :, None] * weight
+            else:
+                yield _outputs_rotated(P, self.slopes[block].T[:, :, None] * weight[:, None, :])
 
     def subset(self, indices: Indices) -> DenseLayerJacobians:
         """Take some samples."""
@@ -155,6 +153,16 @@ class DenseLayerJacobians(Jacobians):
         reading = self.weight.T @ ((weighted * self.slopes).sum(axis=0)[:, None] * self.weight)
         writing = (self.weight @ self.weight.T) * (weighted.T @ self.slopes)
         return reading, writing
+
+
+def _outputs_rotated(P: Array, stack: Array) -> Array:
+    """Compute ``P J_i`` for a block given outputs first, ``(n_outputs, n_block, n_inputs)``.
+
+    That order makes it one matrix product over the whole block, and leaves the result in memory
+    so that the sums over samples of the gradient are single products too.
+    """
+    product = P @ stack.reshape(len(stack), -1)
+    return product.reshape(len(P), *stack.shape[1:]).transpose(1, 0, 2)
 
 
 class _Source(Protocol):
@@ -202,8 +210,8 @@ class StackJacobians(Jacobians):
         for samples in self._blocks(P, Q):
             stack = self._read(samples)
             if QT is not None:
-                stack = stack @ QT
-            yield stack if P is None else np.matmul(P, stack)
+                stack = (stack.reshape(-1, len(QT)) @ QT).reshape(*stack.shape[:2], -1)
+            yield stack if P is None else _outputs_rotated(P, stack.transpose(1, 0, 2))
 
     def subset(self, indices: Indices) -> StackJacobians:
         """Take some samples, into memory where ``working_memory`` has room for them."""

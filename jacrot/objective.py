@@ -94,7 +94,7 @@ class Objective:
                 size += block.size
                 if self.output != "fixed":
                     writing += _by_outputs(slope) @ _by_outputs(block).T
-                reading += _by_inputs(slope) @ _by_inputs(block).T
+                reading += _by_inputs(slope, block) @ _by_inputs(block, block).T
             self._cost = total / size
             self._gradients = [
                 side @ matrix / size
@@ -116,10 +116,10 @@ class Objective:
             square, product = block * block, block * slope
             if self.output != "fixed":
                 writing += _plane_curvature(
-                    _by_outputs(square), _by_outputs(curvature), _by_outputs(product)
+                    *(_by_outputs(part) for part in (square, curvature, product))
                 )
             reading += _plane_curvature(
-                _by_inputs(square), _by_inputs(curvature), _by_inputs(product)
+                *(_by_inputs(part, block) for part in (square, curvature, product))
             )
         self.n_evaluations += 1
         return [side / size for side in self._sides(writing, reading)]
@@ -154,9 +154,11 @@ def _by_outputs(block: Array) -> Array:
     return block.transpose(1, 0, 2).reshape(block.shape[1], -1)
 
 
-def _by_inputs(block: Array) -> Array:
-    """Lay a block out as ``(n_inputs, n_samples · n_outputs)``."""
-    return block.transpose(1, 0, 2).reshape(-1, block.shape[2]).T
+def _by_inputs(block: Array, like: Array) -> Array:
+    """Lay a block out as ``(n_inputs, n_samples · n_outputs)``, in the memory order of `like`."""
+    if not like.flags.c_contiguous:
+        block = block.transpose(1, 0, 2)
+    return block.reshape(-1, block.shape[2]).T
 
 
 def _plane_curvature(square: Array, curvature: Array, product: Array) -> Matrix:
