@@ -53,11 +53,21 @@ def load_images(data: str, seed: int) -> list[np.ndarray]:
         images, labels, n_test = images / 255, labels.astype(int), 10_000
     else:
         folder = Path(data)
-        sets = [s for s in ("train", "t10k") if list(folder.glob(f"{s}-images*"))] or ["t10k"]
-        images = np.concatenate([read_idx(folder, f"{s}-images-idx3-ubyte") for s in sets])
-        labels = np.concatenate([read_idx(folder, f"{s}-labels-idx1-ubyte") for s in sets])
-        images = images.reshape(len(images), -1) / 255
-        n_test = min(10_000, 15 * len(images) // 100)
+        parts = []
+        for part in ("train", "t10k"):
+            if part == "t10k" or list(folder.glob("train-images*")):
+                pixels = read_idx(folder, f"{part}-images-idx3-ubyte")
+                parts.append(
+                    (
+                        pixels.reshape(len(pixels), -1) / 255,
+                        read_idx(folder, f"{part}-labels-idx1-ubyte"),
+                    )
+                )
+        if len(parts) == 2:
+            (X_train, y_train), (X_test, y_test) = parts
+            return [X_train, X_test, y_train, y_test]
+        ((images, labels),) = parts
+        n_test = 15 * len(images) // 100
     return train_test_split(images, labels, test_size=n_test, random_state=seed)
 
 

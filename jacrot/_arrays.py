@@ -8,13 +8,27 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.floating]
+Matrix = NDArray[np.float64]
 
 
 def read_only(array: ArrayLike) -> Array:
     """Copy an array, so that neither its owner nor its reader can change what a layer computes."""
     copy = np.array(array, order="C")
     copy.flags.writeable = False
-    return copy
+    # A view of it cannot be made writeable again.
+    return copy.view()
+
+
+class Immutable:
+    """An object whose attributes are set once, by ``vars(self).update`` in its constructor."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(
+            f"a {type(self).__name__} is immutable; make another one instead of setting {name}."
+        )
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a {type(self).__name__} is immutable; {name} cannot be deleted.")
 
 
 def any_array(array: Any, name: str) -> NDArray[Any]:
@@ -82,7 +96,5 @@ def real_array(array: ArrayLike, name: str, ndim: int) -> Array:
             f"write an array of {ndim} dimension(s)."
         )
     if not np.isfinite(result).all():
-        raise ValueError(
-            f"{name} contains NaN or infinity; export the weights again, or mend them."
-        )
+        raise ValueError(f"{name} contains NaN or infinity; write finite numbers.")
     return result

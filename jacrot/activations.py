@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from autograd import elementwise_grad
-from scipy.special import erf, expit
+from scipy.special import expit, ndtr
 
 from jacrot._arrays import Array
 
@@ -28,15 +28,12 @@ class Activation:
 
     Parameters
     ----------
-    name : str or None
-        Name under which :func:`get_activation` finds it, ``None`` for a user's function.
     function : callable
         The function, applied entrywise.
     slope : callable
         Its first derivative, applied entrywise.
     """
 
-    name: str | None
     function: Elementwise
     slope: Elementwise
 
@@ -51,7 +48,7 @@ def _elu_slope(x: Array, alpha: float, scale: float) -> Array:
 
 def _gelu_slope(x: Array) -> Array:
     density = np.exp(-0.5 * np.minimum(np.abs(x), 40) ** 2) / np.sqrt(2 * np.pi)
-    return 0.5 * (1 + erf(x / np.sqrt(2))) + x * density
+    return ndtr(x) + x * density
 
 
 def _gelu_tanh(x: Array) -> Array:
@@ -83,7 +80,7 @@ _NAMED: dict[str, tuple[Elementwise, Elementwise]] = {
         lambda x: _elu(x, _SELU_ALPHA, _SELU_SCALE),
         lambda x: _elu_slope(x, _SELU_ALPHA, _SELU_SCALE),
     ),
-    "gelu": (lambda x: 0.5 * x * (1 + erf(x / np.sqrt(2))), _gelu_slope),
+    "gelu": (lambda x: x * ndtr(x), _gelu_slope),
     "gelu_tanh": (_gelu_tanh, _gelu_tanh_slope),
     "silu": (lambda x: x * expit(x), _silu_slope),
     # sech² as a product keeps its relative accuracy where 1 - tanh² has lost it.
@@ -99,7 +96,7 @@ def _keeping_dtype(function: Elementwise) -> Elementwise:
 
 
 ACTIVATIONS: dict[str, Activation] = {
-    name: Activation(name, _keeping_dtype(function), _keeping_dtype(slope))
+    name: Activation(_keeping_dtype(function), _keeping_dtype(slope))
     for name, (function, slope) in _NAMED.items()
 }
 
@@ -150,7 +147,7 @@ def get_activation(activation: str | Elementwise) -> Activation:
         )
     slope = elementwise_grad(activation)
     _check_elementwise(activation, slope)
-    return Activation(None, _keeping_dtype(activation), _keeping_dtype(slope))
+    return Activation(_keeping_dtype(activation), _keeping_dtype(slope))
 
 
 def _check_elementwise(function: Elementwise, slope: Elementwise) -> None:

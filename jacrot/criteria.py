@@ -16,7 +16,7 @@ import numpy as np
 from autograd import elementwise_grad
 from numpy.typing import ArrayLike, NDArray
 
-from jacrot._arrays import Array
+from jacrot._arrays import Array, any_array
 
 __all__ = ["gini", "hoyer", "participation_ratio"]
 
@@ -147,15 +147,19 @@ def participation_ratio(J: ArrayLike) -> NDArray[np.float64]:
 
 def _entries(J: ArrayLike) -> NDArray[np.float64]:
     """Flatten each matrix, scaled to a largest entry of 1 so that no power of it overflows."""
-    stack = np.asarray(J, dtype=np.float64)
+    stack = any_array(J, "J")
+    if stack.dtype.kind not in "fiub":
+        raise TypeError(f"J has dtype {stack.dtype}; write real numbers.")
     if stack.ndim < 2:
         raise ValueError(
             f"J has shape {stack.shape}; write a stack of matrices (n_samples, n_outputs, n_inputs)"
             " or one matrix."
         )
-    entries = stack.reshape(*stack.shape[:-2], -1)
+    entries = stack.reshape(*stack.shape[:-2], stack.shape[-2] * stack.shape[-1])
+    entries = entries.astype(np.float64)
     largest = np.abs(entries).max(axis=-1, keepdims=True)
-    return np.asarray(entries / np.where(largest == 0, 1, largest))
+    with np.errstate(invalid="ignore"):
+        return np.asarray(entries / np.where(largest == 0, 1, largest))
 
 
 class Criterion(ABC):
@@ -170,11 +174,14 @@ class Criterion(ABC):
         Whether every sample is scaled to root mean square 1, or the stack as a whole.
     smoothed : bool
         Whether ``φ_ε`` depends on ``ε``, so that the search lowers it stage by stage.
+    concurrent : bool
+        Whether several threads may evaluate it at once.
     """
 
     degree: int | None = None
     per_sample: bool = True
     smoothed: bool = False
+    concurrent: bool = True
 
     @abstractmethod
     def derivatives(self, x: Array, smoothing: float, order: int) -> tuple[Array, ...]:
@@ -255,6 +262,8 @@ class CallableCriterion(Criterion):
         derivatives are not those of its values.
     """
 
+    concurrent = False
+
     def __init__(self, function: Callable[[Array], Array]) -> None:
         self.function = function
         self._slope = elementwise_grad(function)
@@ -273,7 +282,8 @@ class CallableCriterion(Criterion):
     def _check(self) -> None:
         name = getattr(self.function, "__name__", repr(self.function))
         # Away from 0, where |x| and its like have a kink that the search never meets exactly.
-        points = np.array([-7.3, -2.1, -0.83, -0.31, -0.047, 0.047, 0.31, 0.83, 2.1, 7.3])
+        right_half = np.array([0.047, 0.31, 0.83, 2.1, 7.3, 100.0])
+        points = np.concatenate([-right_half[::-1], right_half])
         step = 1e-6 * np.maximum(np.abs(points), 0.1)
         try:
             value, slope, curvature = self.derivatives(points, 0.0, 2)
@@ -298,16 +308,18 @@ class CallableCriterion(Criterion):
             )
         if not all(np.isfinite(array).all() for array in (value, slope, curvature, *at_zero)):
             raise ValueError(
-                f"criterion {name} or a derivative of it is NaN or infinite at 0 or between -7.3 "
-                "and 7.3; smooth it (sqrt(x**2 + 1e-4) has derivatives at 0, sqrt(x**2) has none)."
+                f"criterion {name} or a derivative of it is NaN or infinite between -100 and "
+                "100; mend it, or smooth it: sqrt(x**2) has no derivative at 0 but "
+                "sqrt(x**2 + 1e-4) has."
             )
-        if not np.allclose(value, value[::-1], rtol=1e-8, atol=1e-10):
+        if not np.allclose(value, value[::-1], rtol=1e-8, atol=1e-12 * np.abs(value).max()):
             raise ValueError(
                 f"criterion {name} is not even: φ(x) must equal φ(−x), since an axis has no sign."
             )
         for order, derivative in ((0, slope), (1, curvature)):
             difference = (right[order] - left[order]) / (2 * step)
-            if not np.allclose(difference, derivative, rtol=1e-4, atol=1e-5):
+            scale = np.abs(derivative).max() + np.abs(value).max()
+            if not np.allclose(difference, derivative, rtol=1e-4, atol=1e-5 * scale):
                 raise ValueError(
                     f"criterion {name}: derivative {order + 1} by autograd differs from finite "
                     f"differences by {np.abs(difference - derivative).max():.1e}; use "

@@ -6,11 +6,11 @@ from importlib.resources import files
 
 import numpy as np
 from sklearn.datasets import load_digits
-from sklearn.utils import Bunch, check_random_state
+from sklearn.utils import Bunch
 
+from jacrot._random import random_rotation, random_source
 from jacrot.network import Network
 from jacrot.readers import load
-from jacrot.solver import random_rotation
 
 __all__ = ["load_digits_mlp", "make_planted_problem"]
 
@@ -74,7 +74,7 @@ def make_planted_problem(
             raise ValueError(f"{name}={size} must be at least 1.")
     if not 0 < density <= 1:
         raise ValueError(f"density={density} must be above 0 and at most 1.")
-    rng = check_random_state(random_state)
+    rng = random_source(random_state)
     kept = rng.uniform(size=(n_outputs, n_features))
     threshold = np.sort(kept, axis=0)[min(3, n_outputs) - 1]
     sparse = rng.normal(size=kept.shape) * ((kept < density) | (kept <= threshold))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,18 +13,17 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 
-from jacrot._arrays import real_array
+from jacrot._arrays import Array, Matrix, real_array
 
 if TYPE_CHECKING:
     from matplotlib.colorbar import Colorbar
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
+    from jacrot.network import Network
     from jacrot.rotation import JacobianSparsityRotation
 
 __all__ = ["JacobianDisplay"]
-
-Matrix = NDArray[np.float64]
 
 
 class JacobianDisplay:
@@ -80,6 +79,12 @@ class JacobianDisplay:
     ) -> None:
         self.before = real_array(before, "before", ndim=3)
         self.after = real_array(after, "after", ndim=3)
+        n_titles = len(self.before) if titles is None else len(titles)
+        if not len(self.before) == len(self.after) == n_titles:
+            raise ValueError(
+                f"before has {len(self.before)} panels, after {len(self.after)} and titles "
+                f"{n_titles}; write as many of each."
+            )
         self.titles = titles
         self.rotated_output = rotated_output
 
@@ -118,16 +123,15 @@ class JacobianDisplay:
         ValueError
             If a sample does not exist, or the estimator has no network.
         """
+        titles = None
+        if samples is not None:
+            chosen = _rows(samples, np.shape(X)[0])
+            titles = [f"sample {index}" for index in chosen]
+            X = X.iloc[chosen] if hasattr(X, "iloc") else np.asarray(X)[chosen]
         after = estimator.jacobians(X)
-        before = estimator._required_network().jacobians(X)
-        return cls.from_jacobians(
-            before,
-            after,
-            samples=samples,
-            rotated_output=estimator.output_rotation_ is not None,
-            ax=ax,
-            **kwargs,
-        )
+        # Without a network, the line above has said so.
+        before = cast("Network", estimator.network_).jacobians(X)
+        return cls._drawn(before, after, titles, estimator.output_rotation_ is not None, ax, kwargs)
 
     @classmethod
     def from_jacobians(
@@ -140,7 +144,7 @@ class JacobianDisplay:
         ax: Axes | ArrayLike | None = None,
         **kwargs: Any,
     ) -> Self:
-        """Draw stacks of Jacobians.
+        """Draw stacks of Jacobians, of the same samples before and after.
 
         Parameters
         ----------
@@ -165,19 +169,38 @@ class JacobianDisplay:
         ValueError
             If a sample does not exist, or all Jacobians are zero.
         """
-        stacks = [_normalised(before, "before"), _normalised(after, "after")]
-        if samples is None:
-            titles = None
-            panels = [np.nanmean(stack, axis=0, keepdims=True) for stack in stacks]
-        else:
-            chosen = np.atleast_1d(np.asarray(samples))
-            n_samples = len(stacks[0])
-            if chosen.size == 0 or chosen.min() < -n_samples or chosen.max() >= n_samples:
-                raise ValueError(f"samples={samples} must be rows of the {n_samples} samples.")
+        before, after = real_array(before, "before", 3), real_array(after, "after", 3)
+        if len(before) != len(after):
+            raise ValueError(
+                f"before has {len(before)} samples and after {len(after)}; write the same."
+            )
+        titles = None
+        if samples is not None:
+            chosen = _rows(samples, len(before))
             titles = [f"sample {index}" for index in chosen]
-            panels = [np.nan_to_num(stack[chosen]) for stack in stacks]
-        display = cls(*panels, titles=titles, rotated_output=rotated_output)
-        return display.plot(ax=ax, **kwargs)
+            before, after = before[chosen], after[chosen]
+        return cls._drawn(before, after, titles, rotated_output, ax, kwargs)
+
+    @classmethod
+    def _drawn(
+        cls,
+        before: Array,
+        after: Array,
+        titles: list[str] | None,
+        rotated_output: bool,
+        ax: Axes | ArrayLike | None,
+        options: dict[str, Any],
+    ) -> Self:
+        """Draw all samples one by one where they have titles, else their mean."""
+        panels = [_normalised(before, "before"), _normalised(after, "after")]
+        if titles is None:
+            panels = [np.nanmean(stack, axis=0, keepdims=True) for stack in panels]
+        display = cls(
+            *(np.nan_to_num(stack) for stack in panels),
+            titles=titles,
+            rotated_output=rotated_output,
+        )
+        return display.plot(ax=ax, **options)
 
     def plot(
         self,
@@ -279,9 +302,18 @@ def _figure_of(ax: Axes) -> Figure:
     return figure
 
 
-def _normalised(jacobians: ArrayLike, name: str) -> Matrix:
+def _rows(samples: int | Sequence[int], n_samples: int) -> NDArray[np.intp]:
+    """Check that samples are rows, and list them."""
+    chosen = np.atleast_1d(np.asarray(samples))
+    whole = chosen.dtype.kind in "iu" and chosen.size > 0
+    if not whole or chosen.min() < -n_samples or chosen.max() >= n_samples:
+        raise ValueError(f"samples={samples} must be rows of the {n_samples} samples.")
+    return chosen
+
+
+def _normalised(jacobians: Array, name: str) -> Matrix:
     """Scale the absolute Jacobians to root mean square 1; NaN where a sample has none."""
-    stack = np.abs(real_array(jacobians, name, ndim=3).astype(np.float64))
+    stack = np.abs(jacobians.astype(np.float64))
     largest = stack.max(axis=(1, 2), keepdims=True)
     if not largest.any():
         raise ValueError(f"{name}: all Jacobians are zero; there is nothing to draw.")

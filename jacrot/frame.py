@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from jacrot._arrays import Matrix
 from jacrot.criteria import Criterion
-from jacrot.jacobians import Jacobians
-from jacrot.objective import Matrix, OutputMode
+from jacrot.jacobians import Jacobians, n_samples_in_working_memory
+from jacrot.objective import OutputMode
 from jacrot.solver import Problem
 from jacrot.subspace import (
     NEGLIGIBLE,
-    canonical,
     completed,
     effective_basis,
     leading_basis,
     nearest_rotation,
+    ordered,
     principal_directions,
+    signed,
 )
 
-# More samples than this change the rotation less than another seed does, and cost time.
+# More samples than this change the rotation less than another seed does, and cost time. Where they
+# do not fit the working memory, fewer are drawn.
 MAX_SEARCH_SAMPLES = 1024
+MIN_SEARCH_SAMPLES = 256
 
 
 class Frame:
@@ -55,18 +61,23 @@ class Frame:
         n_components: int | float | None,
     ) -> None:
         self.jacobians = jacobians
+        self.n_components = n_components
         self.norms = norms
         self.output = output
         n_samples, self.n_outputs, self.n_axes = jacobians.shape
-        # Sensitivities are plain means; for having an effect at all every sample counts the same.
-        self.reading, self.writing = jacobians.moments(np.full(n_samples, 1 / n_samples))
-        reading, writing = jacobians.moments(1 / norms / norms / n_samples)
+        # Sensitivities are plain means, in units of the largest; for having an effect at all every
+        # sample counts the same.
+        self.reading, self.writing = jacobians.scaled(np.full(n_samples, 1 / norms.max())).moments()
+        unit = jacobians.scaled(1 / norms)
+        reading, writing = unit.moments()
         if output == "tied":
-            reading = writing = reading + writing
+            reading = reading + writing
         self.input_basis = effective_basis(reading)
         if n_components is not None:
             moment = self.reading + self.writing if output == "tied" else self.reading
             self.input_basis, self.n_axes = leading_basis(moment, n_components)
+            if output == "free":
+                _, writing = unit.moments(self.input_basis)
         self.output_basis = None
         if output != "fixed":
             self.output_basis = self.input_basis if output == "tied" else effective_basis(writing)
@@ -82,10 +93,16 @@ class Frame:
     def problem(self, criterion: Criterion, rng: np.random.RandomState) -> Problem:
         """Scale the samples as the criterion wants them, and draw those to search on."""
         jacobians, norms = self.jacobians, self.norms
-        if self.input_basis is not None:
+        if self.n_components is not None:
             # Samples that have no effect through the components that are kept say nothing.
-            _, inside = jacobians.norms(self.output_basis, self.input_basis)
+            P = self.output_basis if self.output == "tied" else None
+            _, inside = jacobians.norms(P, self.input_basis)
             kept = np.flatnonzero(inside > np.sqrt(NEGLIGIBLE) * norms)
+            if kept.size == 0:
+                raise ValueError(
+                    f"n_components={self.n_components} keeps directions in which no sample has a "
+                    "Jacobian that is not zero; write more components."
+                )
             jacobians, norms = jacobians.subset(kept), inside[kept]
         size = len(self.given[-1]) * (
             self.n_outputs if self.output == "fixed" else len(self.given[0])
@@ -98,8 +115,12 @@ class Frame:
         collapsed = problem.collapsed() if self.output == "fixed" else None
         if collapsed is not None:
             return collapsed
-        drawn = rng.permutation(len(norms))[:MAX_SEARCH_SAMPLES]
-        return Problem(problem.jacobians.subset(drawn), criterion, self.output, *bases)
+        fitting = n_samples_in_working_memory(jacobians.shape[1:], np.float32)
+        n_drawn = np.clip(fitting, MIN_SEARCH_SAMPLES, MAX_SEARCH_SAMPLES)
+        drawn = rng.permutation(len(norms))[:n_drawn]
+        # The search itself is in single precision, but for one sample.
+        stack = problem.jacobians.cast(np.float32 if len(drawn) > 1 else np.float64)
+        return replace(problem, jacobians=stack.subset(drawn))
 
     def axes(self, point: list[Matrix]) -> tuple[Matrix | None, Matrix]:
         """Make ``P`` and ``Q`` of a point: canonical, completed by what has no effect."""
@@ -113,4 +134,4 @@ class Frame:
 
 def _axes(rotation: Matrix, basis: Matrix | None, moment: Matrix, n_axes: int) -> Matrix:
     axes = rotation if basis is None else rotation @ basis
-    return completed(canonical(axes, moment), n_axes)
+    return signed(completed(ordered(axes, moment), n_axes))

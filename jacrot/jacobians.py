@@ -9,18 +9,20 @@ blocks that fit the cache.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from sklearn import get_config
 
-from jacrot._arrays import Array
+from jacrot._arrays import Array, Matrix
 from jacrot.layers import Dense
 from jacrot.network import Network
 
 Indices = NDArray[np.intp]
+Block = Callable[[], Array]
 
 # Entries of a block: a block and its derivatives then stay in a core's cache.
 BLOCK_ENTRIES = 2**18
@@ -30,10 +32,17 @@ class Jacobians(ABC):
     """A stack of Jacobians; ``None`` for a rotation is the identity."""
 
     shape: tuple[int, int, int]
+    # Whether several threads may make blocks at once.
+    concurrent = True
 
     @abstractmethod
+    def blocks(self, P: Array | None, Q: Array | None) -> list[Block]:
+        """Prepare ``P J_i Qᵀ`` in consecutive blocks ``(n_block, n_rows_P, n_rows_Q)``."""
+
     def rotated(self, P: Array | None, Q: Array | None) -> Iterator[Array]:
-        """Yield ``P J_i Qᵀ`` in consecutive blocks ``(n_block, n_rows_P, n_rows_Q)``."""
+        """Yield the blocks one after the other."""
+        for block in self.blocks(P, Q):
+            yield block()
 
     @abstractmethod
     def subset(self, indices: Indices) -> Jacobians:
@@ -51,34 +60,29 @@ class Jacobians(ABC):
         """Replace the samples by one matrix with the same ``Σ_i Σ |J_i Qᵀ|^degree`` for all Q."""
         return None
 
-    def norms(
-        self, P: Array | None = None, Q: Array | None = None
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def norms(self, P: Array | None = None, Q: Array | None = None) -> tuple[Matrix, Matrix]:
         """Compute the entrywise ℓ₁ and the Frobenius norm of every ``P J_i Qᵀ``."""
         l1, l2 = [], []
         for block in self.rotated(P, Q):
-            entries = block.reshape(len(block), -1).astype(np.float64, copy=False)
-            l1.append(np.abs(entries).sum(axis=1))
-            l2.append(np.sqrt(np.einsum("ij,ij->i", entries, entries)))
+            entries = np.abs(block.reshape(len(block), -1).astype(np.float64, copy=False))
+            # The largest entry is taken out, so that no square is too large or too small.
+            largest = entries.max(axis=1)
+            entries /= np.where(largest > 0, largest, 1)[:, None]
+            l1.append(largest * entries.sum(axis=1))
+            l2.append(largest * np.sqrt(np.einsum("ij,ij->i", entries, entries)))
         return np.concatenate(l1), np.concatenate(l2)
 
-    def moments(self, weights: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Compute ``Σ_i w_i J_iᵀ J_i`` and ``Σ_i w_i J_i J_iᵀ``."""
-        _, n_outputs, n_inputs = self.shape
-        reading = np.zeros((n_inputs, n_inputs))
-        writing = np.zeros((n_outputs, n_outputs))
-        start = 0
-        roots = np.sqrt(weights)[:, None, None]
-        for block in self.rotated(None, None):
-            block = roots[start : start + len(block)] * block
-            start += len(block)
-            rows = block.reshape(-1, n_inputs)
-            reading += rows.T @ rows
-            columns = block.transpose(1, 0, 2).reshape(n_outputs, -1)
-            writing += columns @ columns.T
-        return reading, writing
+    def moments(self, Q: Array | None = None) -> tuple[Matrix, Matrix]:
+        """Compute the means of ``X_iᵀ X_i`` and of ``X_i X_iᵀ``, ``X_i = J_i Qᵀ``."""
+        reading = writing = np.zeros(())
+        for block in self.rotated(None, Q):
+            rows = block.reshape(-1, block.shape[2])
+            reading = reading + rows.T @ rows
+            columns = block.transpose(1, 0, 2).reshape(block.shape[1], -1)
+            writing = writing + columns @ columns.T
+        return reading / self.shape[0], writing / self.shape[0]
 
-    def _blocks(self, P: Array | None, Q: Array | None) -> Iterator[slice]:
+    def _slices(self, P: Array | None, Q: Array | None) -> Iterator[slice]:
         n_samples, n_outputs, n_inputs = self.shape
         rows = max(n_outputs, 0 if P is None else len(P))
         columns = max(n_inputs, 0 if Q is None else len(Q))
@@ -103,27 +107,34 @@ class DenseLayerJacobians(Jacobians):
         self.slopes = slopes
         self.shape = (len(slopes), *weight.shape)
 
-    def rotated(self, P: Array | None, Q: Array | None) -> Iterator[Array]:
-        """Yield ``P diag(d_i) (W Qᵀ)`` in blocks."""
+    def blocks(self, P: Array | None, Q: Array | None) -> list[Block]:
+        """Prepare ``P diag(d_i) (W Qᵀ)`` in blocks."""
         weight = self.weight
         if Q is not None:
             weight = weight @ Q.T.astype(weight.dtype, copy=False)
         if P is not None:
             P = P.astype(weight.dtype, copy=False)
-        for block in self._blocks(P, Q):
+
+        def block(samples: slice) -> Array:
+            slopes = self.slopes[samples]
             if P is None:
-                yield self.slopes[block][:, :, None] * weight
-            else:
-                yield _outputs_rotated(P, self.slopes[block].T[:, :, None] * weight[:, None, :])
+                return slopes[:, :, None] * weight
+            return _outputs_rotated(P, slopes.T[:, :, None] * weight[:, None, :])
+
+        return [partial(block, samples) for samples in self._slices(P, Q)]
 
     def subset(self, indices: Indices) -> DenseLayerJacobians:
         """Take some samples."""
         return DenseLayerJacobians(self.weight, self.slopes[indices])
 
     def scaled(self, scales: Array) -> DenseLayerJacobians:
-        """Scale the slopes, with the weight brought to order one so that neither overflows."""
-        size = np.abs(self.weight).max()
-        return DenseLayerJacobians(self.weight / size, self.slopes * (scales * size)[:, None])
+        """Scale the slopes, with every row of the weight brought to order one.
+
+        The product of a slope and a row is then as large as the slope: neither overflows.
+        """
+        sizes = np.abs(self.weight).max(axis=1)
+        rows = self.weight / np.where(sizes > 0, sizes, 1)[:, None]
+        return DenseLayerJacobians(rows, self.slopes * sizes * scales[:, None])
 
     def cast(self, dtype: DTypeLike) -> DenseLayerJacobians:
         """Yield blocks in another precision."""
@@ -137,22 +148,22 @@ class DenseLayerJacobians(Jacobians):
         strengths = np.linalg.norm(self.slopes, ord=degree, axis=0)
         return StackJacobians((strengths[:, None] * self.weight)[None])
 
-    def norms(
-        self, P: Array | None = None, Q: Array | None = None
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def norms(self, P: Array | None = None, Q: Array | None = None) -> tuple[Matrix, Matrix]:
         """Compute the norms in closed form where no output rotation mixes the neurons."""
         if P is not None:
             return super().norms(P, Q)
         rows = np.abs(self.weight if Q is None else self.weight @ Q.T)
         slopes = np.abs(self.slopes)
-        return slopes @ rows.sum(axis=1), np.sqrt(slopes**2 @ (rows**2).sum(axis=1))
+        sizes = rows.max(), slopes.max(axis=1)
+        rows, slopes = rows / (sizes[0] or 1), slopes / np.where(sizes[1] > 0, sizes[1], 1)[:, None]
+        size = sizes[0] * sizes[1]
+        return size * (slopes @ rows.sum(axis=1)), size * np.sqrt(slopes**2 @ (rows**2).sum(axis=1))
 
-    def moments(self, weights: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Compute ``Wᵀ diag(Σ w d²) W`` and ``(W Wᵀ) ∘ (Σ w d dᵀ)``."""
-        weighted = weights[:, None] * self.slopes
-        reading = self.weight.T @ ((weighted * self.slopes).sum(axis=0)[:, None] * self.weight)
-        writing = (self.weight @ self.weight.T) * (weighted.T @ self.slopes)
-        return reading, writing
+    def moments(self, Q: Array | None = None) -> tuple[Matrix, Matrix]:
+        """Compute ``Vᵀ diag(E[d²]) V`` and ``(V Vᵀ) ∘ E[d dᵀ]``, ``V = W Qᵀ``."""
+        weight = self.weight if Q is None else self.weight @ Q.T
+        slopes = self.slopes.T @ self.slopes / len(self.slopes)
+        return weight.T @ (np.diag(slopes)[:, None] * weight), (weight @ weight.T) * slopes
 
 
 def _outputs_rotated(P: Array, stack: Array) -> Array:
@@ -200,25 +211,30 @@ class StackJacobians(Jacobians):
         self.scales = scales
         self.indices = indices
         self.dtype = np.dtype(dtype)
+        # autograd, which may be behind a network's Jacobians, is not made for threads.
+        self.concurrent = isinstance(source, np.ndarray)
         n_samples = source.shape[0] if indices is None else len(indices)
         self.shape = (n_samples, source.shape[1], source.shape[2])
 
-    def rotated(self, P: Array | None, Q: Array | None) -> Iterator[Array]:
-        """Yield ``P (J_i Qᵀ)`` in blocks."""
+    def blocks(self, P: Array | None, Q: Array | None) -> list[Block]:
+        """Prepare ``P (J_i Qᵀ)`` in blocks."""
         P = None if P is None else P.astype(self.dtype, copy=False)
         QT = None if Q is None else Q.T.astype(self.dtype, copy=False)
-        for samples in self._blocks(P, Q):
+
+        def block(samples: slice) -> Array:
             stack = self._read(samples)
             if QT is not None:
                 stack = (stack.reshape(-1, len(QT)) @ QT).reshape(*stack.shape[:2], -1)
-            yield stack if P is None else _outputs_rotated(P, stack.transpose(1, 0, 2))
+            return stack if P is None else _outputs_rotated(P, stack.transpose(1, 0, 2))
+
+        return [partial(block, samples) for samples in self._slices(P, Q)]
 
     def subset(self, indices: Indices) -> StackJacobians:
         """Take some samples, into memory where ``working_memory`` has room for them."""
         chosen = indices if self.indices is None else self.indices[indices]
         scales = None if self.scales is None else self.scales[indices]
         part = StackJacobians(self.source, scales, chosen, self.dtype)
-        return part.in_memory() if fits_working_memory(part.shape, part.dtype) else part
+        return part.in_memory() if part.fits_working_memory else part
 
     def scaled(self, scales: Array) -> StackJacobians:
         """Remember the factors, applied block by block."""
@@ -230,10 +246,15 @@ class StackJacobians(Jacobians):
         """Yield blocks in another precision."""
         return StackJacobians(self.source, self.scales, self.indices, dtype)
 
+    @property
+    def fits_working_memory(self) -> bool:
+        """Whether scikit-learn's ``working_memory`` has room for the whole stack."""
+        return n_samples_in_working_memory(self.shape[1:], self.dtype) >= self.shape[0]
+
     def in_memory(self) -> StackJacobians:
         """Read the whole stack once."""
         stack = np.empty(self.shape, self.dtype)
-        for samples in self._blocks(None, None):
+        for samples in self._slices(None, None):
             stack[samples] = self._read(samples)
         return StackJacobians(stack, dtype=self.dtype)
 
@@ -251,7 +272,8 @@ class _NetworkJacobians:
     def __init__(self, network: Network, X: Array) -> None:
         self.network = network
         self.X = X
-        self.shape = (len(X), *network.jacobians(X[:1]).shape[1:])
+        # Two samples: with one, a callable that mixes samples would not be found out.
+        self.shape = (len(X), *network.jacobians(X[:2]).shape[1:])
 
     def __getitem__(self, samples: Any) -> Array:
         return self.network.jacobians(self.X[samples])
@@ -280,23 +302,23 @@ def network_jacobians(network: Network, X: Array) -> Jacobians:
     if network.n_layers == 1 and isinstance(layer, Dense) and layer.output_rotation is None:
         return DenseLayerJacobians(layer.weight.astype(np.float64), layer.slopes(X))
     stack = StackJacobians(_NetworkJacobians(network, X))
-    return stack.in_memory() if fits_working_memory(stack.shape, stack.dtype) else stack
+    return stack.in_memory() if stack.fits_working_memory else stack
 
 
-def fits_working_memory(shape: tuple[int, ...], dtype: DTypeLike) -> bool:
-    """Tell whether an array fits scikit-learn's ``working_memory``.
+def n_samples_in_working_memory(shape: tuple[int, ...], dtype: DTypeLike) -> int:
+    """Count the Jacobians that fit scikit-learn's ``working_memory``.
 
     Parameters
     ----------
     shape : tuple of int
-        Its shape.
+        Shape of one Jacobian.
     dtype : dtype
         Its data type.
 
     Returns
     -------
-    bool
-        Whether it does.
+    int
+        How many fit.
     """
     n_bytes = float(np.prod(shape, dtype=float)) * np.dtype(dtype).itemsize
-    return n_bytes <= get_config()["working_memory"] * 2**20
+    return int(get_config()["working_memory"] * 2**20 // n_bytes)

@@ -30,13 +30,18 @@ class QuadraticLineSearcher:
     tol : float
         Mean relative decrease a step at which to stop.
     record : callable
-        Called with the cost before every step.
+        Called with the cost before every step that is made.
+
+    Attributes
+    ----------
+    n_steps : int
+        Steps made.
     """
 
     def __init__(self, tol: float, record: Callable[[float], None]) -> None:
         self.tol = tol
         self.record = record
-        self.stopped = False
+        self.n_steps = 0
         self._costs: list[float] = []
         self._step = 1.0
 
@@ -77,9 +82,7 @@ class QuadraticLineSearcher:
         self._costs.append(f0)
         norm = manifold.norm(x, d)
         if self._converged() or not norm > 0:
-            self.stopped = True
             return 0.0, x
-        self.record(f0)
         n_axes = sum(map(len, x)) if isinstance(x, (list, tuple)) else len(x)
         longest = LARGEST_ANGLE * np.sqrt(n_axes) / norm
         step = min(self._step, longest)
@@ -94,9 +97,10 @@ class QuadraticLineSearcher:
                     if other_cost < cost:
                         step, new_x = best, other_x
                 self._step = step
+                self.n_steps += 1
+                self.record(f0)
                 return step * norm, new_x
             step = min(best, 0.5 * step)
-        self.stopped = True
         return 0.0, x
 
     def _converged(self) -> bool:

@@ -30,7 +30,7 @@ def amari_distance(A: ArrayLike, B: ArrayLike) -> float:
     Raises
     ------
     ValueError
-        If the two are not square and of one size, or `B` is singular.
+        If the two are not square and of one size, or one is singular.
 
     References
     ----------
@@ -46,8 +46,9 @@ def amari_distance(A: ArrayLike, B: ArrayLike) -> float:
     a, b = _axes(A, B)
     if a.shape[0] != a.shape[1]:
         raise ValueError(f"A has shape {a.shape}; write square matrices, or use match_axes.")
-    if np.linalg.matrix_rank(b) < len(b):
-        raise ValueError("B is singular; write a basis.")
+    for name, axes in (("A", a), ("B", b)):
+        if np.linalg.matrix_rank(axes) < len(axes):
+            raise ValueError(f"{name} is singular; write a basis.")
     ratio = np.abs(np.linalg.solve(b.T, a.T).T)
     n = len(ratio)
     if n == 1:

@@ -6,13 +6,14 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
+from numbers import Integral
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from jacrot._arrays import Array, real_array
+from jacrot._arrays import Array, Immutable, real_array
 from jacrot.layers import Dense, Layer
 from jacrot.weights import (
     ActivationLike,
@@ -23,9 +24,12 @@ from jacrot.weights import (
 )
 
 FORMAT = "jacrot.Network/1"
+HEADER = "__jacrot__"
+# What single precision leaves of an orthogonal matrix of some thousand axes.
+ORTHOGONALITY_TOL = 1e-5
 
 
-class Network:
+class Network(Immutable):
     """An immutable chain of layers, made of exported weights.
 
     Parameters
@@ -80,15 +84,13 @@ class Network:
     def __init__(
         self, weights: Any, activation: ActivationLike = "relu", layout: Layout = "out_in"
     ) -> None:
-        if isinstance(weights, Network):
-            weights = weights.layers
         layers = tuple(layers_from_weights(weights, activation, layout))
         for index, (first, second) in enumerate(pairwise(layers)):
             if None not in (first.n_outputs, second.n_inputs) and (
                 first.n_outputs != second.n_inputs
             ):
                 hint = (
-                    transposed_hint()
+                    transposed_hint(layout)
                     if chains_transposed(layers)
                     else "write the layers in the order in which they are computed."
                 )
@@ -96,10 +98,7 @@ class Network:
                     f"weights do not chain: layer {index} writes {first.n_outputs} activations "
                     f"but layer {index + 1} reads {second.n_inputs}; {hint}"
                 )
-        object.__setattr__(self, "layers", layers)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(f"a Network is immutable; make another one instead of setting {name}.")
+        vars(self).update(layers=layers)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Network, (self.layers,)
@@ -273,8 +272,9 @@ class Network:
                 f"rotations is a {type(rotations).__name__}; write a mapping {{site: Q}}."
             )
         layers = list(self.layers)
+        inputs: list[Layer] = []
         for site, given in rotations.items():
-            if site not in range(self.n_layers):
+            if not isinstance(site, Integral) or site not in range(self.n_layers):
                 raise ValueError(
                     f"rotations has site {site!r}; write a site from 0 to {self.n_layers - 1}: "
                     "site l is what layer l reads."
@@ -284,8 +284,8 @@ class Network:
             if site > 0:
                 layers[site - 1] = layers[site - 1].writing(rotation)
             else:
-                first = Dense(rotation, activation="identity")
-        return Network([first, *layers] if 0 in rotations else layers)
+                inputs = [Dense(rotation, activation="identity")]
+        return Network([*inputs, *layers])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network to an ``.npz`` file, without pickle.
@@ -319,11 +319,11 @@ class Network:
             arrays[f"{index}.bias"] = layer.bias
             if layer.output_rotation is not None:
                 arrays[f"{index}.output_rotation"] = layer.output_rotation
-        header = np.array(json.dumps({"format": FORMAT, "activations": activations}))
+        arrays[HEADER] = np.array(json.dumps({"format": FORMAT, "activations": activations}))
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
             with partial.open("wb") as file:
-                np.savez(file, header=header, **arrays)
+                np.savez(file, **arrays)
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
@@ -342,8 +342,8 @@ class Network:
         return x
 
 
-def orthogonal(matrix: ArrayLike, name: str, n_features: int | None) -> Array:
-    """Read an orthogonal matrix.
+def orthogonal(matrix: ArrayLike, name: str, n_features: int | None) -> NDArray[np.float64]:
+    """Read an orthogonal matrix, in double precision.
 
     Parameters
     ----------
@@ -357,21 +357,25 @@ def orthogonal(matrix: ArrayLike, name: str, n_features: int | None) -> Array:
     Returns
     -------
     ndarray of shape (n_features, n_features)
-        The matrix.
+        The matrix, or the nearest that is orthogonal to double precision.
 
     Raises
     ------
     ValueError
         If it is not square, has another size or is not orthogonal.
     """
-    rotation = real_array(matrix, name, ndim=2)
+    rotation = real_array(matrix, name, ndim=2).astype(np.float64)
     size = rotation.shape[0] if n_features is None else n_features
     if rotation.shape != (size, size):
         raise ValueError(f"{name} has shape {rotation.shape}; write a matrix ({size}, {size}).")
     error = np.abs(rotation @ rotation.T - np.eye(size)).max()
-    if error > 1e3 * np.sqrt(size) * np.finfo(rotation.dtype).eps:
+    if error > ORTHOGONALITY_TOL:
         raise ValueError(
             f"{name} is not orthogonal: Q Qᵀ differs from the identity by {error:.1e}; write "
             "orthonormal rows (np.linalg.qr gives them)."
         )
+    # One that was computed or kept in single precision would change the function by as much.
+    if error > 1e-13:
+        left, _, right = np.linalg.svd(rotation)
+        return np.asarray(left @ right)
     return rotation

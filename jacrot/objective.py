@@ -9,18 +9,21 @@ the rotation of the plane ``(a, b)`` of the inputs is ``K_ab + K_ba − M_aa −
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from jacrot._arrays import Array
+from jacrot._arrays import Array, Matrix
 from jacrot.criteria import Criterion
 from jacrot.jacobians import Jacobians
 
-Matrix = NDArray[np.float64]
 OutputMode = Literal["fixed", "free", "tied"]
+
+# Groups of blocks, at most one for each thread.
+N_GROUPS = 8
 
 
 class Objective:
@@ -42,6 +45,8 @@ class Objective:
         The output rotation: the identity, a variable of its own, or ``P = Q``.
     output_basis, input_basis : ndarray of shape (n_axes, n_features), default=None
         Orthonormal rows inside which ``P`` and ``Q`` rotate; ``None`` is the whole space.
+    n_threads : int, default=1
+        Threads that share the blocks. The result does not depend on their number.
 
     Attributes
     ----------
@@ -57,6 +62,7 @@ class Objective:
         output: OutputMode,
         output_basis: Matrix | None = None,
         input_basis: Matrix | None = None,
+        n_threads: int = 1,
     ) -> None:
         self.jacobians = jacobians
         self.criterion = criterion
@@ -65,6 +71,8 @@ class Objective:
         self.output_basis = output_basis
         self.input_basis = input_basis
         self.n_evaluations = 0
+        concurrent = jacobians.concurrent and criterion.concurrent
+        self._pool = ThreadPoolExecutor(n_threads) if concurrent and n_threads > 1 else None
         self._point: tuple[Matrix, ...] = ()
         self._cost: float | None = None
         self._gradients: list[Matrix] | None = None
@@ -73,34 +81,34 @@ class Objective:
         """Compute ``F`` at a point."""
         self._visit(point)
         if self._cost is None:
-            total, size = 0.0, 0
-            for block in self._rotated(point):
+
+            def evaluate(block: Array) -> tuple[Any, ...]:
                 (value,) = self.criterion.derivatives(block, self.smoothing, 0)
-                total += float(value.sum())
-                size += block.size
+                return float(value.sum()), block.size
+
+            total, size = self._summed(evaluate, point)
             self._cost = total / size
-            self.n_evaluations += 1
         return self._cost
 
     def gradients(self, *point: Matrix) -> list[Matrix]:
         """Compute the Euclidean gradient for each matrix of a point (and its cost)."""
         self._visit(point)
         if self._gradients is None:
-            total, size = 0.0, 0
-            reading, writing = _zeros(point[-1]), _zeros(point[0])
-            for block in self._rotated(point):
+
+            def evaluate(block: Array) -> tuple[Any, ...]:
                 value, slope = self.criterion.derivatives(block, self.smoothing, 1)
-                total += float(value.sum())
-                size += block.size
+                sides = []
                 if self.output != "fixed":
-                    writing += _by_outputs(slope) @ _by_outputs(block).T
-                reading += _by_inputs(slope, block) @ _by_inputs(block, block).T
+                    sides.append(_by_outputs(slope) @ _by_outputs(block).T)
+                sides.append(_by_inputs(slope, block) @ _by_inputs(block, block).T)
+                return float(value.sum()), block.size, *sides
+
+            total, size, *sides = self._summed(evaluate, point)
             self._cost = total / size
             self._gradients = [
                 side @ matrix / size
-                for side, matrix in zip(self._sides(writing, reading), point, strict=True)
+                for side, matrix in zip(self._joined(sides), point, strict=True)
             ]
-            self.n_evaluations += 1
         return self._gradients
 
     def curvatures(self, *point: Matrix) -> list[Matrix]:
@@ -108,21 +116,18 @@ class Objective:
 
         With a tied output, what the two sides contribute together is left out.
         """
-        size = 0
-        reading, writing = _zeros(point[-1]), _zeros(point[0])
-        for block in self._rotated(point):
+
+        def evaluate(block: Array) -> tuple[Any, ...]:
             _, slope, curvature = self.criterion.derivatives(block, self.smoothing, 2)
-            size += block.size
-            square, product = block * block, block * slope
+            parts = (block * block, curvature, block * slope)
+            sides = []
             if self.output != "fixed":
-                writing += _plane_curvature(
-                    *(_by_outputs(part) for part in (square, curvature, product))
-                )
-            reading += _plane_curvature(
-                *(_by_inputs(part, block) for part in (square, curvature, product))
-            )
-        self.n_evaluations += 1
-        return [side / size for side in self._sides(writing, reading)]
+                sides.append(_plane_curvature(*(_by_outputs(part) for part in parts)))
+            sides.append(_plane_curvature(*(_by_inputs(part, block) for part in parts)))
+            return block.size, *sides
+
+        size, *sides = self._summed(evaluate, point)
+        return [side / size for side in self._joined(sides)]
 
     def _visit(self, point: tuple[Matrix, ...]) -> None:
         same = len(self._point) == len(point) and all(
@@ -131,18 +136,36 @@ class Objective:
         if not same:
             self._point, self._cost, self._gradients = point, None, None
 
-    def _rotated(self, point: tuple[Matrix, ...]) -> Iterator[Array]:
+    def _summed(
+        self, evaluate: Callable[[Array], tuple[Any, ...]], point: tuple[Matrix, ...]
+    ) -> list[Any]:
+        """Sum what is evaluated on every block, in double precision.
+
+        Blocks are summed in a fixed number of groups, which threads share: neither their number
+        nor which one is faster changes the order of the sum.
+        """
+        self.n_evaluations += 1
         P = None if self.output == "fixed" else _within(point[0], self.output_basis)
-        return self.jacobians.rotated(P, _within(point[-1], self.input_basis))
+        blocks = self.jacobians.blocks(P, _within(point[-1], self.input_basis))
+        bounds = np.linspace(0, len(blocks), min(len(blocks), N_GROUPS) + 1).astype(int)
 
-    def _sides(self, writing: Matrix, reading: Matrix) -> list[Matrix]:
-        if self.output == "fixed":
-            return [reading]
-        return [writing, reading] if self.output == "free" else [writing + reading]
+        def group(bounds: tuple[int, int]) -> list[Any]:
+            sums: list[Any] = []
+            for block in blocks[slice(*bounds)]:
+                terms = evaluate(block())
+                if not sums:
+                    sums = [np.zeros(np.shape(term)) for term in terms]
+                for sum_, term in zip(sums, terms, strict=True):
+                    sum_ += term
+            return sums
 
+        groups = list(pairwise(bounds.tolist()))
+        apply = map if self._pool is None or len(groups) == 1 else self._pool.map
+        return [sum(terms) for terms in zip(*apply(group, groups), strict=True)]
 
-def _zeros(rotation: Matrix) -> Matrix:
-    return np.zeros((len(rotation), len(rotation)))
+    def _joined(self, sides: list[Matrix]) -> list[Matrix]:
+        """Give each matrix of a point its side: both belong to the one of a tied output."""
+        return [sides[0] + sides[1]] if self.output == "tied" else sides
 
 
 def _within(rotation: Matrix, basis: Matrix | None) -> Matrix:

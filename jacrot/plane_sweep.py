@@ -7,9 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from jacrot._arrays import Array
+from jacrot._arrays import Array, Matrix
 from jacrot.criteria import Criterion
-from jacrot.objective import Matrix
 
 N_ANGLES = 24
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from jacrot.objective import Matrix, Objective
+from jacrot._arrays import Matrix
+from jacrot.objective import Objective
 
 FLOOR = 0.3
 REFRESH = 5

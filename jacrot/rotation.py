@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-from joblib import Parallel, delayed, effective_n_jobs
+from joblib import cpu_count, effective_n_jobs
 from numpy.typing import ArrayLike
 from sklearn.base import (
     BaseEstimator,
@@ -17,21 +18,23 @@ from sklearn.base import (
     _fit_context,
 )
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
 from tqdm import tqdm
 
-from jacrot._arrays import Array, real_array
+from jacrot._arrays import Array, Matrix, real_array
+from jacrot._random import random_rotation, random_source
 from jacrot.activations import ACTIVATIONS
 from jacrot.criteria import CRITERIA, get_criterion, hoyer_of_norms
 from jacrot.frame import Frame
-from jacrot.jacobians import Jacobians, StackJacobians, network_jacobians
-from jacrot.network import Network
-from jacrot.objective import Matrix, OutputMode
-from jacrot.solver import Problem, Solution, random_rotation, solve
-from jacrot.subspace import nearest_rotation, sensitivities
-from jacrot.weights import chains_transposed, transposed_hint
+from jacrot.jacobians import Indices, Jacobians, StackJacobians, network_jacobians
+from jacrot.layers import Layer
+from jacrot.network import Network, orthogonal
+from jacrot.objective import OutputMode
+from jacrot.solver import Problem, Solution, solve
+from jacrot.subspace import NEGLIGIBLE, nearest_rotation, sensitivities
+from jacrot.weights import chains_transposed, is_made_of_layers, transposed_hint
 
 
 class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -71,7 +74,8 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         share a basis.
     n_components : int or float, default=None
         Number of axes. An integer, or a fraction in (0, 1] of the sensitivity, keeps the leading
-        directions of ``E[JᵀJ]`` and rotates inside them; ``None`` keeps all.
+        directions of ``E[JᵀJ]`` (of ``E[JᵀJ] + E[JJᵀ]`` if tied) and rotates inside them; ``None``
+        keeps all.
         Directions without any effect are never rotated: they complete the axes at the end.
     criterion : {"hoyer", "l1", "logcosh", "quartimax"} or callable, default="hoyer"
         What is minimised. ``"hoyer"`` is the ℓ₁ norm with every sample scaled to the same
@@ -80,16 +84,17 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         callable is an even elementwise function written with ``autograd.numpy``.
     init : {"auto", "identity", "svd", "random"} or array-like, default="auto"
         Start of the first search. ``"auto"`` chooses, and never ends worse than the given basis;
-        ``"svd"`` is the eigenvectors of ``E[JᵀJ]`` (and ``E[JJᵀ]``); an array of shape
-        ``(n_features, n_features)`` with orthonormal rows is a rotation to improve. Every start
-        but ``"auto"`` is kept in sight: the smoothing then starts at 0.1 in place of 1.
+        ``"svd"`` is the eigenvectors of ``E[JᵀJ]`` (and ``E[JJᵀ]``), every sample scaled to the
+        same norm; an array of shape ``(n_features, n_features)`` with orthonormal rows is a
+        rotation to improve. Every start but ``"auto"`` is kept in sight: the smoothing then
+        starts at 0.1 in place of 1.
     n_init : int, default=1
         Number of searches, the best of which is kept. Further ones start from random rotations.
     max_iter : int, default=1000
         Conjugate-gradient steps of a search, over all its stages.
     tol : float, default=1e-4
-        A stage of the search stops when the mean relative decrease of the cost over five steps
-        is below `tol`.
+        The search stops when the mean relative decrease of the cost over five steps is below
+        `tol` (a tenth of it where all samples collapse into one matrix, which costs little).
     random_state : int, RandomState instance or None, default=None
         Draws the samples of the early stages and the random starts.
     n_jobs : int, default=None
@@ -103,8 +108,8 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         ``Q``: rows are the new axes, by falling sensitivity ``E‖J q‖²``, the entry of largest
         magnitude positive. In double precision, whatever the input's.
     output_rotation_ : ndarray of shape (n_outputs, n_outputs) or None
-        ``P``, ordered by falling ``E‖Jᵀ p‖²``; ``rotation_`` itself if tied; ``None`` if the
-        outputs are not rotated.
+        ``P``, ordered by falling ``E‖Jᵀ p‖²``; ``rotation_`` itself, with as many rows, if tied;
+        ``None`` if the outputs are not rotated.
     network_ : Network or None
         The network analysed; ``None`` for Jacobians computed elsewhere.
     sparsity_ : float
@@ -117,10 +122,10 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         Conjugate-gradient steps of the search that was kept.
     history_ : dict of ndarray
         A row for every point that search visited: ``"stage"``, ``"iteration"`` within the stage,
-        ``"evaluations"`` (passes over the samples so far), ``"cost"`` (with the smoothing and on
-        the samples of the stage), ``"seconds"``.
+        ``"evaluations"`` (passes so far over the samples of the stages), ``"cost"`` (with the
+        smoothing and on the samples of the stage), ``"seconds"``.
     converged_ : bool
-        Whether the search ended by `tol`, not by `max_iter`.
+        Whether the search ended by itself, not by `max_iter`.
     n_features_in_ : int
         Number of activations.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -128,8 +133,12 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
     Notes
     -----
-    Above 1024 samples the search uses a random 1024 of them, unless one dense layer lets all
-    samples collapse into one matrix. Sparsities always use all.
+    Above 1024 samples the search uses a random 1024 of them, or as many as scikit-learn's
+    ``working_memory`` holds but at least 256, unless one dense layer lets all samples collapse
+    into one matrix. Sparsities always use all.
+
+    Jacobians computed elsewhere belong to their samples: they cannot be cross-validated, and a
+    memory map is best given to ``fit``, since scikit-learn's ``clone`` copies parameters.
 
     A linear map is sparse in its singular basis, whatever it computes. Look at the sparsity
     under singular vectors, and of the same network with shuffled weights, before you believe that
@@ -235,12 +244,14 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         X = validate_data(self, X, dtype=[np.float64, np.float32])
         criterion = get_criterion(self.criterion)
         network, jacobians = self._network_and_jacobians(weights, X)
+        if jacobians.shape[1] == 0:
+            raise ValueError("the Jacobians have no outputs; write a network that has some.")
         output = _output_mode(self.rotate_output, jacobians)
         if isinstance(self.n_components, Integral) and self.n_components > jacobians.shape[2]:
             raise ValueError(
                 f"n_components={self.n_components} must be at most n_features={jacobians.shape[2]}."
             )
-        rng = check_random_state(self.random_state)
+        rng = random_source(self.random_state)
 
         jacobians, l1, l2 = _with_effect(jacobians)
         frame = Frame(jacobians, l2, output, self.n_components)
@@ -251,11 +262,10 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         self.network_ = network
         self.rotation_ = Q
         self.output_rotation_ = P
-        self.explained_sensitivity_ratio_ = sensitivities(Q, frame.reading) / np.trace(
-            frame.reading
-        )
+        effects = sensitivities(Q, frame.reading)
+        self.explained_sensitivity_ratio_ = effects / np.trace(frame.reading)
         self.sparsity_before_ = float(hoyer_of_norms(l1, l2, np.prod(jacobians.shape[1:])).mean())
-        self.sparsity_ = _mean_hoyer(jacobians, P, Q)
+        self.sparsity_ = _mean_hoyer(jacobians, l2, P, Q)
         self._report(solution)
         return self
 
@@ -344,8 +354,8 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
             If the estimator was fitted to Jacobians computed elsewhere, or all are zero.
         """
         X = self._validated(X)
-        jacobians, _, _ = _with_effect(network_jacobians(self._required_network(), X))
-        return _mean_hoyer(jacobians, self.output_rotation_, self.rotation_)
+        jacobians, _, norms = _with_effect(network_jacobians(self._required_network(), X))
+        return _mean_hoyer(jacobians, norms, self.output_rotation_, self.rotation_)
 
     def jacobians(self, X: ArrayLike) -> Array:
         """Compute the rotated Jacobians ``P J_i Qᵀ``.
@@ -367,7 +377,8 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         """
         X = self._validated(X)
         stack = network_jacobians(self._required_network(), X)
-        return np.concatenate(list(stack.rotated(self.output_rotation_, self.rotation_)))
+        blocks = stack.rotated(self.output_rotation_, self.rotation_)
+        return np.concatenate(list(blocks)).astype(X.dtype, copy=False)
 
     def rotated_network(self) -> Network:
         """Make the same function in the new basis, ``Q`` and ``P`` folded in.
@@ -416,13 +427,13 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
                 )
             return X, y
         # A second array of other length is no target of X, so X must have been meant as weights.
-        matrices = getattr(X, "ndim", 0) == getattr(y, "ndim", 0) == 2
-        if _is_network_like(X) or (matrices and X.shape[0] != y.shape[0]):
+        if _is_network_like(X) or (getattr(y, "ndim", 0) == 2 and _num_samples(X) != len(y)):
             raise ValueError(f"there are two networks, in the constructor and in fit: {forms}.")
         return self.network, X
 
     def _network_and_jacobians(self, weights: Any, X: Array) -> tuple[Network | None, Jacobians]:
-        if isinstance(weights, np.ndarray) and weights.ndim == 3:
+        if getattr(weights, "ndim", 0) == 3:
+            weights = np.asanyarray(weights)
             if weights.shape[0] != len(X) or weights.shape[2] != X.shape[1]:
                 raise ValueError(
                     f"a 3-D array holds one Jacobian (n_outputs, n_inputs) for each sample, but it "
@@ -432,11 +443,12 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
             if weights.dtype.kind not in "fiu":
                 raise TypeError(f"Jacobians have dtype {weights.dtype}; write real numbers.")
             return None, StackJacobians(weights)
-        network = Network(weights, self.activation)
+        # What is made of layers knows its own activations.
+        network = Network(weights, "relu" if is_made_of_layers(weights) else self.activation)
         if network.n_inputs not in (None, X.shape[1]):
             hint = "write the layers from these activations on, as network[1:] does."
             if chains_transposed(network.layers) and network.layers[0].n_outputs == X.shape[1]:
-                hint = transposed_hint()
+                hint = transposed_hint("out_in")
             raise ValueError(
                 f"X has {X.shape[1]} features but the network reads {network.n_inputs}; {hint}"
             )
@@ -450,19 +462,16 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
             if self.init == "random":
                 return [random_rotation(len(matrix), rng) for matrix in frame.given]
             return frame.given if self.init == "identity" else frame.singular
-        rotation = real_array(self.init, "init", ndim=2).astype(np.float64)
-        size = self.n_features_in_
-        if rotation.shape != (size, size):
-            raise ValueError(f"init has shape {rotation.shape}; write a rotation ({size}, {size}).")
-        if np.abs(rotation @ rotation.T - np.eye(size)).max() > 1e-5:
-            raise ValueError("init is not a rotation; write orthonormal rows.")
+        rotation = orthogonal(self.init, "init", self.n_features_in_)
         return [*frame.given[:-1], nearest_rotation(rotation, frame.input_basis)]
 
     def _search(self, problem: Problem, frame: Frame, rng: np.random.RandomState) -> Solution:
         """Run ``n_init`` searches and keep the one of lowest exact cost."""
         start = self._start(frame, rng)
         seeds = rng.randint(np.iinfo(np.int32).max, size=self.n_init)
-        in_this_process = effective_n_jobs(self.n_jobs) == 1
+        n_processes = min(effective_n_jobs(self.n_jobs), self.n_init)
+        in_this_process = n_processes == 1
+        problem = replace(problem, n_threads=max(1, cpu_count() // n_processes))
         with tqdm(desc="rotation", unit=" stages", disable=not self.verbose) as bar:
 
             def progress(label: str) -> None:
@@ -486,7 +495,7 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
                 for restart, seed in enumerate(seeds)
             )
             solutions = []
-            for solution in Parallel(n_jobs=self.n_jobs, return_as="generator")(searches):
+            for solution in Parallel(n_jobs=n_processes, return_as="generator")(searches):
                 solutions.append(solution)
                 if not in_this_process:
                     progress(f"search {len(solutions)} of {self.n_init}")
@@ -524,9 +533,13 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 
 def _is_network_like(X: Any) -> bool:
-    """Tell weights from activations where a network is already there."""
+    """Tell weights from activations where only one of them can stand."""
     if isinstance(X, (list, tuple)):
-        return any(np.ndim(item) >= 2 for item in X)
+        # Rows of activations are lists of numbers: only weights have arrays inside.
+        first = X[0] if len(X) else None
+        if isinstance(first, (list, tuple)):
+            return any(np.ndim(entry) for entry in first)
+        return getattr(first, "ndim", 0) >= 2 or isinstance(first, Layer)
     # Some arrays are callable, and some of scipy's sparse ones are mappings.
     return not hasattr(X, "shape") and (isinstance(X, (Network, Mapping)) or callable(X))
 
@@ -552,24 +565,34 @@ def _with_effect(jacobians: Jacobians) -> tuple[Jacobians, Matrix, Matrix]:
             "or infinity; look at the weights and activations (an overflow?), or leave these "
             "samples out."
         )
-    alive = np.flatnonzero(l2)
-    if alive.size == 0:
-        raise ValueError(
-            f"the Jacobian is zero at every one of n_samples={len(l2)}: nothing depends on these "
-            "activations (dead units, a saturated activation, or the wrong layer?)."
-        )
+    alive = _alive(l2)
     if alive.size == l2.size:
         return jacobians, l1, l2
-    warnings.warn(
-        f"{l2.size - alive.size} of {l2.size} samples have a zero Jacobian and are left out.",
-        UserWarning,
-        stacklevel=3,
-    )
     return jacobians.subset(alive), l1[alive], l2[alive]
 
 
-def _mean_hoyer(jacobians: Jacobians, P: Matrix | None, Q: Matrix) -> float:
-    """Average the sparsity of ``P J_i Qᵀ`` over the samples that it does not annihilate."""
+def _mean_hoyer(jacobians: Jacobians, norms: Matrix, P: Matrix | None, Q: Matrix) -> float:
+    """Average the sparsity of ``P J_i Qᵀ`` over the samples that are more than rounding in it."""
     l1, l2 = jacobians.norms(P, Q)
+    alive = _alive(np.where(l2 > np.sqrt(NEGLIGIBLE) * norms, l2, 0))
     size = (jacobians.shape[1] if P is None else len(P)) * len(Q)
-    return float(np.nanmean(hoyer_of_norms(l1, l2, size)))
+    return float(hoyer_of_norms(l1[alive], l2[alive], size).mean())
+
+
+def _alive(norms: Matrix) -> Indices:
+    """Find the samples whose Jacobian is not zero; warn of the others."""
+    alive = np.flatnonzero(norms)
+    if alive.size == 0:
+        raise ValueError(
+            f"the Jacobian is zero at every one of n_samples={norms.size}: nothing depends on "
+            "these activations (dead units, a saturated activation, the wrong layer, or too few "
+            "components?)."
+        )
+    if alive.size < norms.size:
+        warnings.warn(
+            f"{norms.size - alive.size} of {norms.size} samples have a zero Jacobian and are left "
+            "out.",
+            UserWarning,
+            stacklevel=4,
+        )
+    return alive

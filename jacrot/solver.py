@@ -17,11 +17,14 @@ import pymanopt
 from numpy.typing import DTypeLike
 from pymanopt.manifolds import Product, Stiefel
 from pymanopt.optimizers import ConjugateGradient
+from threadpoolctl import threadpool_limits
 
+from jacrot._arrays import Matrix
+from jacrot._random import random_rotation
 from jacrot.criteria import Criterion
 from jacrot.jacobians import Jacobians
 from jacrot.line_search import QuadraticLineSearcher
-from jacrot.objective import Matrix, Objective, OutputMode
+from jacrot.objective import Objective, OutputMode
 from jacrot.plane_sweep import plane_sweep
 from jacrot.preconditioner import plane_preconditioner
 
@@ -59,6 +62,10 @@ ONE_MATRIX_TOL_FACTOR = 0.1
 SINGLE_PRECISION_TOL = 1e-5
 CURVATURE_SAMPLES = 32
 MAX_SWEEPS = 3
+# A sweep that gained less than this share of the cost is the last.
+SWEEP_GAIN = 1e-3
+# One matrix of this size is worth the threads of BLAS.
+BLAS_THREADS_FROM = 256
 SWEEP_ROWS = 4096
 # Angle in rad by which the given basis, which may be a saddle point, is turned at the start.
 JITTER = 1e-2
@@ -78,6 +85,8 @@ class Problem:
         What the output rotation is.
     output_basis, input_basis : ndarray of shape (n_axes, n_features) or None
         Orthonormal rows inside which ``P`` and ``Q`` rotate, ``None`` for the whole space.
+    n_threads : int
+        Threads that share the samples.
     """
 
     jacobians: Jacobians
@@ -85,6 +94,7 @@ class Problem:
     output: OutputMode
     output_basis: Matrix | None = None
     input_basis: Matrix | None = None
+    n_threads: int = 1
 
     @property
     def is_one_matrix(self) -> bool:
@@ -104,8 +114,10 @@ class Problem:
         collapsed = self.jacobians.collapsed(self.criterion.degree)
         if collapsed is None:
             return None
-        _, norm = collapsed.norms()
-        scaled = collapsed.scaled(np.sqrt(np.prod(collapsed.shape[1:])) / norm)
+        basis = self.input_basis
+        _, norm = collapsed.norms(None, basis)
+        n_inputs = collapsed.shape[2] if basis is None else len(basis)
+        scaled = collapsed.scaled(np.sqrt(collapsed.shape[1] * n_inputs) / norm)
         return Problem(scaled, self.criterion, "fixed", input_basis=self.input_basis)
 
     def objective(self, smoothing: float, dtype: DTypeLike) -> Objective:
@@ -117,6 +129,7 @@ class Problem:
             self.output,
             self.output_basis,
             self.input_basis,
+            self.n_threads,
         )
 
     def exact_cost(self, point: list[Matrix]) -> float:
@@ -199,6 +212,10 @@ class Search:
         cost = self.problem.exact_cost(point)
         return Solution(point, cost, self._history, self._n_iter, self._converged)
 
+    def _largest(self) -> float:
+        """Size of the only entry of a matrix of root mean square 1 that has no other."""
+        return float(np.sqrt(np.prod(self.problem.jacobians.shape[1:])))
+
     def _swept(self, problem: Problem, point: list[Matrix]) -> list[Matrix]:
         """Sweep all planes and settle, while that lowers the exact cost of a one-sided problem."""
         if problem.output != "fixed":
@@ -212,13 +229,15 @@ class Search:
             blocks = few.jacobians.rotated(None, axes)
             rows = np.vstack([block.reshape(-1, len(axes)) for block in blocks])
             turned, n_turned = plane_sweep(rows, point[0], problem.criterion)
-            if n_turned == 0:
+            # What pays on some samples only does not pay.
+            if n_turned == 0 or not problem.exact_cost([turned]) < cost:
                 break
             candidate = self._run(problem, [turned], SETTLING)
-            candidate_cost = problem.exact_cost(candidate)
-            if not candidate_cost < cost:
+            gain = cost - problem.exact_cost(candidate)
+            if gain > 0:
+                point, cost = candidate, cost - gain
+            if not gain > SWEEP_GAIN * abs(cost):
                 break
-            point, cost = candidate, candidate_cost
         return point
 
     def _run(
@@ -253,6 +272,11 @@ class Search:
         objective = problem.objective(smoothing, dtype)
         few = problem.first(CURVATURE_SAMPLES).objective(smoothing, dtype)
         first_row = len(self._history)
+        if not np.isfinite(objective.cost(*start)):
+            raise ValueError(
+                "criterion is NaN or infinite on these Jacobians, whose entries are scaled to root "
+                f"mean square 1; write a function that is finite up to {self._largest():.0f}."
+            )
 
         def record(cost: float) -> None:
             n_passes = self._n_evaluations + objective.n_evaluations + few.n_evaluations
@@ -270,14 +294,15 @@ class Search:
             return gradients if len(gradients) > 1 else gradients[0]
 
         budget = self.max_iter - self._n_iter
+        searcher = QuadraticLineSearcher(tol, record)
         optimizer = ConjugateGradient(
             beta_rule="HestenesStiefel",
-            line_searcher=QuadraticLineSearcher(tol, record),
+            line_searcher=searcher,
             max_time=np.inf,
             # pymanopt counts the points, one more than the steps.
             max_iterations=budget + 1,
             max_cost_evaluations=np.inf,
-            min_gradient_norm=1e-12,
+            min_gradient_norm=0,
             min_step_size=1e-14,
             verbosity=0,
         )
@@ -293,12 +318,11 @@ class Search:
                 pymanopt_problem, initial_point=start if len(start) > 1 else start[0]
             )
         record(result.cost)
-        n_steps = len(self._history) - first_row - 1
-        self._n_iter += n_steps
+        self._n_iter += searcher.n_steps
         self._n_stages += 1
         self._n_evaluations += objective.n_evaluations + few.n_evaluations
         point = list(result.point) if len(start) > 1 else [result.point]
-        return [_orthonormal(matrix) for matrix in point], n_steps < budget
+        return [_orthonormal(matrix) for matrix in point], searcher.n_steps < budget
 
 
 def solve(
@@ -342,36 +366,16 @@ def solve(
     """
     rng = Random(seed)
     search = Search(problem, max_iter, tol, progress)
-    if restart > 0:
-        start = [random_rotation(len(matrix), rng) for matrix in given]
-        return search.started(start, CONTINUATION if restart % 2 else REFINEMENT)
-    if start is not None:
-        return search.started(start, REFINEMENT)
-    return search.automatic(given, singular, rng)
-
-
-def random_rotation(size: int, rng: Random) -> Matrix:
-    """Draw an orthogonal matrix from the Haar measure.
-
-    Parameters
-    ----------
-    size : int
-        Number of axes.
-    rng : numpy.random.RandomState
-        Source of randomness.
-
-    Returns
-    -------
-    ndarray of shape (size, size)
-        The matrix.
-
-    References
-    ----------
-    F. Mezzadri, "How to generate random matrices from the classical compact groups", Notices
-    of the AMS 54 (2007), section 5.
-    """
-    q, r = np.linalg.qr(rng.normal(size=(size, size)))
-    return np.asarray(q * np.sign(np.diag(r)))
+    # Threads share the samples; threads of BLAS inside theirs, or for small matrices, would wait
+    # for one another, and for ever longer on a machine that has other work.
+    large = problem.is_one_matrix and max(problem.jacobians.shape) >= BLAS_THREADS_FROM
+    with threadpool_limits(None if large else 1, user_api="blas"):
+        if restart > 0:
+            start = [random_rotation(len(matrix), rng) for matrix in given]
+            return search.started(start, CONTINUATION if restart % 2 else REFINEMENT)
+        if start is not None:
+            return search.started(start, REFINEMENT)
+        return search.automatic(given, singular, rng)
 
 
 def _skew(size: int, rng: Random) -> Matrix:

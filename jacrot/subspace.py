@@ -7,7 +7,7 @@ from numbers import Integral
 import numpy as np
 from scipy.linalg import eigh, qr
 
-from jacrot.objective import Matrix
+from jacrot._arrays import Matrix
 
 # A direction whose mean square effect is this small beside the largest has none that counts:
 # what is left of an exact zero after rounding the weights to single precision is below it.
@@ -143,11 +143,11 @@ def sensitivities(axes: Matrix, moment: Matrix) -> Matrix:
     ndarray of shape (n_axes,)
         ``qᵀ M q`` for each axis ``q``.
     """
-    return np.einsum("ab,ab->a", axes @ moment, axes)
+    return np.maximum(np.einsum("ab,ab->a", axes @ moment, axes), 0)
 
 
-def canonical(axes: Matrix, moment: Matrix) -> Matrix:
-    """Put axes in a canonical order and sign, as ``svd_flip`` does for PCA.
+def ordered(axes: Matrix, moment: Matrix) -> Matrix:
+    """Put axes in the canonical order.
 
     Parameters
     ----------
@@ -159,8 +159,24 @@ def canonical(axes: Matrix, moment: Matrix) -> Matrix:
     Returns
     -------
     ndarray of shape (n_axes, n_features)
-        The axes by falling ``qᵀ M q``, the entry of largest magnitude positive.
+        The axes by falling ``qᵀ M q``; those that differ by rounding only keep their order.
     """
-    axes = axes[np.argsort(-sensitivities(axes, moment), kind="stable")]
+    effects = sensitivities(axes, moment)
+    return axes[np.argsort(-np.round(effects / effects.max(), 12), kind="stable")]
+
+
+def signed(axes: Matrix) -> Matrix:
+    """Give axes the canonical sign, as ``svd_flip`` does for PCA.
+
+    Parameters
+    ----------
+    axes : ndarray of shape (n_axes, n_features)
+        Rows.
+
+    Returns
+    -------
+    ndarray of shape (n_axes, n_features)
+        The axes, with the entry of largest magnitude positive.
+    """
     largest = np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], axis=1)
     return np.asarray(axes * np.sign(largest))

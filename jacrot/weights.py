@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
+from scipy.sparse import issparse
 
 from jacrot._arrays import Array, any_array, real_array
 from jacrot.activations import Elementwise
@@ -55,7 +56,7 @@ def layers_from_weights(
         raise ValueError(f"layout={layout!r} is unknown; write 'out_in' or 'in_out'.")
     layers = _ready_layers(weights)
     if layers is not None:
-        if activation != "relu" or layout != "out_in":
+        if not (isinstance(activation, str) and activation == "relu") or layout != "out_in":
             raise ValueError(
                 "activation and layout describe raw weights, but weights holds layers or a "
                 "callable, which know their own; leave activation and layout out."
@@ -65,7 +66,13 @@ def layers_from_weights(
     if isinstance(activation, str) or callable(activation):
         activations: Sequence[str | Elementwise] = [activation] * len(pairs)
     else:
-        activations = list(activation)
+        try:
+            activations = list(activation)
+        except TypeError as error:
+            raise TypeError(
+                f"activation is a {type(activation).__name__}; write a name, an elementwise "
+                "function, or a list of one for each layer."
+            ) from error
         if len(activations) != len(pairs):
             raise ValueError(
                 f"activation lists {len(activations)} activations for {len(pairs)} layers; "
@@ -73,7 +80,7 @@ def layers_from_weights(
             )
     if layout == "in_out":
         pairs = [(name, weight.T, bias) for name, weight, bias in pairs]
-    _check_biases(pairs)
+    _check_biases(pairs, layout)
     return [
         Dense(weight, bias, function)
         for (_, weight, bias), function in zip(pairs, activations, strict=True)
@@ -98,27 +105,48 @@ def chains_transposed(layers: Sequence[Any]) -> bool:
     )
 
 
+def is_made_of_layers(weights: Any) -> bool:
+    """Tell layers, networks and callables, which know their activations, from raw weights.
+
+    Parameters
+    ----------
+    weights : object
+        What the user gave.
+
+    Returns
+    -------
+    bool
+        Whether an activation has no place beside it.
+    """
+    return _ready_layers(weights) is not None
+
+
 def _ready_layers(weights: Any) -> list[Layer] | None:
-    """List layers that need no reading: a layer, layers, a callable; ``None`` for raw weights."""
+    """List layers that need no reading; ``None`` for raw weights."""
     if isinstance(weights, type):
         raise TypeError(f"weights is the class {weights.__name__}; write an instance of it.")
     if isinstance(weights, Layer):
         return [weights]
+    if isinstance(layers := getattr(weights, "layers", None), tuple):
+        return list(layers)
     if isinstance(weights, (list, tuple)) and any(callable(item) for item in weights):
-        ready = []
+        ready: list[Layer] = []
         for index, item in enumerate(weights):
-            if not callable(item):
+            layers = _ready_layers(item)
+            if layers is None:
                 raise TypeError(
                     f"weights[{index}] is a {type(item).__name__} among layers; write it as a "
                     "jacrot.layers.Dense."
                 )
-            ready.append(item if isinstance(item, Layer) else Function(item))
+            ready += layers
         return ready
     return [Function(weights)] if callable(weights) else None
 
 
 def _pairs(weights: Any) -> list[_Pair]:
     """Read raw weights as ``(name, W, b or None)``, one for each layer."""
+    if issparse(weights):
+        raise TypeError("weights is a sparse matrix; write weights.toarray().")
     if isinstance(weights, Mapping):
         return _pairs_of_mapping(weights)
     if isinstance(weights, (list, tuple)):
@@ -127,8 +155,8 @@ def _pairs(weights: Any) -> list[_Pair]:
         if all(np.isscalar(item) or _is_vector(item) for item in weights):
             # Rows of one matrix, written as nested lists.
             return [("weights", real_array(weights, "weights", ndim=2), None)]
-        if all(isinstance(item, (list, tuple)) and _is_pair(item) for item in weights):
-            return [_pair(f"weights[{index}]", *item) for index, item in enumerate(weights)]
+        if any(_holds_arrays(item) for item in weights):
+            return [_pair(f"weights[{index}]", item) for index, item in enumerate(weights)]
         return _pairs_of_flat_list(weights)
     if hasattr(weights, "__array__"):
         return [("weights", real_array(weights, "weights", ndim=2), None)]
@@ -139,11 +167,17 @@ def _is_vector(item: Any) -> bool:
     return isinstance(item, (list, tuple)) and all(np.isscalar(entry) for entry in item)
 
 
-def _is_pair(item: Sequence[Any]) -> bool:
-    return len(item) == 2 and np.ndim(item[0]) == 2 and (item[1] is None or np.ndim(item[1]) < 2)
+def _holds_arrays(item: Any) -> bool:
+    return isinstance(item, (list, tuple)) and any(hasattr(entry, "ndim") for entry in item)
 
 
-def _pair(name: str, weight: Any, bias: Any) -> _Pair:
+def _pair(name: str, item: Any) -> _Pair:
+    if not isinstance(item, (list, tuple)) or len(item) != 2:
+        raise ValueError(
+            f"{name} is no pair (W, b) although others are; write (W, b) for every layer, b None "
+            "where there is none."
+        )
+    weight, bias = item
     matrix = real_array(weight, f"{name}[0]", ndim=2)
     return name, matrix, None if bias is None else real_array(bias, f"{name}[1]", ndim=1)
 
@@ -171,42 +205,41 @@ def _pairs_of_mapping(weights: Mapping[str, Any]) -> list[_Pair]:
     if len(weights) == 0:
         raise ValueError(f"weights is an empty mapping; write {ACCEPTED}.")
     matrices: list[tuple[str, Array]] = []
-    vectors: list[tuple[int, str, Array]] = []
+    vectors: list[Array] = []
+    order = ""
     for key in weights:
         name = f"weights[{key!r}]"
         array = any_array(weights[key], name)
         if array.ndim == 2:
             matrices.append((name, real_array(array, name, ndim=2)))
         elif array.ndim == 1:
-            vectors.append((len(matrices) - 1, name, real_array(array, name, ndim=1)))
+            vectors.append(real_array(array, name, ndim=1))
         else:
             raise ValueError(
                 f"{name} has shape {array.shape}; only matrices (n_out, n_in) and biases (n_out,) "
                 "make dense layers. Leave it out, or give the layers as jacrot.layers."
             )
-    if not matrices:
-        raise ValueError(f"weights holds no matrix, only {list(weights)}; write {ACCEPTED}.")
-    biases: list[Array | None] = [None] * len(matrices)
-    if len(vectors) == len(matrices):
-        # One bias for each layer, wherever the file keeps them: W0 b0 W1 b1, W0 W1 b0 b1, b0 W0.
-        biases = [array for _, _, array in vectors]
+        order += "Wb"[array.ndim == 1]
+    n_layers = len(matrices)
+    if order in ("bW" * n_layers, "W" * n_layers + "b" * n_layers):
+        biases: list[Array | None] = list(vectors)
     else:
-        for layer, name, array in vectors:
-            if layer < 0 or biases[layer] is not None:
-                raise ValueError(
-                    f"{name} of shape {array.shape} belongs to no layer: there are "
-                    f"{len(matrices)} matrices and {len(vectors)} vectors, and it does not follow "
-                    "a matrix that lacks a bias. Write W, b, W, b in layer order."
-                )
-            biases[layer] = array
+        before, *after_each = order.split("W")
+        if before or "bb" in order:
+            raise ValueError(
+                f"weights has matrices (W) and vectors (b) in the order {order}, from which it "
+                "does not follow whose bias each vector is; write W, b, W, b, or W, W, b, b."
+            )
+        remaining = iter(vectors)
+        biases = [next(remaining) if bias else None for bias in after_each]
     return [(name, weight, bias) for (name, weight), bias in zip(matrices, biases, strict=True)]
 
 
-def _check_biases(pairs: list[_Pair]) -> None:
+def _check_biases(pairs: list[_Pair], layout: Layout) -> None:
     for name, weight, bias in pairs:
         if bias is not None and bias.size != weight.shape[0]:
             hint = (
-                transposed_hint()
+                transposed_hint(layout)
                 if all(b is None or b.size == w.shape[1] for _, w, b in pairs)
                 else f"write a bias of {weight.shape[0]} entries."
             )
@@ -216,9 +249,22 @@ def _check_biases(pairs: list[_Pair]) -> None:
             )
 
 
-def transposed_hint() -> str:
-    """Say how to give matrices that are stored the other way round."""
-    return (
-        "they fit when every matrix is transposed: if the matrices are stored (n_in, n_out), as "
-        "Keras, Flax and scikit-learn do, write Network(weights, layout='in_out')."
-    )
+def transposed_hint(layout: Layout) -> str:
+    """Say how to give matrices that were read the wrong way round.
+
+    Parameters
+    ----------
+    layout : {"out_in", "in_out"}
+        As which they were read.
+
+    Returns
+    -------
+    str
+        End of an error message.
+    """
+    other = {
+        "out_in": "(n_in, n_out), as Keras, Flax and scikit-learn do, write Network(weights, "
+        "layout='in_out')",
+        "in_out": "(n_out, n_in), as PyTorch does, write Network(weights, layout='out_in')",
+    }
+    return f"they fit when every matrix is transposed: if they are stored {other[layout]}."

@@ -57,6 +57,9 @@ def test_measures_ignore_scale_sign_and_order(name, J, exponent):
 
 def test_one_entry_and_bad_shapes():
     np.testing.assert_array_equal(hoyer([[[3.0]], [[0.0]]]), [1.0, np.nan])
+    assert hoyer(np.zeros((0, 2, 2))).shape == (0,)
+    with pytest.raises(TypeError, match="J has dtype complex128"):
+        hoyer(np.ones((2, 2)) * 1j)
     with pytest.raises(ValueError, match=r"J has shape \(3,\); write a stack of matrices"):
         hoyer([1.0, 2.0, 3.0])
 
@@ -115,7 +118,7 @@ def test_declared_degree_is_that_of_the_exact_function(name):
         (lambda x: np.log1p(np.asarray(x, float) ** 2), "cannot be evaluated and differentiated"),
         (lambda x: anp.sum(x**2), "is not elementwise"),
         (lambda x: x**2 / anp.sum(x**2), "is not elementwise"),
-        (lambda x: anp.sqrt(x**2), "NaN or infinite at 0"),
+        (lambda x: anp.sqrt(x**2), "NaN or infinite between -100 and 100; .* no derivative at 0"),
         (lambda x: x**3, "is not even"),
         (lambda x: anp.log(x**2 - 1), "NaN or infinite"),
     ],

@@ -88,10 +88,24 @@ def test_from_jacobians_computed_elsewhere():
         np.testing.assert_allclose(one.get_array(), other.get_array())
 
 
-@pytest.mark.parametrize("samples", [[40], [-41], []])
+@pytest.mark.parametrize("samples", [[40], [-41], [], 1.5, "a"])
 def test_samples_that_do_not_exist(samples):
     with pytest.raises(ValueError, match="must be rows of the 40 samples"):
         JacobianDisplay.from_estimator(FITTED, PROBLEM.X, samples=samples)
+
+
+def test_what_does_not_belong_together():
+    with pytest.raises(ValueError, match="before has 3 samples and after 1"):
+        JacobianDisplay.from_jacobians(np.ones((3, 2, 2)), np.ones((1, 2, 2)))
+    with pytest.raises(ValueError, match="before has 2 panels, after 2 and titles 1"):
+        JacobianDisplay(np.ones((2, 2, 2)), np.ones((2, 2, 2)), titles=["a"])
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 8), (3, 8, 1), (3, 2, 90)])
+def test_unusual_shapes(shape, rng):
+    J = rng.normal(size=shape)
+    display = JacobianDisplay.from_jacobians(J, J)
+    assert display.images_[0, 1].get_array().shape == shape[1:]
 
 
 def test_nothing_to_draw():

@@ -102,10 +102,11 @@ def test_stack_answers_what_the_array_says(stack, J):
         np.testing.assert_allclose(l1, np.abs(expected).sum((1, 2)), rtol=1e-12)
         np.testing.assert_allclose(l2, np.linalg.norm(expected, axis=(1, 2)), rtol=1e-12)
 
-    weights = np.random.default_rng(3).uniform(size=n_samples)
-    reading, writing = stack.moments(weights)
-    np.testing.assert_allclose(reading, np.einsum("i,iab,iac->bc", weights, J, J), atol=1e-12)
-    np.testing.assert_allclose(writing, np.einsum("i,iab,icb->ac", weights, J, J), atol=1e-12)
+    for right, X_ in ((None, J), (Q, J @ Q.T)):
+        reading, writing = stack.moments(right)
+        expected = np.einsum("iab,iac->bc", X_, X_), np.einsum("iab,icb->ac", X_, X_)
+        np.testing.assert_allclose(reading, expected[0] / n_samples, atol=1e-12)
+        np.testing.assert_allclose(writing, expected[1] / n_samples, atol=1e-12)
 
     chosen, scales = np.array([4, 1, 1, 7]), np.array([1.0, -2.0, 0.5, 3.0])
     expected = scales[:, None, None] * J[chosen]
@@ -166,6 +167,23 @@ def test_memory_map_is_read_block_by_block(tmp_path, rng):
     stack = StackJacobians(np.load(path, mmap_mode="r"))
     assert isinstance(stack.source, np.memmap)
     np.testing.assert_allclose(stack.norms()[1], np.linalg.norm(J, axis=(1, 2)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-160, 1e160])
+def test_norms_of_extreme_entries(scale, rng):
+    weight, slopes = rng.normal(size=(4, 3)), rng.normal(size=(5, 4))
+    J = slopes[:, :, None] * weight
+    for stack in (StackJacobians(scale * J), DenseLayerJacobians(scale * weight, slopes)):
+        l1, l2 = stack.norms()
+        np.testing.assert_allclose(l1 / scale, np.abs(J).sum((1, 2)), rtol=1e-12)
+        np.testing.assert_allclose(l2 / scale, np.linalg.norm(J, axis=(1, 2)), rtol=1e-12)
+
+
+def test_a_callable_that_mixes_samples_is_found_out_in_blocks_of_one(monkeypatch):
+    monkeypatch.setattr("jacrot.jacobians.BLOCK_ENTRIES", 1)
+    mixing = Network(lambda x: x * anp.mean(x, axis=0))
+    with pytest.raises(ValueError, match="treats the rows of its argument independently"):
+        network_jacobians(mixing, X)
 
 
 def test_scales_of_extreme_entries_do_not_overflow_single_precision():

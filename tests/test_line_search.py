@@ -42,12 +42,13 @@ def test_a_cost_that_is_not_finite_is_backed_away_from():
 
 
 def test_no_decrease_ends_the_run():
-    search, _ = searcher()
+    search, costs = searcher()
     x, d = np.zeros(2), np.array([1.0, 0.0])
     step, new_x = search.search(lambda x: float(abs(x[0])), PLANE, x, d, 0.0, -1.0)
     assert step == 0
     assert new_x is x
-    assert search.stopped
+    assert search.n_steps == 0
+    assert not costs
 
 
 def test_small_decrease_ends_the_run():

@@ -65,6 +65,13 @@ def test_single_precision_network_is_rotated_in_double():
     np.testing.assert_allclose(network.rotated({1: rotation(5)})(X), network(X), atol=1e-10)
 
 
+def test_rotation_in_single_precision_keeps_the_function():
+    rotated = NETWORK.rotated({1: rotation(5).astype(np.float32)})
+    np.testing.assert_allclose(rotated(X), NETWORK(X), atol=1e-10)
+    with pytest.raises(ValueError, match="not orthogonal"):
+        NETWORK.rotated({1: rotation(5) + 3e-5})
+
+
 def test_callables_are_rotated_too():
     network = Network([Dense(np.ones((4, 3))), lambda x: anp.sin(x) * x[:, ::-1], Dense(np.eye(4))])
     rotated = network.rotated({1: rotation(4), 2: rotation(4, 1)})
@@ -84,6 +91,7 @@ def test_callables_are_rotated_too():
         ({3: np.eye(2)}, ValueError, "write a site from 0 to 2"),
         ({-1: np.eye(2)}, ValueError, "has site -1"),
         ({1: np.eye(4)}, ValueError, r"rotations\[1\] has shape \(4, 4\); write a matrix \(5, 5\)"),
+        ({1.0: np.eye(5)}, ValueError, "has site 1.0"),
         ({1: 2 * np.eye(5)}, ValueError, "not orthogonal: .* 3.0e"),
         ({1: np.full((5, 5), np.nan)}, ValueError, "NaN"),
         ([np.eye(5)], TypeError, "write a mapping"),
@@ -134,8 +142,18 @@ def test_it_is_immutable():
     assert network.layers[0].weight.max() == 1
     with pytest.raises(ValueError, match="read-only"):
         network.layers[0].weight[0, 0] = 2
-    with pytest.raises(AttributeError, match="immutable"):
-        network.layers = ()
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        network.layers[0].weight.flags.writeable = True
+    for holder, name in (
+        (network, "layers"),
+        (network.layers[0], "weight"),
+        (network.layers[0], "activation"),
+        (Network(anp.sin).layers[0], "function"),
+    ):
+        with pytest.raises(AttributeError, match=f"instead of setting {name}"):
+            setattr(holder, name, None)
+        with pytest.raises(AttributeError, match=f"{name} cannot be deleted"):
+            delattr(holder, name)
 
 
 def test_inputs_are_checked_and_not_modified():

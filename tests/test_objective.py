@@ -167,6 +167,22 @@ def test_blocks_do_not_change_the_result(monkeypatch):
             np.testing.assert_allclose(one, other, atol=1e-12)
 
 
+@pytest.mark.parametrize("output", ["fixed", "free"])
+def test_threads_do_not_change_the_result(output, monkeypatch):
+    monkeypatch.setattr("jacrot.jacobians.BLOCK_ENTRIES", 1)
+    stack = DenseLayerJacobians(RNG.normal(size=(M, N)), RNG.normal(size=(40, M)))
+    point = [rotation(M), rotation(N)][-1 if output == "fixed" else 0 :]
+    results = []
+    for n_threads in (1, 2, 5):
+        objective = Objective(
+            stack, CRITERION["hoyer"], SMOOTHING, output, None, None, n_threads=n_threads
+        )
+        results.append([objective.cost(*point), *objective.gradients(*point)])
+    for other in results[1:]:
+        for one, two in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(one, two)
+
+
 def test_a_point_is_evaluated_once():
     objective, _, point = setting("hoyer", "free", "stack", None, None)
     objective.cost(*point)

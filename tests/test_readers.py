@@ -74,11 +74,11 @@ def test_saved_network_knows_its_own_activations(tmp_path):
         ("[]", "is not a network that Network.save wrote"),
         ("{", "is not a network that Network.save wrote"),
         ('{"format": "jacrot.Network/1", "activations": ["relu"]}', "KeyError"),
-        ('{"format": "jacrot.Network/9", "activations": []}', "reads 'jacrot.Network/1'"),
+        ('{"format": "jacrot.Network/9", "layers": []}', "reads 'jacrot.Network/1'"),
     ],
 )
 def test_foreign_header(tmp_path, header, message):
     path = tmp_path / "network.npz"
-    np.savez(path, header=np.array(header))
+    np.savez(path, __jacrot__=np.array(header))
     with pytest.raises(ValueError, match=message):
         load(path)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import config_context
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.utils.parallel import Parallel
 
 from jacrot import JacobianSparsityRotation, Network
 from jacrot.criteria import hoyer
@@ -369,12 +370,11 @@ def test_every_start_arrives(init, rotate_output):
 
 
 def test_a_start_is_improved_not_forgotten():
-    # So dense that one search from elsewhere does not find the axes.
+    # So dense that a search from elsewhere hardly finds the axes.
     problem = make_planted_problem(64, 128, density=0.3, random_state=0)
     near = np.linalg.qr(problem.rotation.T + 0.02 * RNG.normal(size=(64, 64)))[0].T
-    far, kept = (fitted(problem.weights, problem.X, init=init) for init in ("auto", near))
-    assert match_axes(far.rotation_, problem.rotation)[1].min() < 0.9
-    assert match_axes(kept.rotation_, problem.rotation)[1].min() > 0.999
+    estimator = fitted(problem.weights, problem.X, init=near)
+    assert match_axes(estimator.rotation_, problem.rotation)[1].min() > 0.999
 
 
 # What it refuses, and what it warns of
@@ -389,6 +389,10 @@ def test_a_start_is_improved_not_forgotten():
         (W, (W, X), "there are two networks"),
         (W, (Network(W), X), "there are two networks"),
         (W, ([W, W], X), "there are two networks"),
+        (W, ([(W, np.ones(16))], X), "there are two networks"),
+        (W, (W.tolist(), X), "there are two networks"),
+        (None, (X, [(W, np.ones(16))]), "the weights stand where the activations belong"),
+        (None, (np.ones((60, 0, 10)), X), "have no outputs"),
         (None, (W, X[:, :9]), "X has 9 features but the network reads 10; write the layers from"),
         (None, (W.T, X), r"write Network\(weights, layout='in_out'\)"),
         (None, (np.ones((3, 10, 10)), X), "one Jacobian .* for each sample"),
@@ -396,7 +400,7 @@ def test_a_start_is_improved_not_forgotten():
         (None, (W, X * np.nan), "contains NaN"),
         (None, (0 * W, X), "zero at every one of n_samples=60"),
         (None, (np.full((60, 3, 10), np.nan), X), "60 of 60 samples have a Jacobian with NaN"),
-        (None, (lambda x: x * np.inf, X), "NaN or infinity"),
+        (None, (lambda x: anp.log(x), X), "returns NaN or infinity for"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -410,8 +414,8 @@ def test_bad_fits_are_refused(network, arguments, message):
     [
         ({"n_components": 11}, "n_components=11 must be at most n_features=10"),
         ({"rotate_output": "tied"}, "between 10 inputs and 16 outputs"),
-        ({"init": np.eye(9)}, r"init has shape \(9, 9\); write a rotation \(10, 10\)"),
-        ({"init": np.ones((10, 10))}, "init is not a rotation"),
+        ({"init": np.eye(9)}, r"init has shape \(9, 9\); write a matrix \(10, 10\)"),
+        ({"init": np.ones((10, 10))}, "init is not orthogonal"),
         ({"criterion": lambda x: x}, "is not even"),
         ({"activation": ["relu", "relu"]}, "lists 2 activations for 1 layers"),
         ({"n_components": 0}, "The 'n_components' parameter"),
@@ -446,6 +450,87 @@ def test_running_out_of_steps_warns():
         estimator = fitted(max_iter=3)
     assert not estimator.converged_
     assert estimator.n_iter_ == 3
+
+
+def test_a_sample_of_almost_no_effect_is_no_obstacle():
+    stack = J().copy()
+    stack = stack[stack.any(axis=(1, 2))]
+    stack[0] *= 1e-160
+    estimator = fitted(stack, X[: len(stack)], rotate_output=True)
+    assert estimator.sparsity_ == pytest.approx(mean_hoyer_of_any_scale(stack, estimator))
+
+
+def mean_hoyer_of_any_scale(stack, estimator):
+    return hoyer(estimator.output_rotation_ @ stack @ estimator.rotation_.T).mean()
+
+
+@pytest.mark.parametrize("rotate_output", [False, True])
+@pytest.mark.parametrize("criterion", ["hoyer", "l1", "logcosh"])
+def test_neurons_of_very_different_scales_do_not_overflow(rotate_output, criterion):
+    weights = np.random.default_rng(0).normal(size=(10, 10)) * 1e-20
+    weights[0] *= 1e45
+    estimator = fitted(weights, rotate_output=rotate_output, criterion=criterion)
+    assert np.isfinite(estimator.history_["cost"]).all()
+    assert np.isfinite(estimator.sparsity_)
+
+
+def test_components_that_no_sample_uses_are_refused():
+    weights = np.array([[0, 3.0, 0], [0, 0, 2], [1, 0, 0]])
+    with pytest.raises(ValueError, match="n_components=1 keeps directions in which no sample"):
+        fitted(weights, X[:, :3], activation="identity", rotate_output="tied", n_components=1)
+
+
+def test_samples_that_the_components_annihilate_are_left_out():
+    inputs = np.abs(X[:, :2])
+    inputs[::2, 0] *= -1
+    estimator = JacobianSparsityRotation(n_components=1, random_state=0)
+    with pytest.warns(UserWarning, match="30 of 60 samples"):
+        estimator.fit(np.diag([5.0, 1.0]), inputs)
+    assert estimator.sparsity_ == pytest.approx(1)
+    with pytest.raises(ValueError, match="zero at every one of n_samples=30"):
+        estimator.score(inputs[::2])
+
+
+def test_outputs_that_the_components_do_not_reach_are_not_rotated():
+    estimator = fitted(W, rotate_output=True, n_components=3, activation="identity")
+    reached = np.linalg.norm(estimator.jacobians(X)[0], axis=1)
+    np.testing.assert_allclose(reached[3:], 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("rotate_output", [False, True])
+def test_axes_without_effect_have_their_sign_too(rotate_output):
+    for seed in range(5):
+        weights = np.random.default_rng(seed).normal(size=(2, 5))
+        estimator = fitted(weights, X[:, :5], rotate_output=rotate_output, activation="gelu")
+        for axes in (estimator.rotation_, estimator.output_rotation_):
+            if axes is not None:
+                assert np.all(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)] > 0)
+        assert np.all(estimator.explained_sensitivity_ratio_ >= 0)
+
+
+def test_the_global_random_state_is_left_alone():
+    before = np.random.get_state()  # noqa: NPY002
+    JacobianSparsityRotation(n_init=2).fit(W, X)
+    make_planted_problem(8, 16)
+    after = np.random.get_state()  # noqa: NPY002
+    assert before[2] == after[2]
+    np.testing.assert_array_equal(before[1], after[1])
+
+
+def test_network_knows_its_own_activation():
+    network = Network(W, "tanh")
+    one, other = fitted(network, activation="gelu"), fitted(network)
+    np.testing.assert_array_equal(one.rotation_, other.rotation_)
+
+
+def test_more_processes_than_searches_start_none(monkeypatch):
+    monkeypatch.setattr(
+        "jacrot.rotation.Parallel",
+        lambda n_jobs, **options: (
+            pytest.fail("processes") if n_jobs != 1 else Parallel(n_jobs=n_jobs, **options)
+        ),
+    )
+    fitted(n_jobs=2)
 
 
 def test_dead_samples_are_left_out_with_a_warning():

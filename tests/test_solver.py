@@ -1,15 +1,17 @@
 """The search: its pieces, its budget, its report."""
 
+import autograd.numpy as anp
 import numpy as np
 import pytest
 from builders import rotation
 from scipy.linalg import hadamard
 
+from jacrot._random import random_rotation
 from jacrot.criteria import get_criterion
 from jacrot.datasets import make_planted_problem
 from jacrot.jacobians import DenseLayerJacobians, StackJacobians, network_jacobians
 from jacrot.metrics import match_axes
-from jacrot.solver import CONTINUATION, Problem, Search, random_rotation, solve
+from jacrot.solver import CONTINUATION, Problem, Search, solve
 
 OPTIONS = {"max_iter": 1000, "tol": 1e-4}
 
@@ -159,6 +161,38 @@ def test_collapse_has_the_same_minimisers(rng):
     np.testing.assert_allclose(costs[:, 0] / costs[:, 1], costs[0, 0] / costs[0, 1])
     for criterion in ("logcosh",):
         assert Problem(stack, get_criterion(criterion), "fixed").collapsed() is None
+
+
+def test_collapse_inside_a_basis_is_scaled_inside_it(rng):
+    basis = rotation(6)[:2]
+    layer = DenseLayerJacobians(
+        rng.normal(size=(9, 6)) * [9, 1, 1, 1, 1, 1], rng.normal(size=(30, 9))
+    )
+    task = Problem(layer, get_criterion("hoyer"), "fixed", input_basis=basis).collapsed()
+    inside = np.concatenate(list(task.jacobians.rotated(None, basis)))
+    np.testing.assert_allclose(np.mean(inside**2), 1)
+
+
+def test_a_criterion_that_is_not_finite_is_refused(rng):
+    beyond = rng.normal(size=(3, 20, 20)) * 1e-3
+    beyond[:, 0, 0] = 1
+    criterion = get_criterion(lambda x: anp.log(1 + x**2))
+    criterion.function = lambda x: anp.where(anp.abs(x) > 10, np.nan, x**2)
+    task = Problem(StackJacobians(normalised(beyond)), criterion, "fixed")
+    with pytest.raises(ValueError, match="write a function that is finite up to 20"):
+        solve(task, [np.eye(20)], [np.eye(20)], [np.eye(20)], 0, 0, **OPTIONS)
+
+
+def test_scale_of_a_criterion_does_not_matter(rng):
+    J = rng.normal(size=(10, 5, 5))
+    points = []
+    for scale in (1e-12, 1.0, 1e6):
+        criterion = get_criterion(lambda x, scale=scale: scale * anp.log(1 + x**2 / 0.09))
+        task = Problem(StackJacobians(normalised(J)), criterion, "free")
+        given, singular = starts(J, "free")
+        points.append(solve(task, given, singular, None, 0, 0, **OPTIONS).point)
+    for point in points[1:]:
+        assert match_axes(point[1], points[0][1])[1].min() > 0.999
 
 
 def test_random_rotations_are_haar():

@@ -5,13 +5,14 @@ import pytest
 from builders import rotation
 
 from jacrot.subspace import (
-    canonical,
     completed,
     effective_basis,
     leading_basis,
     nearest_rotation,
+    ordered,
     principal_directions,
     sensitivities,
+    signed,
 )
 
 
@@ -75,8 +76,13 @@ def test_nearest_rotation_of_axes_inside_is_themselves():
 def test_canonical_form_forgets_order_and_sign(rng):
     M, _ = moment(np.array([4.0, 3.0, 2.0, 1.0]))
     axes = rotation(4, 3)
-    expected = canonical(axes, M)
+    expected = signed(ordered(axes, M))
     shuffled = axes[rng.permutation(4)] * rng.choice([-1, 1], size=(4, 1))
-    np.testing.assert_array_equal(canonical(shuffled, M), expected)
+    np.testing.assert_array_equal(signed(ordered(shuffled, M)), expected)
     assert np.all(np.diff(sensitivities(expected, M)) <= 0)
     assert np.all(expected[np.arange(4), np.abs(expected).argmax(axis=1)] > 0)
+
+
+def test_equal_effects_keep_their_order():
+    noise = np.diag(1 + 1e-15 * np.arange(6))
+    np.testing.assert_array_equal(ordered(np.eye(6), noise), np.eye(6))

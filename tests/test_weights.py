@@ -3,6 +3,7 @@
 import autograd.numpy as anp
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 from jacrot import Network
 from jacrot.layers import Dense
@@ -78,6 +79,17 @@ def test_callable_is_a_network_of_any_width():
     np.testing.assert_array_equal(network(X), np.sin(X))
 
 
+def test_the_hint_names_the_other_layout():
+    for weights in ([W0, W1, W2], [(W0, B0), (W1, B1)]):
+        with pytest.raises(ValueError, match=r"write Network\(weights, layout='out_in'\)"):
+            Network(weights, layout="in_out")
+
+
+def test_networks_are_chained():
+    parts = [Network([(W0, B0), (W1, B1)]), Network([(W2, B2)])]
+    np.testing.assert_array_equal(Network(parts)(X), Network([*parts[0], *parts[1]])(X))
+
+
 def test_in_out_layout_transposes():
     network = Network([(W0.T, B0), (W1.T, B1), (W2.T, B2)], layout="in_out")
     np.testing.assert_allclose(network(X), by_hand(), rtol=1e-14)
@@ -98,6 +110,7 @@ def test_one_activation_for_each_layer():
             ValueError,
             "layer 0 writes 5 activations but layer 1 reads 4; write the layers",
         ),
+        (np.full((3, 2), np.inf), ValueError, "weights contains NaN or infinity"),
         ([W0.T, W1.T, W2.T], ValueError, r"write Network\(weights, layout='in_out'\)"),
         ([(W0.T, B0), (W1.T, B1)], ValueError, r"write Network\(weights, layout='in_out'\)"),
         ([(W0, B1)], ValueError, "5 outputs but its bias has 4 entries; write a bias of 5"),
@@ -107,8 +120,15 @@ def test_one_activation_for_each_layer():
         ([B0, W0], ValueError, r"weights\[0\] has shape \(5,\)"),
         ([W0, B0, B0], ValueError, r"weights\[2\] has shape \(5,\)"),
         ({"conv.weight": np.ones((2, 2, 3, 3))}, ValueError, "'conv.weight'.*has shape"),
-        ({"b": B0}, ValueError, "holds no matrix"),
-        ({"W": W0, "b": B0, "c": B0}, ValueError, "belongs to no layer"),
+        ({"b": B0}, ValueError, "in the order b, from which"),
+        ({"W": W0, "b": B0, "c": B0}, ValueError, "in the order Wbb, from which"),
+        ({"W": W0, "b": B0, "scale": B0, "V": W1}, ValueError, "in the order WbbW"),
+        ([(W0, B0[:, None])], ValueError, r"weights\[0\]\[1\] has 2 dimension"),
+        ([(B0, W0)], ValueError, r"weights\[0\]\[0\] has 1 dimension"),
+        ([(W0, B0), W1], ValueError, r"weights\[1\] is no pair \(W, b\) although others are"),
+        ([(W0, B0, B0)], ValueError, r"weights\[0\] is no pair"),
+        ([Dense], TypeError, "is the class Dense"),
+        (csr_array(W0), TypeError, r"write weights.toarray\(\)"),
         ([W0, W1 * np.nan], ValueError, r"weights\[1\] contains NaN"),
         ([(W0, B0 * np.inf)], ValueError, r"weights\[0\]\[1\] contains NaN or infinity"),
         (np.empty((0, 3)), ValueError, "a layer needs both sides"),
@@ -138,6 +158,12 @@ def test_bad_weights_are_refused(weights, error, message):
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Network([W0, W1], **options)
+
+
+@pytest.mark.parametrize("activation", [None, 3])
+def test_activation_of_another_kind_is_refused(activation):
+    with pytest.raises(TypeError, match="write a name, an elementwise function, or a list"):
+        Network(W0, activation)
 
 
 @pytest.mark.parametrize("options", [{"activation": "tanh"}, {"layout": "in_out"}])

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jacrot._arrays import Array, read_only, real_array
-from jacrot.activations import Elementwise, get_activation
+from jacrot._arrays import Array, Immutable, read_only, real_array
+from jacrot.activations import Activation, Elementwise, get_activation
 
 
-class Dense:
+class Dense(Immutable):
     """Fully connected layer ``y = R f(W x + b)``.
 
     Its Jacobian is ``R diag(f'(W x + b)) W``.
@@ -51,6 +51,12 @@ class Dense:
     array([[0., 2.]])
     """
 
+    weight: Array
+    bias: Array
+    output_rotation: Array | None
+    activation: str | Elementwise
+    _activation: Activation
+
     def __init__(
         self,
         weight: ArrayLike,
@@ -59,28 +65,32 @@ class Dense:
         *,
         output_rotation: ArrayLike | None = None,
     ) -> None:
-        self.weight = read_only(real_array(weight, "weight", ndim=2))
-        if 0 in self.weight.shape:
-            raise ValueError(f"weight has shape {self.weight.shape}; a layer needs both sides.")
-        n_outputs = self.weight.shape[0]
+        weight = real_array(weight, "weight", ndim=2)
+        if 0 in weight.shape:
+            raise ValueError(f"weight has shape {weight.shape}; a layer needs both sides.")
+        n_outputs = weight.shape[0]
         if bias is None:
-            bias = np.zeros(n_outputs, self.weight.dtype)
-        self.bias = read_only(real_array(bias, "bias", ndim=1))
-        if self.bias.shape != (n_outputs,):
+            bias = np.zeros(n_outputs, weight.dtype)
+        bias = real_array(bias, "bias", ndim=1)
+        if bias.shape != (n_outputs,):
             raise ValueError(
-                f"bias has {self.bias.size} entries but weight has shape {self.weight.shape}, "
+                f"bias has {bias.size} entries but weight has shape {weight.shape}, "
                 f"(n_outputs, n_inputs): write a bias of {n_outputs} entries."
             )
-        self.output_rotation = None
         if output_rotation is not None:
-            self.output_rotation = read_only(real_array(output_rotation, "output_rotation", 2))
-            if self.output_rotation.shape[1] != n_outputs:
+            output_rotation = read_only(real_array(output_rotation, "output_rotation", 2))
+            if output_rotation.shape[1] != n_outputs:
                 raise ValueError(
-                    f"output_rotation has shape {self.output_rotation.shape} but the layer has "
+                    f"output_rotation has shape {output_rotation.shape} but the layer has "
                     f"{n_outputs} outputs: write a matrix of {n_outputs} columns."
                 )
-        self.activation = activation
-        self._activation = get_activation(activation)
+        vars(self).update(
+            weight=read_only(weight),
+            bias=read_only(bias),
+            output_rotation=output_rotation,
+            activation=activation,
+            _activation=get_activation(activation),
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Through the constructor: a pickled array forgets that it was read-only.

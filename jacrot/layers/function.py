@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -9,10 +10,10 @@ import numpy as np
 from autograd import make_vjp
 from numpy.typing import ArrayLike
 
-from jacrot._arrays import Array, read_only
+from jacrot._arrays import Array, Immutable, read_only
 
 
-class Function:
+class Function(Immutable):
     """A callable ``y = P f(Qᵀ x)``, its Jacobians by reverse-mode autograd.
 
     One backward pass for each output gives a row of the Jacobian of every sample at once, so
@@ -44,6 +45,10 @@ class Function:
             [0.841, 0.   ]]])
     """
 
+    function: Callable[[Any], Any]
+    input_rotation: Array | None
+    output_rotation: Array | None
+
     def __init__(
         self,
         function: Callable[[Any], Any],
@@ -53,9 +58,11 @@ class Function:
     ) -> None:
         if not callable(function):
             raise TypeError(f"function must be a callable, got {type(function).__name__}.")
-        self.function = function
-        self.input_rotation = None if input_rotation is None else read_only(input_rotation)
-        self.output_rotation = None if output_rotation is None else read_only(output_rotation)
+        vars(self).update(
+            function=function,
+            input_rotation=None if input_rotation is None else read_only(input_rotation),
+            output_rotation=None if output_rotation is None else read_only(output_rotation),
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _make_function, (self.function, self.input_rotation, self.output_rotation)
@@ -115,16 +122,25 @@ class Function:
         """
         x = self._read(x)
         try:
-            vjp, outputs = make_vjp(self.function)(x)
+            with warnings.catch_warnings():
+                # A constant function has zero Jacobians, which is reported where it matters.
+                warnings.filterwarnings("ignore", message="Output seems independent of input")
+                vjp, outputs = make_vjp(self.function)(x)
         except Exception as error:
             raise ValueError(
                 f"{self!r} cannot be differentiated by autograd "
                 f"({type(error).__name__}: {error}); write it with autograd.numpy."
             ) from error
         outputs = self._checked(outputs, x)
+        bad = np.flatnonzero(~np.isfinite(outputs).all(axis=1))
+        if bad.size:
+            raise ValueError(
+                f"{self!r} returns NaN or infinity for {bad.size} of {len(x)} samples, the first "
+                f"of them sample {bad[0]}; mend the function, or leave these samples out."
+            )
         scale = np.abs(outputs).max(initial=0)
         if len(x) > 1 and not np.allclose(
-            self.function(x[:1]), outputs[:1], rtol=1e-4, atol=1e-6 * scale, equal_nan=True
+            self.function(x[:1]), outputs[:1], rtol=1e-4, atol=1e-6 * scale
         ):
             raise ValueError(
                 f"{self!r} gives a sample another output when it stands in another batch; write "
@@ -185,7 +201,8 @@ class Function:
         return x if self.input_rotation is None else x @ self.input_rotation
 
     def _checked(self, outputs: Any, x: Array) -> Array:
-        outputs = np.asarray(outputs)
+        # A copy: the function may return its argument.
+        outputs = np.array(outputs)
         if outputs.ndim != 2 or len(outputs) != len(x):
             raise ValueError(
                 f"{self!r} returned shape {outputs.shape} for {len(x)} samples; write a function "

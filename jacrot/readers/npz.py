@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jacrot.layers import Dense
-from jacrot.network import FORMAT, Network
+from jacrot.network import FORMAT, HEADER, Network
 from jacrot.weights import ActivationLike, Layout
 
 # What numpy, zipfile and zlib raise for damaged, encrypted, oddly packed and pickled content.
@@ -87,7 +87,7 @@ def load(
             f"path={str(path)!r} cannot be read without pickle, or is damaged ({error}); write "
             "plain numeric arrays with numpy.savez."
         ) from error
-    header = arrays.pop("header", None)
+    header = arrays.pop(HEADER, None)
     if header is None:
         return Network(arrays, activation, layout)
     if activation != "relu" or layout != "out_in":
@@ -101,25 +101,23 @@ def load(
 def _saved_network(arrays: dict[str, Any], header: str, path: str) -> Network:
     try:
         description = json.loads(header)
-        known = description["format"] == FORMAT
-        activations = list(description["activations"])
-        layers = [
-            Dense(
-                arrays[f"{index}.weight"],
-                arrays[f"{index}.bias"],
-                activation,
-                output_rotation=arrays.get(f"{index}.output_rotation"),
-            )
-            for index, activation in enumerate(activations)
-        ]
+        if description["format"] == FORMAT:
+            layers = [
+                Dense(
+                    arrays[f"{index}.weight"],
+                    arrays[f"{index}.bias"],
+                    activation,
+                    output_rotation=arrays.get(f"{index}.output_rotation"),
+                )
+                for index, activation in enumerate(description["activations"])
+            ]
+            return Network(layers)
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(
             f"path={path!r} has a header but is not a network that Network.save wrote "
             f"({type(error).__name__}: {error}); write it again with Network.save."
         ) from error
-    if not known:
-        raise ValueError(
-            f"path={path!r} has format {description['format']!r}, which this version does not "
-            f"read; it reads {FORMAT!r}."
-        )
-    return Network(layers)
+    raise ValueError(
+        f"path={path!r} has format {description['format']!r}, which this version does not read; it "
+        f"reads {FORMAT!r}."
+    )
