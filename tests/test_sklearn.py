@@ -40,7 +40,6 @@ def elementwise(x):
         JacobianSparsityRotation(elementwise, rotate_output="tied"),
     ]
 )
-@pytest.mark.filterwarnings("ignore")
 def test_scikit_learns_checks(estimator, check):
     check(estimator)
 
