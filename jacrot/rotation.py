@@ -29,7 +29,6 @@ from jacrot.activations import ACTIVATIONS
 from jacrot.criteria import CRITERIA, get_criterion, hoyer_of_norms
 from jacrot.frame import Frame
 from jacrot.jacobians import Indices, Jacobians, StackJacobians, network_jacobians
-from jacrot.layers import Layer
 from jacrot.network import Network, orthogonal
 from jacrot.objective import OutputMode
 from jacrot.solver import Problem, Solution, solve
@@ -515,7 +514,7 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
                 f"the search did not converge in max_iter={self.max_iter} steps; raise max_iter or "
                 "tol.",
                 ConvergenceWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def _validated(self, X: ArrayLike) -> Array:
@@ -539,7 +538,7 @@ def _is_network_like(X: Any) -> bool:
         first = X[0] if len(X) else None
         if isinstance(first, (list, tuple)):
             return any(np.ndim(entry) for entry in first)
-        return getattr(first, "ndim", 0) >= 2 or isinstance(first, Layer)
+        return getattr(first, "ndim", 0) >= 2 or callable(first)
     # Some arrays are callable, and some of scipy's sparse ones are mappings.
     return not hasattr(X, "shape") and (isinstance(X, (Network, Mapping)) or callable(X))
 
