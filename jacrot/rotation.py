@@ -90,12 +90,13 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
     n_init : int, default=1
         Number of searches, the best of which is kept. Further ones start from random rotations.
     max_iter : int, default=1000
-        Conjugate-gradient steps of a search, over all its stages.
+        Conjugate-gradient steps of a search, over all its stages. The stochastic warm start of
+        large problems is not counted.
     tol : float, default=1e-4
         The search stops when the mean relative decrease of the cost over five steps is below
         `tol` (a tenth of it where all samples collapse into one matrix, which costs little).
     random_state : int, RandomState instance or None, default=None
-        Draws the samples of the early stages and the random starts.
+        Draws the samples of the early stages and of the warm start, and the random starts.
     n_jobs : int, default=None
         Number of searches at once, as in joblib.
     verbose : int, default=0

@@ -2,7 +2,8 @@
 
 Each stage minimises the cost at one smoothing ``ε`` on some of the samples, from where the stage
 before ended: a large ``ε`` has few local minima, a small one is the criterion itself, and few
-samples are enough to point the way.
+samples are enough to point the way. Where there are many samples, a stochastic warm start takes
+the place of all stages but the last two.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from threadpoolctl import threadpool_limits
 
 from jacrot._arrays import Matrix
 from jacrot._random import random_rotation
-from jacrot.criteria import Criterion
-from jacrot.jacobians import Jacobians
+from jacrot.criteria import Criterion, Welsch
+from jacrot.jacobians import Indices, Jacobians
 from jacrot.line_search import QuadraticLineSearcher
 from jacrot.objective import Objective, OutputMode
 from jacrot.plane_sweep import plane_sweep
 from jacrot.preconditioner import plane_preconditioner
+from jacrot.warm_start import warm_start
 
 Random = np.random.RandomState
 Progress = Callable[[str], None]
@@ -47,13 +49,23 @@ CONTINUATION = (
     Stage(0.03, 64),
     Stage(0.01, None),
 )
-# From a start that is worth keeping: a smoothing of 1 would forget it.
-REFINEMENT = CONTINUATION[2:]
+# Smoothing at first: enough to forget the start, to loosen it, or to keep it.
+FORGETTING, LOOSENING, KEEPING = 1.0, 0.3, 0.1
+BOUNDED = np.inf
+# With what the searches after the first begin, in turn.
+RESTARTS = (BOUNDED, FORGETTING, BOUNDED, KEEPING)
+# After a warm start there is nothing left to point out.
+FINISH = (Stage(0.02, None), Stage(0.01, None))
 # After a plane sweep only the pairs that it turned have to settle.
 SETTLING = (Stage(0.03, None), Stage(0.01, None))
 # A criterion without smoothing: only the samples grow.
 GROWTH = (Stage(0.0, 32), Stage(0.0, None))
 
+# |cos| between an axis and the nearest of the given ones that counts as near.
+NEAR_AXIS = 0.6
+# A warm start pays where there are this many samples, and entries in all of them.
+WARM_SAMPLES = 64
+WARM_ENTRIES = 2**18
 # The stages before the last need not be more exact than this.
 COARSE_TOL = 1e-4
 # One matrix costs so little that it is minimised to a tenth of the tolerance.
@@ -132,6 +144,11 @@ class Problem:
             self.n_threads,
         )
 
+    def minibatch(self, samples: Indices, smoothing: float) -> Objective:
+        """Make the oracle on some samples, in single precision."""
+        part = replace(self, jacobians=self.jacobians.subset(samples), n_threads=1)
+        return part.objective(smoothing, np.float32)
+
     def exact_cost(self, point: list[Matrix]) -> float:
         """Compute the cost of a point without smoothing, in double precision."""
         return self.objective(0.0, np.float64).cost(*point)
@@ -183,30 +200,55 @@ class Search:
         """Search from the starts that a problem offers by itself.
 
         Where the samples collapse, ``Q`` alone is cheap to solve; a free ``P`` then starts from
-        that, from the given basis or from the singular one, whichever costs least. Elsewhere all
-        stages are run from the given basis. The result is never worse than the given and the
-        singular basis.
+        that, from the given basis or from the singular one, whichever costs least. Elsewhere the
+        search starts from the given basis, and where ``P`` stays near it, ``Q`` is solved alone
+        as well. The result is never worse than the given and the singular basis.
         """
         problem = self.problem
         start = [_orthonormal(matrix + _skew(len(matrix), rng) @ matrix) for matrix in given]
         candidates = [given, singular]
         collapsed = problem.collapsed() if problem.output == "free" else None
         if collapsed is None:
-            found = self._swept(problem, self._run(problem, start, CONTINUATION))
+            found = self._descended(problem, start, FORGETTING, rng)
+            if problem.output == "free" and np.median(np.abs(found[0]).max(axis=1)) > NEAR_AXIS:
+                # The outputs are sparse in their own axes: then Q alone is the easier problem.
+                alone = replace(problem, output="fixed", output_basis=None)
+                one_sided = self._descended(alone, found[1:], KEEPING, rng)
+                candidates.append(self._descended(problem, [given[0], *one_sided], KEEPING, rng))
         else:
-            one_sided = self._swept(collapsed, self._run(collapsed, start[-1:], CONTINUATION))
+            one_sided = self._descended(collapsed, start[-1:], FORGETTING, rng)
             candidates.append([given[0], *one_sided])
             best = min(candidates, key=problem.exact_cost)
-            found = self._run(problem, best, REFINEMENT)
+            found = self._descended(problem, best, LOOSENING, rng)
         point = min([found, *candidates], key=problem.exact_cost)
         if point is not found:
             settled = self._run(problem, point, SETTLING)
             point = min([point, settled], key=problem.exact_cost)
         return self._solution(point)
 
-    def started(self, start: list[Matrix], stages: tuple[Stage, ...]) -> Solution:
-        """Search from another start."""
-        return self._solution(self._swept(self.problem, self._run(self.problem, start, stages)))
+    def started(self, start: list[Matrix], smoothing: float, rng: Random) -> Solution:
+        """Search from another start, with that much smoothing at first.
+
+        ``BOUNDED`` stands for a run with a bounded criterion, whose result is then kept.
+        """
+        if smoothing == BOUNDED:
+            smoothing = KEEPING
+            if self.problem.criterion.smoothed and self.problem.is_one_matrix:
+                start = self._run(replace(self.problem, criterion=Welsch()), start, GROWTH)
+        return self._solution(self._descended(self.problem, start, smoothing, rng))
+
+    def _descended(
+        self, problem: Problem, start: list[Matrix], smoothing: float, rng: Random
+    ) -> list[Matrix]:
+        """Go from a start to a minimum: many samples by a warm start, few by all stages."""
+        n_samples = problem.jacobians.shape[0]
+        large = np.prod(problem.jacobians.shape, dtype=float) >= WARM_ENTRIES
+        if problem.criterion.smoothed and n_samples >= WARM_SAMPLES and large:
+            self.progress("warm start")
+            start = warm_start(problem.minibatch, n_samples, start, smoothing, rng)
+            return self._swept(problem, self._run(problem, start, FINISH))
+        stages = tuple(stage for stage in CONTINUATION if stage.smoothing <= smoothing)
+        return self._swept(problem, self._run(problem, start, stages))
 
     def _solution(self, point: list[Matrix]) -> Solution:
         cost = self.problem.exact_cost(point)
@@ -348,8 +390,8 @@ def solve(
     start : list of ndarray or None
         Where the first search starts, ``None`` to choose.
     restart : int
-        0 for the first search; later ones start from random rotations and alternate between the
-        schedules.
+        0 for the first search; later ones start from random rotations, and begin in turn with a
+        bounded criterion, with much and with little smoothing.
     seed : int
         Seed of this search's randomness.
     max_iter : int
@@ -372,9 +414,9 @@ def solve(
     with threadpool_limits(None if large else 1, user_api="blas"):
         if restart > 0:
             start = [random_rotation(len(matrix), rng) for matrix in given]
-            return search.started(start, CONTINUATION if restart % 2 else REFINEMENT)
+            return search.started(start, RESTARTS[(restart - 1) % len(RESTARTS)], rng)
         if start is not None:
-            return search.started(start, REFINEMENT)
+            return search.started(start, KEEPING, rng)
         return search.automatic(given, singular, rng)
 
 

@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 from jacrot.criteria import (
     CRITERIA,
     CallableCriterion,
+    Welsch,
     get_criterion,
     gini,
     hoyer,
@@ -65,7 +66,8 @@ def test_one_entry_and_bad_shapes():
 
 
 CUSTOM = CallableCriterion(lambda x: anp.log(1 + x**2))
-ALL = {**{name: criterion() for name, criterion in CRITERIA.items()}, "callable": CUSTOM}
+ALL = {name: criterion() for name, criterion in CRITERIA.items()}
+ALL |= {"callable": CUSTOM, "welsch": Welsch()}
 POINTS = np.array([-4.1, -1.2, -0.3, -0.02, 0.0, 0.02, 0.3, 1.2, 4.1])
 
 
@@ -100,6 +102,7 @@ def test_values_by_their_formulas():
     np.testing.assert_allclose(ALL["l1"].derivatives(x, 4.0, 0)[0], [1, np.sqrt(16.25) - 4])
     np.testing.assert_allclose(ALL["quartimax"].derivatives(x, 0.0, 0)[0], [-81 / 4, -1 / 64])
     np.testing.assert_allclose(ALL["logcosh"].derivatives(x, 0.0, 0)[0], np.log(np.cosh(x)))
+    np.testing.assert_allclose(ALL["welsch"].derivatives(x, 0.0, 0)[0], 1 - np.exp(-(x**2) / 2))
     big = np.array([1e4])
     np.testing.assert_allclose(ALL["logcosh"].derivatives(big, 0.0, 0)[0], big - np.log(2))
 

@@ -47,6 +47,14 @@ def test_planted_axes_are_found_in_at_least_19_of_20_problems():
     assert found >= 19
 
 
+def test_more_starts_find_axes_that_are_hard_to_find():
+    for seed in range(3):
+        problem = make_planted_problem(64, 128, density=0.3, random_state=seed)
+        estimator = JacobianSparsityRotation(n_init=5, random_state=0)
+        estimator.fit(problem.weights, problem.X)
+        assert match_axes(estimator.rotation_, problem.rotation)[1].min() > 0.99
+
+
 def test_one_sided_beats_fastica_and_quartimax_of_the_stacked_rows():
     from sklearn.decomposition import FastICA
 

@@ -1,0 +1,90 @@
+"""The stochastic warm start: near a good minimum at a price that the samples do not raise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from jacrot._arrays import Matrix
+from jacrot.jacobians import Indices
+from jacrot.objective import Objective
+
+N_STEPS = 400
+BATCH = 8
+# More than this at first would only cost steps.
+MOST_SMOOTHING, LAST_SMOOTHING = 0.5, 0.02
+# Decay of the mean gradient and of its mean square, and what keeps the quotient finite.
+FIRST_DECAY, SECOND_DECAY, TINY = 0.9, 0.999, 1e-30
+
+
+def warm_start(
+    oracle: Callable[[Indices, float], Objective],
+    n_samples: int,
+    point: list[Matrix],
+    smoothing: float,
+    rng: np.random.RandomState,
+) -> list[Matrix]:
+    """Run Adam in the Lie algebra on mini-batches, with less and less smoothing.
+
+    The relative gradient ``Ω`` of a rotation is skew, and its entries belong to the planes of the
+    axes, wherever these point: Adam's running means need no transport. Each step turns the axes
+    by the Cayley transform ``Q ← (I + K/2)⁻¹ (I − K/2) Q`` of Adam's skew ``K``. The smoothing
+    falls geometrically to 0.02; an axis turns by about `smoothing` rad at the first steps, and
+    less along a cosine to none at the last.
+
+    Parameters
+    ----------
+    oracle : callable
+        ``oracle(samples, smoothing)`` is the objective on some samples.
+    n_samples : int
+        How many samples there are.
+    point : list of ndarray
+        Where to start.
+    smoothing : float
+        ``ε`` at the start: the larger, the less of the start is kept.
+    rng : numpy.random.RandomState
+        Draws the mini-batches.
+
+    Returns
+    -------
+    list of ndarray
+        The point reached, orthogonal up to rounding.
+
+    References
+    ----------
+    D. P. Kingma and J. Ba, "Adam: a method for stochastic optimization", ICLR 2015, algorithm 1.
+
+    Z. Wen and W. Yin, "A feasible method for optimization with orthogonality constraints",
+    Mathematical Programming 142 (2013), equation 7 (the Cayley transform).
+    """
+    smoothing = min(smoothing, MOST_SMOOTHING)
+    point = [matrix.copy() for matrix in point]
+    first = [np.zeros_like(matrix) for matrix in point]
+    second = [np.zeros_like(matrix) for matrix in point]
+    batches = _batches(n_samples, rng)
+    for step in range(N_STEPS):
+        progress = step / N_STEPS
+        objective = oracle(next(batches), smoothing * (LAST_SMOOTHING / smoothing) ** progress)
+        gradients = objective.gradients(*point)
+        angle = smoothing * 0.5 * (1 + np.cos(np.pi * progress))
+        for index, (matrix, gradient) in enumerate(zip(point, gradients, strict=True)):
+            relative = gradient @ matrix.T
+            relative = relative - relative.T
+            first[index] += (1 - FIRST_DECAY) * (relative - first[index])
+            second[index] += (1 - SECOND_DECAY) * (relative**2 - second[index])
+            mean = first[index] / (1 - FIRST_DECAY ** (step + 1))
+            mean_square = second[index] / (1 - SECOND_DECAY ** (step + 1))
+            # Entries of about 1 in every plane: over the root of their number for the angle.
+            turn = mean / np.sqrt(mean_square + TINY) * (angle / np.sqrt(len(matrix)))
+            identity = np.eye(len(matrix))
+            point[index] = np.linalg.solve(identity + turn / 2, (identity - turn / 2) @ matrix)
+    return point
+
+
+def _batches(n_samples: int, rng: np.random.RandomState) -> Iterator[Indices]:
+    """Draw mini-batches without end, every sample once before any comes again."""
+    while True:
+        order = rng.permutation(n_samples)
+        for start in range(0, n_samples - BATCH + 1, BATCH):
+            yield order[start : start + BATCH]
