@@ -203,10 +203,10 @@ class Function(Immutable):
     def _checked(self, outputs: Any, x: Array) -> Array:
         # A copy: the function may return its argument.
         outputs = np.array(outputs)
-        if outputs.ndim != 2 or len(outputs) != len(x):
+        if outputs.ndim != 2 or len(outputs) != len(x) or outputs.shape[1] == 0:
             raise ValueError(
                 f"{self!r} returned shape {outputs.shape} for {len(x)} samples; write a function "
-                "(n_samples, n_inputs) -> (n_samples, n_outputs)."
+                "(n_samples, n_inputs) -> (n_samples, n_outputs) with at least one output."
             )
         return outputs
 
