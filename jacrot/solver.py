@@ -146,7 +146,7 @@ class Problem:
 
     def minibatch(self, samples: Indices, smoothing: float) -> Objective:
         """Make the oracle on some samples, in single precision."""
-        part = replace(self, jacobians=self.jacobians.subset(samples), n_threads=1)
+        part = replace(self, jacobians=self.jacobians.subset(samples))
         return part.objective(smoothing, np.float32)
 
     def exact_cost(self, point: list[Matrix]) -> float:

@@ -10,8 +10,10 @@ from jacrot._arrays import Matrix
 from jacrot.jacobians import Indices
 from jacrot.objective import Objective
 
-N_STEPS = 400
-BATCH = 8
+# From a start to be forgotten, hidden axes stay hidden with fewer steps and samples than these for
+# each axis; a start that is kept needs the least.
+STEPS_OF_AXIS, LEAST_STEPS, MOST_STEPS = 12, 400, 1600
+SAMPLES_OF_AXIS, LEAST_BATCH, MOST_BATCH = 1 / 8, 8, 16
 # More than this at first would only cost steps.
 MOST_SMOOTHING, LAST_SMOOTHING = 0.5, 0.02
 # Decay of the mean gradient and of its mean square, and what keeps the quotient finite.
@@ -30,8 +32,9 @@ def warm_start(
     The relative gradient ``Ω`` of a rotation is skew, and its entries belong to the planes of the
     axes, wherever these point: Adam's running means need no transport. Each step turns the axes
     by the Cayley transform ``Q ← (I + K/2)⁻¹ (I − K/2) Q`` of Adam's skew ``K``. The smoothing
-    falls geometrically to 0.02; an axis turns by about `smoothing` rad at the first steps, and
-    less along a cosine to none at the last.
+    falls geometrically to 0.02. An axis turns by about `smoothing` rad at the first steps, and
+    less along a cosine to none at the last. Steps and mini-batches grow with the number of axes,
+    not with that of samples.
 
     Parameters
     ----------
@@ -58,13 +61,18 @@ def warm_start(
     Z. Wen and W. Yin, "A feasible method for optimization with orthogonality constraints",
     Mathematical Programming 142 (2013), equation 7 (the Cayley transform).
     """
-    smoothing = min(smoothing, MOST_SMOOTHING)
+    size = max(map(len, point))
+    n_steps = LEAST_STEPS
+    if smoothing >= MOST_SMOOTHING:
+        smoothing = MOST_SMOOTHING
+        n_steps = int(np.clip(STEPS_OF_AXIS * size, LEAST_STEPS, MOST_STEPS))
+    n_batch = int(np.clip(SAMPLES_OF_AXIS * size, LEAST_BATCH, MOST_BATCH))
     point = [matrix.copy() for matrix in point]
     first = [np.zeros_like(matrix) for matrix in point]
     second = [np.zeros_like(matrix) for matrix in point]
-    batches = _batches(n_samples, rng)
-    for step in range(N_STEPS):
-        progress = step / N_STEPS
+    batches = _batches(n_samples, n_batch, rng)
+    for step in range(n_steps):
+        progress = step / n_steps
         objective = oracle(next(batches), smoothing * (LAST_SMOOTHING / smoothing) ** progress)
         gradients = objective.gradients(*point)
         angle = smoothing * 0.5 * (1 + np.cos(np.pi * progress))
@@ -82,9 +90,9 @@ def warm_start(
     return point
 
 
-def _batches(n_samples: int, rng: np.random.RandomState) -> Iterator[Indices]:
+def _batches(n_samples: int, n_batch: int, rng: np.random.RandomState) -> Iterator[Indices]:
     """Draw mini-batches without end, every sample once before any comes again."""
     while True:
         order = rng.permutation(n_samples)
-        for start in range(0, n_samples - BATCH + 1, BATCH):
-            yield order[start : start + BATCH]
+        for start in range(0, n_samples - n_batch + 1, n_batch):
+            yield order[start : start + n_batch]

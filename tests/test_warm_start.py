@@ -8,7 +8,7 @@ from jacrot.criteria import get_criterion
 from jacrot.jacobians import StackJacobians
 from jacrot.metrics import match_axes
 from jacrot.solver import WARM_ENTRIES, Problem, solve
-from jacrot.warm_start import BATCH, N_STEPS, _batches, warm_start
+from jacrot.warm_start import LEAST_BATCH, LEAST_STEPS, _batches, warm_start
 
 
 def planted(output, n_samples=80, n=16):
@@ -43,7 +43,7 @@ def test_its_price_does_not_depend_on_the_number_of_samples():
             return problem.minibatch(samples, smoothing)
 
         warm_start(oracle, n_samples, [np.eye(6)], 0.5, np.random.RandomState(0))
-        assert drawn == [BATCH] * N_STEPS
+        assert drawn == [LEAST_BATCH] * LEAST_STEPS
 
 
 def test_smoothing_falls_and_never_exceeds_its_start():
@@ -61,7 +61,7 @@ def test_smoothing_falls_and_never_exceeds_its_start():
 
 
 def test_every_sample_comes_before_any_comes_again():
-    batches = _batches(20, np.random.RandomState(0))
+    batches = _batches(20, 8, np.random.RandomState(0))
     first = np.concatenate([next(batches) for _ in range(2)])
     assert len(set(first)) == 16
     assert set(np.concatenate([next(batches) for _ in range(20)])) == set(range(20))
