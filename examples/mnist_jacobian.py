@@ -49,7 +49,12 @@ def load_images(data: str, seed: int) -> list[np.ndarray]:
         images, labels = load_digits(return_X_y=True)
         images, n_test = images / 16, 500
     elif data == "openml":
-        images, labels = fetch_openml("mnist_784", return_X_y=True, as_frame=False)
+        try:
+            images, labels = fetch_openml("mnist_784", return_X_y=True, as_frame=False)
+        except ImportError as error:
+            raise SystemExit(
+                f"--data openml: {error}; install the extra: pip install '.[examples]'"
+            ) from error
         images, labels, n_test = images / 255, labels.astype(int), 10_000
     else:
         folder = Path(data)

@@ -83,6 +83,15 @@ def test_missing_idx_files_are_named(tmp_path):
         run("mnist_jacobian", "--data", tmp_path)
 
 
+def test_missing_extra_is_named(monkeypatch):
+    def without_pandas(*arguments, **options):
+        raise ImportError("parser='auto' requires pandas")
+
+    monkeypatch.setattr("sklearn.datasets.fetch_openml", without_pandas)
+    with pytest.raises(SystemExit, match=r"pip install '\.\[examples\]'"):
+        run("mnist_jacobian", "--data", "openml")
+
+
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
 def test_train_digits_mlp(tmp_path, capsys):
     path = tmp_path / "network.npz"
