@@ -11,7 +11,7 @@ from jacrot import Network
 def random_network(widths, activations, seed=0, dtype=np.float64):
     rng = np.random.default_rng(seed)
     pairs = [
-        (rng.normal(size=(m, n)).astype(dtype), rng.normal(size=m).astype(dtype))
+        ((rng.normal(size=(m, n)) / np.sqrt(n)).astype(dtype), rng.normal(size=m).astype(dtype))
         for n, m in pairwise(widths)
     ]
     return Network(pairs, activations)
