@@ -125,8 +125,7 @@ class JacobianDisplay:
         """
         titles = None
         if samples is not None:
-            chosen = _rows(samples, np.shape(X)[0])
-            titles = [f"sample {index}" for index in chosen]
+            chosen, titles = _chosen(samples, np.shape(X)[0])
             X = X.iloc[chosen] if hasattr(X, "iloc") else np.asarray(X)[chosen]
         after = estimator.jacobians(X)
         # Without a network, the line above has said so.
@@ -176,8 +175,7 @@ class JacobianDisplay:
             )
         titles = None
         if samples is not None:
-            chosen = _rows(samples, len(before))
-            titles = [f"sample {index}" for index in chosen]
+            chosen, titles = _chosen(samples, len(before))
             before, after = before[chosen], after[chosen]
         return cls._drawn(before, after, titles, rotated_output, ax, kwargs)
 
@@ -302,13 +300,13 @@ def _figure_of(ax: Axes) -> Figure:
     return figure
 
 
-def _rows(samples: int | Sequence[int], n_samples: int) -> NDArray[np.intp]:
-    """Check that samples are rows, and list them."""
+def _chosen(samples: int | Sequence[int], n_samples: int) -> tuple[NDArray[np.intp], list[str]]:
+    """Check that samples are rows; list and name them."""
     chosen = np.atleast_1d(np.asarray(samples))
     whole = chosen.dtype.kind in "iu" and chosen.size > 0
     if not whole or chosen.min() < -n_samples or chosen.max() >= n_samples:
         raise ValueError(f"samples={samples} must be rows of the {n_samples} samples.")
-    return chosen
+    return chosen, [f"sample {index}" for index in chosen]
 
 
 def _normalised(jacobians: Array, name: str) -> Matrix:

@@ -206,25 +206,27 @@ class Search:
         """
         problem = self.problem
         start = [_orthonormal(matrix + _skew(len(matrix), rng) @ matrix) for matrix in given]
-        candidates = [given, singular]
+        candidates = [self._priced(given), self._priced(singular)]
         collapsed = problem.collapsed() if problem.output == "free" else None
         if collapsed is None:
-            found = self._descended(problem, start, FORGETTING, rng)
-            if problem.output == "free" and np.median(np.abs(found[0]).max(axis=1)) > NEAR_AXIS:
+            point = self._descended(problem, start, FORGETTING, rng)
+            if problem.output == "free" and np.median(np.abs(point[0]).max(axis=1)) > NEAR_AXIS:
                 # The outputs are sparse in their own axes: then Q alone is the easier problem.
                 alone = replace(problem, output="fixed", output_basis=None)
-                one_sided = self._descended(alone, found[1:], KEEPING, rng)
-                candidates.append(self._descended(problem, [given[0], *one_sided], KEEPING, rng))
+                one_sided = self._descended(alone, point[1:], KEEPING, rng)
+                loosened = self._descended(problem, [given[0], *one_sided], KEEPING, rng)
+                candidates.append(self._priced(loosened))
         else:
             one_sided = self._descended(collapsed, start[-1:], FORGETTING, rng)
-            candidates.append([given[0], *one_sided])
-            best = min(candidates, key=problem.exact_cost)
-            found = self._descended(problem, best, LOOSENING, rng)
-        point = min([found, *candidates], key=problem.exact_cost)
-        if point is not found:
-            settled = self._run(problem, point, SETTLING)
-            point = min([point, settled], key=problem.exact_cost)
-        return self._solution(point)
+            candidates.append(self._priced([given[0], *one_sided]))
+            _, best = min(candidates, key=_price)
+            point = self._descended(problem, best, LOOSENING, rng)
+        found = self._priced(point)
+        cheapest = min([found, *candidates], key=_price)
+        if cheapest is not found:
+            settled = self._run(problem, cheapest[1], SETTLING)
+            cheapest = min([cheapest, self._priced(settled)], key=_price)
+        return self._solution(cheapest)
 
     def started(self, start: list[Matrix], smoothing: float, rng: Random) -> Solution:
         """Search from another start, with that much smoothing at first.
@@ -235,7 +237,8 @@ class Search:
             smoothing = KEEPING
             if self.problem.criterion.smoothed and self.problem.is_one_matrix:
                 start = self._run(replace(self.problem, criterion=Welsch()), start, GROWTH)
-        return self._solution(self._descended(self.problem, start, smoothing, rng))
+        point = self._descended(self.problem, start, smoothing, rng)
+        return self._solution(self._priced(point))
 
     def _descended(
         self, problem: Problem, start: list[Matrix], smoothing: float, rng: Random
@@ -250,8 +253,12 @@ class Search:
         stages = tuple(stage for stage in CONTINUATION if stage.smoothing <= smoothing)
         return self._swept(problem, self._run(problem, start, stages))
 
-    def _solution(self, point: list[Matrix]) -> Solution:
-        cost = self.problem.exact_cost(point)
+    def _priced(self, point: list[Matrix]) -> tuple[float, list[Matrix]]:
+        """Put its exact cost, a pass over all samples, before a point."""
+        return self.problem.exact_cost(point), point
+
+    def _solution(self, priced: tuple[float, list[Matrix]]) -> Solution:
+        cost, point = priced
         return Solution(point, cost, self._history, self._n_iter, self._converged)
 
     def _largest(self) -> float:
@@ -418,6 +425,10 @@ def solve(
         if start is not None:
             return search.started(start, KEEPING, rng)
         return search.automatic(given, singular, rng)
+
+
+def _price(priced: tuple[float, list[Matrix]]) -> float:
+    return priced[0]
 
 
 def _skew(size: int, rng: Random) -> Matrix:

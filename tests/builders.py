@@ -3,9 +3,18 @@
 from itertools import pairwise
 
 import numpy as np
+from hypothesis import strategies as st
 from scipy.stats import ortho_group
 
 from jacrot import Network
+from jacrot.activations import ACTIVATIONS
+
+# What hypothesis draws of a chain of dense layers: more activations than it has layers.
+CHAINS = {
+    "widths": st.lists(st.integers(1, 6), min_size=2, max_size=5),
+    "names": st.lists(st.sampled_from(sorted(ACTIVATIONS)), min_size=4, max_size=4),
+    "seed": st.integers(0, 10_000),
+}
 
 
 def random_network(widths, activations, seed=0, dtype=np.float64):

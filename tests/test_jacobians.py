@@ -4,14 +4,12 @@ import autograd.numpy as anp
 import numpy as np
 import pytest
 from autograd import jacobian
-from builders import random_network, rotation
+from builders import CHAINS, random_network, rotation
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from sklearn import config_context
 from test_activations import DEFINITIONS
 
 from jacrot import Network
-from jacrot.activations import ACTIVATIONS
 from jacrot.jacobians import (
     BLOCK_ENTRIES,
     DenseLayerJacobians,
@@ -21,11 +19,7 @@ from jacrot.jacobians import (
 
 
 @settings(deadline=None, max_examples=30)
-@given(
-    widths=st.lists(st.integers(1, 5), min_size=2, max_size=5),
-    names=st.lists(st.sampled_from(sorted(ACTIVATIONS)), min_size=4, max_size=4),
-    seed=st.integers(0, 10_000),
-)
+@given(**CHAINS)
 def test_chain_equals_autograd(widths, names, seed):
     network = random_network(widths, names[: len(widths) - 1], seed)
 

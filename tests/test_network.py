@@ -6,14 +6,12 @@ import pickle
 import autograd.numpy as anp
 import numpy as np
 import pytest
-from builders import random_network, rotation
+from builders import CHAINS, random_network, rotation
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.utils.validation import _check_method_params
 
 from jacrot import Network
-from jacrot.activations import ACTIVATIONS
 from jacrot.layers import Dense, Function, Layer
 from jacrot.readers import load
 
@@ -22,11 +20,7 @@ X = np.random.default_rng(1).normal(size=(6, 3))
 
 
 @settings(deadline=None, max_examples=40)
-@given(
-    widths=st.lists(st.integers(1, 6), min_size=2, max_size=5),
-    names=st.lists(st.sampled_from(sorted(ACTIVATIONS)), min_size=4, max_size=4),
-    seed=st.integers(0, 10_000),
-)
+@given(**CHAINS)
 def test_rotated_anywhere_the_function_stays(widths, names, seed):
     network = random_network(widths, names[: len(widths) - 1], seed)
     inputs = np.random.default_rng(seed).normal(size=(5, widths[0]))

@@ -466,11 +466,8 @@ def test_a_sample_of_almost_no_effect_is_no_obstacle():
     stack = stack[stack.any(axis=(1, 2))]
     stack[0] *= 1e-160
     estimator = fitted(stack, X[: len(stack)], rotate_output=True)
-    assert estimator.sparsity_ == pytest.approx(mean_hoyer_of_any_scale(stack, estimator))
-
-
-def mean_hoyer_of_any_scale(stack, estimator):
-    return hoyer(estimator.output_rotation_ @ stack @ estimator.rotation_.T).mean()
+    rotated = estimator.output_rotation_ @ stack @ estimator.rotation_.T
+    assert estimator.sparsity_ == pytest.approx(mean_hoyer(rotated))
 
 
 @pytest.mark.parametrize("rotate_output", [False, True])
