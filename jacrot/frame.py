@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from jacrot._arrays import Matrix
+from jacrot._threads import Apply
 from jacrot.criteria import Criterion
 from jacrot.jacobians import Jacobians, n_samples_in_working_memory
-from jacrot.objective import OutputMode
-from jacrot.solver import Problem
+from jacrot.objective import OutputMode, Term
+from jacrot.problem import Problem
 from jacrot.subspace import (
     NEGLIGIBLE,
     completed,
@@ -41,6 +40,8 @@ class Frame:
         What the output rotation is.
     n_components : int, float or None
         How many input axes, or which fraction of the sensitivity; ``None`` for all.
+    apply : callable, default=map
+        ``map``, or that of an executor.
 
     Attributes
     ----------
@@ -59,6 +60,7 @@ class Frame:
         norms: Matrix,
         output: OutputMode,
         n_components: int | float | None,
+        apply: Apply = map,
     ) -> None:
         self.jacobians = jacobians
         self.n_components = n_components
@@ -67,9 +69,10 @@ class Frame:
         n_samples, self.n_outputs, self.n_axes = jacobians.shape
         # Sensitivities are plain means, in units of the largest; for having an effect at all every
         # sample counts the same.
-        self.reading, self.writing = jacobians.scaled(np.full(n_samples, 1 / norms.max())).moments()
+        plain = jacobians.scaled(np.full(n_samples, 1 / norms.max()))
+        self.reading, self.writing = plain.moments(apply=apply)
         unit = jacobians.scaled(1 / norms)
-        reading, writing = unit.moments()
+        reading, writing = unit.moments(apply=apply)
         if output == "tied":
             reading = reading + writing
         self.input_basis = effective_basis(reading)
@@ -77,7 +80,7 @@ class Frame:
             moment = self.reading + self.writing if output == "tied" else self.reading
             self.input_basis, self.n_axes = leading_basis(moment, n_components)
             if output == "free":
-                _, writing = unit.moments(self.input_basis)
+                _, writing = unit.moments(self.input_basis, apply)
         self.output_basis = None
         if output != "fixed":
             self.output_basis = self.input_basis if output == "tied" else effective_basis(writing)
@@ -110,8 +113,11 @@ class Frame:
         scales = np.sqrt(size) / norms
         if not criterion.per_sample:
             scales = np.full(len(norms), np.sqrt(size) / np.sqrt(np.mean(norms**2)))
-        bases = (self.output_basis, self.input_basis)
-        problem = Problem(jacobians.scaled(scales), criterion, self.output, *bases)
+        bases = (
+            (self.output_basis, self.input_basis) if self.output == "free" else (self.input_basis,)
+        )
+        scaled = jacobians.scaled(scales)
+        problem = Problem((Term.of_mode(scaled, self.output),), criterion, bases)
         collapsed = problem.collapsed() if self.output == "fixed" else None
         if collapsed is not None:
             return collapsed
@@ -119,8 +125,8 @@ class Frame:
         n_drawn = np.clip(fitting, MIN_SEARCH_SAMPLES, MAX_SEARCH_SAMPLES)
         drawn = rng.permutation(len(norms))[:n_drawn]
         # The search itself is in single precision, but for one sample.
-        stack = problem.jacobians.cast(np.float32 if len(drawn) > 1 else np.float64)
-        return replace(problem, jacobians=stack.subset(drawn))
+        dtype = np.float32 if len(drawn) > 1 else np.float64
+        return problem.with_stacks(lambda stack: stack.cast(dtype).subset(drawn))
 
     def axes(self, point: list[Matrix]) -> tuple[Matrix | None, Matrix]:
         """Make ``P`` and ``Q`` of a point: canonical, completed by what has no effect."""

@@ -18,14 +18,20 @@ from numpy.typing import DTypeLike, NDArray
 from sklearn import get_config
 
 from jacrot._arrays import Array, Matrix
+from jacrot._threads import Apply, summed
 from jacrot.layers import Dense
 from jacrot.network import Network
 
 Indices = NDArray[np.intp]
 Block = Callable[[], Array]
+# Norms between this and its inverse are sums of squares that neither vanish nor overflow.
+SAFE = 1e-140
 
 # Entries of a block: a block and its derivatives then stay in a core's cache.
 BLOCK_ENTRIES = 2**18
+# Of one matrix smaller blocks, so that there are enough of them for several threads, but of no
+# fewer rows than half its columns, whose squares are summed.
+ROW_BLOCK_ENTRIES = 2**16
 
 
 class Jacobians(ABC):
@@ -40,8 +46,8 @@ class Jacobians(ABC):
         """Prepare ``P J_i Qᵀ`` in consecutive blocks ``(n_block, n_rows_P, n_rows_Q)``."""
 
     def rotated(self, P: Array | None, Q: Array | None) -> Iterator[Array]:
-        """Yield the blocks one after the other."""
-        for block in self.blocks(P, Q):
+        """Yield blocks of whole samples one after the other."""
+        for block in self._whole_blocks(P, Q):
             yield block()
 
     @abstractmethod
@@ -60,27 +66,30 @@ class Jacobians(ABC):
         """Replace the samples by one matrix with the same ``Σ_i Σ |J_i Qᵀ|^degree`` for all Q."""
         return None
 
-    def norms(self, P: Array | None = None, Q: Array | None = None) -> tuple[Matrix, Matrix]:
+    def norms(
+        self, P: Array | None = None, Q: Array | None = None, apply: Apply = map
+    ) -> tuple[Matrix, Matrix]:
         """Compute the entrywise ℓ₁ and the Frobenius norm of every ``P J_i Qᵀ``."""
-        l1, l2 = [], []
-        for block in self.rotated(P, Q):
-            entries = np.abs(block.reshape(len(block), -1).astype(np.float64, copy=False))
-            # The largest entry is taken out, so that no square is too large or too small.
-            largest = entries.max(axis=1)
-            entries /= np.where(largest > 0, largest, 1)[:, None]
-            l1.append(largest * entries.sum(axis=1))
-            l2.append(largest * np.sqrt(np.einsum("ij,ij->i", entries, entries)))
+        blocks = apply(lambda block: _norms(block()), self._whole_blocks(P, Q))
+        l1, l2 = zip(*blocks, strict=True)
         return np.concatenate(l1), np.concatenate(l2)
 
-    def moments(self, Q: Array | None = None) -> tuple[Matrix, Matrix]:
+    def moments(self, Q: Array | None = None, apply: Apply = map) -> tuple[Matrix, Matrix]:
         """Compute the means of ``X_iᵀ X_i`` and of ``X_i X_iᵀ``, ``X_i = J_i Qᵀ``."""
-        reading = writing = np.zeros(())
-        for block in self.rotated(None, Q):
+        blocks = self.blocks(None, Q)
+
+        def squares(number: int) -> tuple[Matrix, Matrix]:
+            block = blocks[number]()
             rows = block.reshape(-1, block.shape[2])
-            reading = reading + rows.T @ rows
             columns = block.transpose(1, 0, 2).reshape(block.shape[1], -1)
-            writing = writing + columns @ columns.T
+            return rows.T @ rows, columns @ columns.T
+
+        reading, writing = summed(len(blocks), squares, apply)
         return reading / self.shape[0], writing / self.shape[0]
+
+    def _whole_blocks(self, P: Array | None, Q: Array | None) -> list[Block]:
+        """Prepare blocks that do not share a sample."""
+        return self.blocks(P, Q)
 
     def _slices(self, P: Array | None, Q: Array | None) -> Iterator[slice]:
         n_samples, n_outputs, n_inputs = self.shape
@@ -146,12 +155,14 @@ class DenseLayerJacobians(Jacobians):
         ``Σ_i Σ_kj |d_ik (W Qᵀ)_kj|^p = Σ_kj |c_k (W Qᵀ)_kj|^p`` for every ``Q``.
         """
         strengths = np.linalg.norm(self.slopes, ord=degree, axis=0)
-        return StackJacobians((strengths[:, None] * self.weight)[None])
+        return MatrixJacobians(strengths[:, None] * self.weight)
 
-    def norms(self, P: Array | None = None, Q: Array | None = None) -> tuple[Matrix, Matrix]:
+    def norms(
+        self, P: Array | None = None, Q: Array | None = None, apply: Apply = map
+    ) -> tuple[Matrix, Matrix]:
         """Compute the norms in closed form where no output rotation mixes the neurons."""
         if P is not None:
-            return super().norms(P, Q)
+            return super().norms(P, Q, apply)
         rows = np.abs(self.weight if Q is None else self.weight @ Q.T)
         slopes = np.abs(self.slopes)
         sizes = rows.max(), slopes.max(axis=1)
@@ -159,11 +170,27 @@ class DenseLayerJacobians(Jacobians):
         size = sizes[0] * sizes[1]
         return size * (slopes @ rows.sum(axis=1)), size * np.sqrt(slopes**2 @ (rows**2).sum(axis=1))
 
-    def moments(self, Q: Array | None = None) -> tuple[Matrix, Matrix]:
+    def moments(self, Q: Array | None = None, apply: Apply = map) -> tuple[Matrix, Matrix]:
         """Compute ``Vᵀ diag(E[d²]) V`` and ``(V Vᵀ) ∘ E[d dᵀ]``, ``V = W Qᵀ``."""
         weight = self.weight if Q is None else self.weight @ Q.T
         slopes = self.slopes.T @ self.slopes / len(self.slopes)
         return weight.T @ (np.diag(slopes)[:, None] * weight), (weight @ weight.T) * slopes
+
+
+def _norms(block: Array) -> tuple[Matrix, Matrix]:
+    """Compute the norms of every sample of a block, whatever the size of its entries."""
+    block = block.astype(np.float64, copy=False)
+    with np.errstate(over="ignore", invalid="ignore"):
+        l1 = np.abs(block).sum(axis=(1, 2))
+        l2 = np.sqrt(np.einsum("ijk,ijk->i", block, block))
+    if np.all((l2 > SAFE) & (l2 < 1 / SAFE)):
+        return l1, l2
+    # The largest entry is taken out, so that no square is too large or too small.
+    entries = np.abs(block)
+    largest = entries.max(axis=(1, 2))
+    entries /= np.where(largest > 0, largest, 1)[:, None, None]
+    l2 = np.sqrt(np.einsum("ijk,ijk->i", entries, entries))
+    return largest * entries.sum(axis=(1, 2)), largest * l2
 
 
 def _outputs_rotated(P: Array, stack: Array) -> Array:
@@ -174,6 +201,49 @@ def _outputs_rotated(P: Array, stack: Array) -> Array:
     """
     product = P @ stack.reshape(len(stack), -1)
     return product.reshape(len(P), *stack.shape[1:]).transpose(1, 0, 2)
+
+
+class MatrixJacobians(Jacobians):
+    """One matrix, whose rows do not mix: they come in blocks where a sample would be one.
+
+    Parameters
+    ----------
+    matrix : ndarray of shape (n_outputs, n_inputs)
+        What all samples collapse into.
+    """
+
+    def __init__(self, matrix: Array) -> None:
+        self.matrix = matrix
+        self.shape = (1, *matrix.shape)
+
+    def blocks(self, P: Array | None, Q: Array | None) -> list[Block]:
+        """Prepare blocks ``(1, n_rows, n_rows_Q)`` of ``J Qᵀ``, or ``P J Qᵀ`` whole."""
+        matrix = self.matrix
+        QT = np.eye(matrix.shape[1], dtype=matrix.dtype) if Q is None else Q.T.astype(matrix.dtype)
+        if P is not None:
+            return [lambda: (P.astype(matrix.dtype) @ matrix @ QT)[None]]
+        n_inputs = matrix.shape[1]
+        step = max(1, ROW_BLOCK_ENTRIES // n_inputs, n_inputs // 2)
+        return [
+            lambda start=start: (matrix[start : start + step] @ QT)[None]  # type: ignore[misc]
+            for start in range(0, len(matrix), step)
+        ]
+
+    def _whole_blocks(self, P: Array | None, Q: Array | None) -> list[Block]:
+        blocks = self.blocks(P, Q)
+        return [lambda: np.concatenate([block() for block in blocks], axis=1)]
+
+    def subset(self, indices: Indices) -> MatrixJacobians:
+        """Take the only sample."""
+        return self
+
+    def scaled(self, scales: Array) -> MatrixJacobians:
+        """Multiply the matrix."""
+        return MatrixJacobians(self.matrix * np.asarray(scales).item())
+
+    def cast(self, dtype: DTypeLike) -> MatrixJacobians:
+        """Yield blocks in another precision."""
+        return MatrixJacobians(self.matrix.astype(dtype))
 
 
 class _Source(Protocol):

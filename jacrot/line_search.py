@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 SUFFICIENT_DECREASE = 1e-4
-LARGEST_ANGLE = 0.5
 MAX_TRIALS = 12
 WINDOW = 5
 
@@ -18,8 +17,7 @@ class QuadraticLineSearcher:
 
     The first trial is the last step (at first 1, a Newton step thanks to the preconditioner).
     The next is the minimiser of the parabola through the two costs and the slope, between 0.1 and
-    4 times the trial. No step turns the axes by more than 0.5 rad (root mean square). A step must
-    decrease the cost by 1e-4 of what the slope promises (Armijo).
+    4 times the trial. A step must decrease the cost by 1e-4 of what the slope promises (Armijo).
 
     pymanopt has no stop on the decrease of the cost, but ends on a step of 0. That is what this
     returns when the mean relative decrease of the last five steps is below `tol`, and when no
@@ -29,6 +27,8 @@ class QuadraticLineSearcher:
     ----------
     tol : float
         Mean relative decrease a step at which to stop.
+    longest : float
+        Longest step, in the norm of the manifold.
     record : callable
         Called with the cost before every step that is made.
 
@@ -38,8 +38,9 @@ class QuadraticLineSearcher:
         Steps made.
     """
 
-    def __init__(self, tol: float, record: Callable[[float], None]) -> None:
+    def __init__(self, tol: float, longest: float, record: Callable[[float], None]) -> None:
         self.tol = tol
+        self.longest = longest
         self.record = record
         self.n_steps = 0
         self._costs: list[float] = []
@@ -83,8 +84,7 @@ class QuadraticLineSearcher:
         norm = manifold.norm(x, d)
         if self._converged() or not norm > 0:
             return 0.0, x
-        n_axes = sum(map(len, x)) if isinstance(x, (list, tuple)) else len(x)
-        longest = LARGEST_ANGLE * np.sqrt(n_axes) / norm
+        longest = self.longest / norm
         step = min(self._step, longest)
         for _ in range(MAX_TRIALS):
             new_x = manifold.retraction(x, step * d)

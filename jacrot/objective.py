@@ -1,52 +1,83 @@
 """The oracle: cost, gradients and plane curvatures, and nothing else of the data.
 
-With ``X_i = P J_i Qᵀ`` and ``S = φ'(X)``, the cost is ``F(P, Q) = mean_i 1/(mn) Σ φ_ε(X_i)``.
-Moving ``Q ← exp(Ω) Q`` turns ``X`` into ``X exp(−Ω)``, so ``dF = −⟨XᵀS, Ω⟩ = ⟨SᵀX, Ω⟩`` for skew
-``Ω``, and the Euclidean gradients are ``(SᵀX) Q`` and ``(S Xᵀ) P``. The second derivative along
-the rotation of the plane ``(a, b)`` of the inputs is ``K_ab + K_ba − M_aa − M_bb`` with
-``K = (X∘X)ᵀ φ''(X)`` and ``M = XᵀS``; of the outputs, the same with the transposes.
+A point is a list of rotations ``R``. Every term of the cost is a stack of Jacobians, whose
+outputs and inputs are turned by one of them or kept: with ``X_i = P J_i Qᵀ`` and ``S = φ'(X)``,
+``F = Σ_terms mean_i 1/(mn) Σ φ_ε(X_i)``. Moving ``Q ← exp(Ω) Q`` turns ``X`` into ``X exp(−Ω)``,
+so ``dF = −⟨XᵀS, Ω⟩ = ⟨SᵀX, Ω⟩`` for skew ``Ω``; moving ``P``, ``dF = ⟨S Xᵀ, Ω⟩``. These are the
+relative gradients: no Jacobian is needed again for them. The second derivative along the rotation
+of the plane ``(a, b)`` of the inputs is ``K_ab + K_ba − M_aa − M_bb`` with ``K = (X∘X)ᵀ φ''(X)``
+and ``M = XᵀS``; of the outputs, the same with the transposes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from sklearn import get_config
 
 from jacrot._arrays import Array, Matrix
+from jacrot._threads import Apply, summed
 from jacrot.criteria import Criterion
 from jacrot.jacobians import Jacobians
 
 OutputMode = Literal["fixed", "free", "tied"]
 
-# Groups of blocks, at most one for each thread.
-N_GROUPS = 8
+# Share of scikit-learn's working_memory for the rotated blocks between a cost and its gradient.
+KEPT_SHARE = 0.25
 
 
-class Objective:
-    """The cost of a rotation on a stack of Jacobians.
-
-    A point is ``(Q,)`` where the output basis is fixed or tied to the input basis, ``(P, Q)``
-    where it is free. The last point is remembered: pymanopt asks for its cost again after the
-    line search, and once more with the gradient.
+@dataclass(frozen=True)
+class Term:
+    """A stack of Jacobians, and which rotations of a point turn it.
 
     Parameters
     ----------
     jacobians : Jacobians
-        The stack, already scaled to root mean square 1.
+        The stack, already scaled.
+    output, input : int or None
+        Index in the point of the rotation of the outputs and of the inputs, ``None`` to keep the
+        given axes.
+    """
+
+    jacobians: Jacobians
+    output: int | None
+    input: int | None
+
+    @classmethod
+    def of_mode(cls, jacobians: Jacobians, mode: OutputMode) -> Term:
+        """Make the only term of a problem.
+
+        The point is ``(Q,)`` where the output basis is fixed or tied to the input basis, and
+        ``(P, Q)`` where it is free.
+        """
+        output, input_ = {"fixed": (None, 0), "free": (0, 1), "tied": (0, 0)}[mode]
+        return cls(jacobians, output, input_)
+
+
+class Objective:
+    """The cost of rotations on stacks of Jacobians.
+
+    The last point is remembered, with its rotated blocks where they take no more than a quarter
+    of scikit-learn's ``working_memory``: the gradient follows the cost of the same point, and
+    pymanopt asks for both more than once.
+
+    Parameters
+    ----------
+    terms : sequence of Term
+        What is summed.
     criterion : Criterion
         ``φ``.
     smoothing : float
         ``ε``; 0 is the exact criterion, which has a cost but no gradient.
-    output : {"fixed", "free", "tied"}
-        The output rotation: the identity, a variable of its own, or ``P = Q``.
-    output_basis, input_basis : ndarray of shape (n_axes, n_features), default=None
-        Orthonormal rows inside which ``P`` and ``Q`` rotate; ``None`` is the whole space.
-    n_threads : int, default=1
-        Threads that share the blocks. The result does not depend on their number.
+    bases : sequence of (ndarray of shape (n_axes, n_features) or None), default=()
+        For each rotation orthonormal rows inside which it turns, ``None`` for the whole space.
+        Empty: the whole space for all.
+    apply : callable, default=map
+        ``map``, or that of an executor, whose threads then share the blocks. The result does not
+        depend on it.
 
     Attributes
     ----------
@@ -56,78 +87,96 @@ class Objective:
 
     def __init__(
         self,
-        jacobians: Jacobians,
+        terms: Sequence[Term],
         criterion: Criterion,
         smoothing: float,
-        output: OutputMode,
-        output_basis: Matrix | None = None,
-        input_basis: Matrix | None = None,
-        n_threads: int = 1,
+        bases: Sequence[Matrix | None] = (),
+        apply: Apply = map,
     ) -> None:
-        self.jacobians = jacobians
+        self.terms = terms
         self.criterion = criterion
         self.smoothing = smoothing
-        self.output = output
-        self.output_basis = output_basis
-        self.input_basis = input_basis
+        self.bases = bases
         self.n_evaluations = 0
-        concurrent = jacobians.concurrent and criterion.concurrent
-        self._pool = ThreadPoolExecutor(n_threads) if concurrent and n_threads > 1 else None
+        concurrent = criterion.concurrent and all(term.jacobians.concurrent for term in terms)
+        self._apply = apply if concurrent else map
         self._point: tuple[Matrix, ...] = ()
         self._cost: float | None = None
         self._gradients: list[Matrix] | None = None
+        self._blocks: dict[tuple[int, int], Array] | None = None
+        size = sum(float(np.prod(term.jacobians.shape, dtype=float)) for term in terms)
+        self._keeps = size * 8 <= KEPT_SHARE * get_config()["working_memory"] * 2**20
 
     def cost(self, *point: Matrix) -> float:
         """Compute ``F`` at a point."""
         self._visit(point)
         if self._cost is None:
 
-            def evaluate(block: Array) -> tuple[Any, ...]:
+            def evaluate(term: Term, block: Array) -> tuple[Any, ...]:
                 (value,) = self.criterion.derivatives(block, self.smoothing, 0)
                 return float(value.sum()), block.size
 
-            total, size = self._summed(evaluate, point)
-            self._cost = total / size
+            self.n_evaluations += 1
+            self._cost = sum(
+                total / size for total, size in (self._summed(i, evaluate) for i in self._terms)
+            )
         return self._cost
 
     def gradients(self, *point: Matrix) -> list[Matrix]:
-        """Compute the Euclidean gradient for each matrix of a point (and its cost)."""
+        """Compute the relative gradient for each rotation of a point (and its cost).
+
+        ``G`` belongs to the directions ``Ω R`` for skew ``Ω``: ``dF = ⟨G, Ω⟩``; the Euclidean
+        gradient is ``G R``.
+        """
         self._visit(point)
         if self._gradients is None:
 
-            def evaluate(block: Array) -> tuple[Any, ...]:
+            def evaluate(term: Term, block: Array) -> tuple[Any, ...]:
                 value, slope = self.criterion.derivatives(block, self.smoothing, 1)
                 sides = []
-                if self.output != "fixed":
+                if term.output is not None:
                     sides.append(_by_outputs(slope) @ _by_outputs(block).T)
-                sides.append(_by_inputs(slope, block) @ _by_inputs(block, block).T)
+                if term.input is not None:
+                    sides.append(_by_inputs(slope, block) @ _by_inputs(block, block).T)
                 return float(value.sum()), block.size, *sides
 
-            total, size, *sides = self._summed(evaluate, point)
-            self._cost = total / size
-            self._gradients = [
-                side @ matrix / size
-                for side, matrix in zip(self._joined(sides), point, strict=True)
-            ]
+            self.n_evaluations += 1
+            self._cost = 0.0
+            self._gradients = [np.zeros((len(R), len(R)), R.dtype) for R in point]
+            for index in self._terms:
+                total, size, *sides = self._summed(index, evaluate)
+                self._cost += total / size
+                self._add(self._gradients, index, sides, size)
         return self._gradients
 
     def curvatures(self, *point: Matrix) -> list[Matrix]:
-        """Compute the plane curvatures for each matrix of a point.
+        """Compute the plane curvatures for each rotation of a point.
 
-        With a tied output, what the two sides contribute together is left out.
+        Where one rotation turns both sides of a term, what the two sides contribute together is
+        left out.
         """
 
-        def evaluate(block: Array) -> tuple[Any, ...]:
+        def evaluate(term: Term, block: Array) -> tuple[Any, ...]:
             _, slope, curvature = self.criterion.derivatives(block, self.smoothing, 2)
             parts = (block * block, curvature, block * slope)
             sides = []
-            if self.output != "fixed":
+            if term.output is not None:
                 sides.append(_plane_curvature(*(_by_outputs(part) for part in parts)))
-            sides.append(_plane_curvature(*(_by_inputs(part, block) for part in parts)))
+            if term.input is not None:
+                sides.append(_plane_curvature(*(_by_inputs(part, block) for part in parts)))
             return block.size, *sides
 
-        size, *sides = self._summed(evaluate, point)
-        return [side / size for side in self._joined(sides)]
+        self._visit(point)
+        self.n_evaluations += 1
+        curvatures = [np.zeros((len(R), len(R)), R.dtype) for R in point]
+        for index in self._terms:
+            size, *sides = self._summed(index, evaluate)
+            self._add(curvatures, index, sides, size)
+        return curvatures
+
+    @property
+    def _terms(self) -> range:
+        return range(len(self.terms))
 
     def _visit(self, point: tuple[Matrix, ...]) -> None:
         same = len(self._point) == len(point) and all(
@@ -135,41 +184,36 @@ class Objective:
         )
         if not same:
             self._point, self._cost, self._gradients = point, None, None
+            self._blocks = {} if self._keeps else None
 
-    def _summed(
-        self, evaluate: Callable[[Array], tuple[Any, ...]], point: tuple[Matrix, ...]
-    ) -> list[Any]:
-        """Sum what is evaluated on every block, in double precision.
+    def _axes(self, index: int | None) -> Matrix | None:
+        """Give the axes of all features that a rotation of the point stands for."""
+        if index is None:
+            return None
+        basis = self.bases[index] if self.bases else None
+        return self._point[index] if basis is None else self._point[index] @ basis
 
-        Blocks are summed in a fixed number of groups, which threads share: neither their number
-        nor which one is faster changes the order of the sum.
-        """
-        self.n_evaluations += 1
-        P = None if self.output == "fixed" else _within(point[0], self.output_basis)
-        blocks = self.jacobians.blocks(P, _within(point[-1], self.input_basis))
-        bounds = np.linspace(0, len(blocks), min(len(blocks), N_GROUPS) + 1).astype(int)
+    def _summed(self, index: int, evaluate: Callable[[Term, Array], tuple[Any, ...]]) -> list[Any]:
+        """Sum what is evaluated on every block of a term."""
+        term = self.terms[index]
+        blocks = term.jacobians.blocks(self._axes(term.output), self._axes(term.input))
 
-        def group(bounds: tuple[int, int]) -> list[Any]:
-            sums: list[Any] = []
-            for block in blocks[slice(*bounds)]:
-                terms = evaluate(block())
-                if not sums:
-                    sums = [np.zeros(np.shape(term)) for term in terms]
-                for sum_, term in zip(sums, terms, strict=True):
-                    sum_ += term
-            return sums
+        def rotated(number: int) -> Array:
+            if self._blocks is None:
+                return blocks[number]()
+            key = index, number
+            if key not in self._blocks:
+                self._blocks[key] = blocks[number]()
+            return self._blocks[key]
 
-        groups = list(pairwise(bounds.tolist()))
-        apply = map if self._pool is None or len(groups) == 1 else self._pool.map
-        return [sum(terms) for terms in zip(*apply(group, groups), strict=True)]
+        return summed(len(blocks), lambda number: evaluate(term, rotated(number)), self._apply)
 
-    def _joined(self, sides: list[Matrix]) -> list[Matrix]:
-        """Give each matrix of a point its side: both belong to the one of a tied output."""
-        return [sides[0] + sides[1]] if self.output == "tied" else sides
-
-
-def _within(rotation: Matrix, basis: Matrix | None) -> Matrix:
-    return rotation if basis is None else rotation @ basis
+    def _add(self, totals: list[Matrix], index: int, sides: list[Matrix], size: int) -> None:
+        """Add the sides of a term to the rotations they belong to."""
+        term = self.terms[index]
+        turned = [rotation for rotation in (term.output, term.input) if rotation is not None]
+        for rotation, side in zip(turned, sides, strict=True):
+            totals[rotation] += side / size
 
 
 def _by_outputs(block: Array) -> Array:

@@ -17,7 +17,8 @@ REFRESH = 5
 def plane_preconditioner(objective: Objective) -> Callable[[Any, Any], Any]:
     """Divide the gradient along every plane rotation by the curvature along it.
 
-    A tangent vector ``Ω Q`` is a skew matrix ``Ω``, whose entry ``(a, b)`` turns the plane of axes
+    A tangent vector of :class:`~jacrot.manifold.Rotations` is a skew matrix ``Ω``, whose entry
+    ``(a, b)`` turns the plane of axes
     ``a`` and ``b``. Along it the cost has slope ``2 Ω_ab`` and curvature ``H_ab``, so that
     ``2 Ω_ab / |H_ab|`` is a Newton step; ``|H|`` is bounded from below by 0.3 of its median. The
     curvatures are computed again after every five gradients.
@@ -42,18 +43,11 @@ def plane_preconditioner(objective: Objective) -> Callable[[Any, Any], Any]:
 
     def preconditioner(point: Any, tangent: Any) -> Any:
         nonlocal calls, scales
-        product = isinstance(point, (list, tuple))
-        points = point if product else [point]
         if calls % REFRESH == 0:
-            scales = [_bounded(curvature) for curvature in objective.curvatures(*points)]
+            scales = [2 / _bounded(curvature) for curvature in objective.curvatures(*point)]
         calls += 1
-        steps = [
-            (2 * (vector @ matrix.T) / scale) @ matrix
-            for matrix, vector, scale in zip(
-                points, tangent if product else [tangent], scales, strict=True
-            )
-        ]
-        return type(tangent)(steps) if product else steps[0]
+        # pymanopt's product manifold has its own type of tangent vectors.
+        return type(tangent)(turn * scale for turn, scale in zip(tangent, scales, strict=True))
 
     return preconditioner
 

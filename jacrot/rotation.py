@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
@@ -25,13 +26,15 @@ from tqdm import tqdm
 
 from jacrot._arrays import Array, Matrix, real_array
 from jacrot._random import random_rotation, random_source
+from jacrot._threads import Apply, one_blas_thread
 from jacrot.activations import ACTIVATIONS
 from jacrot.criteria import CRITERIA, get_criterion, hoyer_of_norms
 from jacrot.frame import Frame
 from jacrot.jacobians import Indices, Jacobians, StackJacobians, network_jacobians
 from jacrot.network import Network, orthogonal
 from jacrot.objective import OutputMode
-from jacrot.solver import Problem, Solution, solve
+from jacrot.problem import Problem
+from jacrot.solver import Solution, solve
 from jacrot.subspace import NEGLIGIBLE, nearest_rotation, sensitivities
 from jacrot.weights import chains_transposed, is_made_of_layers, transposed_hint
 
@@ -89,9 +92,9 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         starts at 0.1 in place of 1.
     n_init : int, default=1
         Number of searches, the best of which is kept. Further ones start from random rotations.
-    max_iter : int, default=1000
-        Conjugate-gradient steps of a search, over all its stages. The stochastic warm start of
-        large problems is not counted.
+    max_iter : int, default=5000
+        Conjugate-gradient steps of a search, over all its stages; also the most steps of a
+        stochastic warm start.
     tol : float, default=1e-4
         The search stops when the mean relative decrease of the cost over five steps is below
         `tol` (a tenth of it where all samples collapse into one matrix, which costs little).
@@ -195,7 +198,7 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         criterion: str | Callable[[Array], Array] = "hoyer",
         init: str | ArrayLike = "auto",
         n_init: int = 1,
-        max_iter: int = 1000,
+        max_iter: int = 5000,
         tol: float = 1e-4,
         random_state: int | np.random.RandomState | None = None,
         n_jobs: int | None = None,
@@ -254,10 +257,11 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         rng = random_source(self.random_state)
 
         jacobians, l1, l2 = _with_effect(jacobians)
-        frame = Frame(jacobians, l2, output, self.n_components)
-        problem = frame.problem(criterion, rng)
-        solution = self._search(problem, frame, rng)
-        P, Q = frame.axes(solution.point)
+        with one_blas_thread():
+            with _shared(jacobians) as apply:
+                frame = Frame(jacobians, l2, output, self.n_components, apply)
+            solution = self._search(frame.problem(criterion, rng), frame, rng)
+            P, Q = frame.axes(solution.point)
 
         self.network_ = network
         self.rotation_ = Q
@@ -471,7 +475,6 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         seeds = rng.randint(np.iinfo(np.int32).max, size=self.n_init)
         n_processes = min(effective_n_jobs(self.n_jobs), self.n_init)
         in_this_process = n_processes == 1
-        problem = replace(problem, n_threads=max(1, cpu_count() // n_processes))
         with tqdm(desc="rotation", unit=" stages", disable=not self.verbose) as bar:
 
             def progress(label: str) -> None:
@@ -490,6 +493,7 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
                     seed,
                     max_iter=self.max_iter,
                     tol=self.tol,
+                    n_threads=max(1, cpu_count() // n_processes),
                     **inside,
                 )
                 for restart, seed in enumerate(seeds)
@@ -571,9 +575,17 @@ def _with_effect(jacobians: Jacobians) -> tuple[Jacobians, Matrix, Matrix]:
     return jacobians.subset(alive), l1[alive], l2[alive]
 
 
+@contextmanager
+def _shared(jacobians: Jacobians) -> Iterator[Apply]:
+    """Share the blocks of a stack among threads."""
+    with ThreadPoolExecutor(cpu_count() if jacobians.concurrent else 1) as pool:
+        yield pool.map
+
+
 def _mean_hoyer(jacobians: Jacobians, norms: Matrix, P: Matrix | None, Q: Matrix) -> float:
     """Average the sparsity of ``P J_i Qᵀ`` over the samples that are more than rounding in it."""
-    l1, l2 = jacobians.norms(P, Q)
+    with one_blas_thread(), _shared(jacobians) as apply:
+        l1, l2 = jacobians.norms(P, Q, apply)
     alive = _alive(np.where(l2 > np.sqrt(NEGLIGIBLE) * norms, l2, 0))
     size = (jacobians.shape[1] if P is None else len(P)) * len(Q)
     return float(hoyer_of_norms(l1[alive], l2[alive], size).mean())

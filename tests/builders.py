@@ -8,6 +8,9 @@ from scipy.stats import ortho_group
 
 from jacrot import Network
 from jacrot.activations import ACTIVATIONS
+from jacrot.criteria import get_criterion
+from jacrot.objective import Term
+from jacrot.problem import Problem
 
 # What hypothesis draws of a chain of dense layers: more activations than it has layers.
 CHAINS = {
@@ -28,3 +31,8 @@ def random_network(widths, activations, seed=0, dtype=np.float64):
 
 def rotation(size, seed=0):
     return -np.eye(1) if size == 1 else ortho_group(size, seed=seed).rvs()
+
+
+def one_term_problem(stack, output="fixed", criterion="hoyer", input_basis=None):
+    bases = (None, input_basis) if output == "free" else (input_basis,)
+    return Problem((Term.of_mode(stack, output),), get_criterion(criterion), bases)

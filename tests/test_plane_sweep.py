@@ -5,18 +5,30 @@ import pytest
 from builders import rotation
 
 from jacrot.criteria import get_criterion
-from jacrot.plane_sweep import N_ANGLES, _rounds, plane_sweep
+from jacrot.plane_sweep import N_ANGLES, N_PARTNERS, _overlapping_pairs, _rounds, plane_sweep
 
 HOYER = get_criterion("hoyer")
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 7, 8])
+@pytest.mark.parametrize("n", [2, 3, 7, 8])
 def test_every_pair_meets_once_in_disjoint_rounds(n):
+    pairs = np.array([(a, b) for b in range(n) for a in range(b)])
     met = []
-    for first, second in _rounds(n):
+    for first, second in _rounds(pairs, n):
         assert len({*first.tolist(), *second.tolist()}) == 2 * len(first)
         met += [frozenset(pair) for pair in zip(first.tolist(), second.tolist(), strict=True)]
     assert len(met) == len(set(met)) == n * (n - 1) // 2
+
+
+def test_pairs_that_overlap_come_first_and_far_ones_not_at_all(rng):
+    n = 2 * N_PARTNERS + 10
+    axes = rng.normal(size=(n, 500)) * (rng.uniform(size=(n, 500)) < 0.05)
+    axes[5] = axes[30] + 0.1 * axes[5]
+    pairs = _overlapping_pairs(axes)
+    assert pairs[0].tolist() == [5, 30]
+    assert np.all(pairs[:, 0] < pairs[:, 1])
+    assert n * N_PARTNERS / 2 <= len(pairs) < n * (n - 1) / 2
+    assert np.all(np.bincount(pairs.ravel(), minlength=n) >= N_PARTNERS)
 
 
 def test_a_mixed_pair_is_freed(rng):

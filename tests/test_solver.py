@@ -3,15 +3,15 @@
 import autograd.numpy as anp
 import numpy as np
 import pytest
-from builders import rotation
+from builders import one_term_problem, rotation
 from scipy.linalg import hadamard
 
 from jacrot._random import random_rotation
-from jacrot.criteria import get_criterion
 from jacrot.datasets import make_planted_problem
 from jacrot.jacobians import DenseLayerJacobians, StackJacobians, network_jacobians
 from jacrot.metrics import match_axes
-from jacrot.solver import CONTINUATION, Problem, Search, solve
+from jacrot.solver import Search, solve
+from jacrot.stages import CONTINUATION, SHARPENING, Log, descend
 
 OPTIONS = {"max_iter": 1000, "tol": 1e-4}
 
@@ -21,7 +21,7 @@ def normalised(J):
 
 
 def problem(J, output="fixed", criterion="hoyer"):
-    return Problem(StackJacobians(normalised(J)), get_criterion(criterion), output)
+    return one_term_problem(StackJacobians(normalised(J)), output, criterion)
 
 
 def starts(J, output="fixed"):
@@ -94,7 +94,7 @@ def test_a_sparse_basis_is_kept():
 def test_result_is_a_local_minimum(criterion, output, rng):
     task, solution = run(rng.normal(size=(10, 5, 5)), output, criterion, tol=1e-9)
     # At the last smoothing, no turn of any plane lowers the cost.
-    smoothing = CONTINUATION[-1].smoothing if task.criterion.smoothed else 0.0
+    smoothing = SHARPENING[-1].smoothing if task.criterion.smoothed else 0.0
     objective = task.objective(smoothing, np.float64)
     cost = objective.cost(*solution.point)
     for index, matrix in enumerate(solution.point):
@@ -115,9 +115,10 @@ def test_the_plane_sweep_frees_mixed_axes():
         planted = make_planted_problem(32, 64, random_state=seed)
         stack = network_jacobians(planted.network, planted.X)
         _, norms = stack.norms()
-        task = Problem(stack.scaled(1 / norms), get_criterion("hoyer"), "fixed").collapsed()
-        search = Search(task, 1000, 1e-4, lambda label: None)
-        point = search._run(task, [np.eye(32)], CONTINUATION)
+        task = one_term_problem(stack.scaled(1 / norms)).collapsed()
+        log = Log(1000, 1e-4)
+        point = descend(task, [np.eye(32)], CONTINUATION, log)
+        search = Search(task, log, np.random.RandomState(0))
         for sweep in found:
             axes = (search._swept(task, point) if sweep else point)[0]
             found[sweep] += match_axes(axes, planted.rotation)[1].min() > 0.99
@@ -153,14 +154,13 @@ def test_seed_decides(rng):
 def test_collapse_has_the_same_minimisers(rng):
     weight, slopes = rng.normal(size=(12, 5)), rng.normal(size=(30, 12))
     stack = DenseLayerJacobians(weight, slopes)
-    whole = Problem(stack, get_criterion("l1"), "fixed")
+    whole = one_term_problem(stack, criterion="l1")
     collapsed = whole.collapsed()
     costs = np.array(
         [[task.exact_cost([rotation(5, seed)]) for task in (whole, collapsed)] for seed in range(6)]
     )
     np.testing.assert_allclose(costs[:, 0] / costs[:, 1], costs[0, 0] / costs[0, 1])
-    for criterion in ("logcosh",):
-        assert Problem(stack, get_criterion(criterion), "fixed").collapsed() is None
+    assert one_term_problem(stack, criterion="logcosh").collapsed() is None
 
 
 def test_collapse_inside_a_basis_is_scaled_inside_it(rng):
@@ -168,17 +168,16 @@ def test_collapse_inside_a_basis_is_scaled_inside_it(rng):
     layer = DenseLayerJacobians(
         rng.normal(size=(9, 6)) * [9, 1, 1, 1, 1, 1], rng.normal(size=(30, 9))
     )
-    task = Problem(layer, get_criterion("hoyer"), "fixed", input_basis=basis).collapsed()
-    inside = np.concatenate(list(task.jacobians.rotated(None, basis)))
+    task = one_term_problem(layer, input_basis=basis).collapsed()
+    inside = np.concatenate(list(task.terms[0].jacobians.rotated(None, basis)))
     np.testing.assert_allclose(np.mean(inside**2), 1)
 
 
 def test_a_criterion_that_is_not_finite_is_refused(rng):
     beyond = rng.normal(size=(3, 20, 20)) * 1e-3
     beyond[:, 0, 0] = 1
-    criterion = get_criterion(lambda x: anp.log(1 + x**2))
-    criterion.function = lambda x: anp.where(anp.abs(x) > 10, np.nan, x**2)
-    task = Problem(StackJacobians(normalised(beyond)), criterion, "fixed")
+    task = problem(beyond, criterion=lambda x: anp.log(1 + x**2))
+    task.criterion.function = lambda x: anp.where(anp.abs(x) > 10, np.nan, x**2)
     with pytest.raises(ValueError, match="write a function that is finite up to 20"):
         solve(task, [np.eye(20)], [np.eye(20)], [np.eye(20)], 0, 0, **OPTIONS)
 
@@ -187,8 +186,7 @@ def test_scale_of_a_criterion_does_not_matter(rng):
     J = rng.normal(size=(10, 5, 5))
     points = []
     for scale in (1e-12, 1.0, 1e6):
-        criterion = get_criterion(lambda x, scale=scale: scale * anp.log(1 + x**2 / 0.09))
-        task = Problem(StackJacobians(normalised(J)), criterion, "free")
+        task = problem(J, "free", lambda x, scale=scale: scale * anp.log(1 + x**2 / 0.09))
         given, singular = starts(J, "free")
         points.append(solve(task, given, singular, None, 0, 0, **OPTIONS).point)
     for point in points[1:]:

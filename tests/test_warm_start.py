@@ -2,13 +2,20 @@
 
 import numpy as np
 import pytest
-from builders import rotation
+from builders import one_term_problem, rotation
 
-from jacrot.criteria import get_criterion
 from jacrot.jacobians import StackJacobians
 from jacrot.metrics import match_axes
-from jacrot.solver import WARM_ENTRIES, Problem, solve
-from jacrot.warm_start import LEAST_BATCH, LEAST_STEPS, _batches, warm_start
+from jacrot.problem import Problem
+from jacrot.solver import WARM_ENTRIES, solve
+from jacrot.stages import Log
+from jacrot.warm_start import (
+    LAST_SMOOTHING,
+    LEAST_STEPS,
+    ROWS_OF_AXIS,
+    _batches,
+    warm_start,
+)
 
 
 def planted(output, n_samples=80, n=16):
@@ -19,45 +26,57 @@ def planted(output, n_samples=80, n=16):
     J = left.T @ sparse @ Q
     J /= np.sqrt(np.mean(J**2, axis=(1, 2), keepdims=True))
     answers = {"fixed": [Q], "free": [P, Q], "tied": [Q]}[output]
-    return Problem(StackJacobians(J), get_criterion("hoyer"), output), answers
+    return one_term_problem(StackJacobians(J), output), answers
 
 
 @pytest.mark.parametrize("output", ["fixed", "free", "tied"])
 def test_it_comes_near_the_planted_axes(output):
     problem, answers = planted(output)
     start = [np.eye(len(answer)) for answer in answers]
-    point = warm_start(problem.minibatch, 80, start, 1.0, np.random.RandomState(0))
+    point = warm_start(problem, start, 1.0, np.random.RandomState(0), Log(1000, 1e-4))
     for matrix, answer in zip(point, answers, strict=True):
         np.testing.assert_allclose(matrix @ matrix.T, np.eye(len(matrix)), atol=1e-10)
         assert match_axes(matrix, answer)[1].min() > 0.98
     np.testing.assert_array_equal(start[0], np.eye(len(start[0])))
 
 
-def test_its_price_does_not_depend_on_the_number_of_samples():
-    for n_samples in (80, 400):
-        problem, _ = planted("fixed", n_samples, n=6)
-        drawn = []
+def watched(problem, smoothing, monkeypatch, max_iter=1000):
+    """Run a warm start, and tell the samples and the smoothing of every step."""
+    steps = []
+    original = Problem.minibatch
 
-        def oracle(samples, smoothing, problem=problem, drawn=drawn):
-            drawn.append(len(samples))
-            return problem.minibatch(samples, smoothing)
+    def minibatch(self, samples, smoothing):
+        steps.append((len(samples), smoothing))
+        return original(self, samples, smoothing)
 
-        warm_start(oracle, n_samples, [np.eye(6)], 0.5, np.random.RandomState(0))
-        assert drawn == [LEAST_BATCH] * LEAST_STEPS
+    monkeypatch.setattr(Problem, "minibatch", minibatch)
+    log = Log(max_iter, 1e-4)
+    warm_start(problem, [np.eye(6)], smoothing, np.random.RandomState(0), log)
+    return steps, log
 
 
-def test_smoothing_falls_and_never_exceeds_its_start():
+@pytest.mark.parametrize("n_samples", [80, 400])
+def test_its_price_does_not_depend_on_the_number_of_samples(n_samples, monkeypatch):
+    problem, _ = planted("fixed", n_samples, n=6)
+    steps, log = watched(problem, 0.5, monkeypatch)
+    assert [n_batch for n_batch, _ in steps] == [ROWS_OF_AXIS] * LEAST_STEPS
+    assert len(log.history) == LEAST_STEPS
+
+
+def test_smoothing_falls_and_never_exceeds_its_start(monkeypatch):
     problem, _ = planted("fixed", n=6)
-    seen = []
+    steps, _ = watched(problem, 0.1, monkeypatch)
+    smoothings = [smoothing for _, smoothing in steps]
+    assert smoothings[0] == 0.1
+    assert np.all(np.diff(smoothings) < 0)
+    assert LAST_SMOOTHING < smoothings[-1] < 1.02 * LAST_SMOOTHING
 
-    def oracle(samples, smoothing):
-        seen.append(smoothing)
-        return problem.minibatch(samples, smoothing)
 
-    warm_start(oracle, 80, [np.eye(6)], 0.1, np.random.RandomState(0))
-    assert seen[0] == 0.1
-    assert np.all(np.diff(seen) < 0)
-    assert 0.02 < seen[-1] < 0.021
+def test_it_keeps_the_budget(monkeypatch):
+    problem, _ = planted("fixed", n=6)
+    steps, _ = watched(problem, 0.5, monkeypatch, max_iter=7)
+    assert len(steps) == 7
+    assert steps[-1][1] < 0.01
 
 
 def test_every_sample_comes_before_any_comes_again():

@@ -1,0 +1,265 @@
+"""Stages of pymanopt's conjugate gradient, from much to little smoothing.
+
+Each stage minimises the cost at one smoothing ``ε`` on some of the samples, from where the stage
+before ended: a large ``ε`` has few local minima, a small one is the criterion itself, and few
+samples are enough to point the way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pymanopt
+from numpy.typing import DTypeLike
+from pymanopt.manifolds import Product
+from pymanopt.optimizers import ConjugateGradient
+
+from jacrot._arrays import Matrix
+from jacrot.line_search import QuadraticLineSearcher
+from jacrot.manifold import Rotations
+from jacrot.preconditioner import plane_preconditioner
+from jacrot.problem import Problem
+
+Progress = Callable[[str], None]
+Row = tuple[int, int, int, float, float]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A smoothing, and how many samples it is minimised on (``None`` for all)."""
+
+    smoothing: float
+    n_samples: int | None
+
+
+CONTINUATION = (
+    Stage(1.0, 16),
+    Stage(0.3, 16),
+    Stage(0.1, 32),
+    Stage(0.03, 64),
+    Stage(0.01, None),
+)
+# After a warm start there is nothing left to point out.
+FINISH = (Stage(0.01, None),)
+# After a plane sweep only the pairs that it turned have to settle.
+SETTLING = (Stage(0.03, None), Stage(0.01, None))
+# At last the smoothing goes on to where it no longer blurs the axes.
+SHARPENING = (Stage(0.003, None), Stage(0.001, None))
+# A criterion without smoothing: only the samples grow.
+GROWTH = (Stage(0.0, 32), Stage(0.0, None))
+
+# The stages before the last need not be more exact than so many times the tolerance.
+COARSE_TOL_FACTOR = 10
+# One matrix costs so little that it is minimised to a tenth of the tolerance.
+ONE_MATRIX_TOL_FACTOR = 0.1
+# Below this, rounding in single precision would hide the decrease that is waited for.
+SINGLE_PRECISION_TOL = 1e-5
+# One matrix is worth single precision from this size on.
+LARGE_MATRIX = 256
+CURVATURE_SAMPLES = 32
+# Samples of a stage on all: no more entries than these say anything new about a rotation.
+MOST_ENTRIES, LEAST_SAMPLES = 2**24, 32
+# No step turns the axes further than this, in rad (root mean square).
+LARGEST_ANGLE = 0.5
+# From an error of 1e-3, more than single precision ever leaves, to one below rounding.
+NEWTON_SCHULZ_STEPS = 3
+
+
+@dataclass
+class Log:
+    """What a search has done so far, and may still do.
+
+    Parameters
+    ----------
+    max_iter : int
+        Conjugate-gradient steps over all stages.
+    tol : float
+        Mean relative decrease a step at which the last stage stops.
+    progress : callable
+        Called with a label at every stage.
+
+    Attributes
+    ----------
+    history : list of tuple
+        A row for every point visited: stage, iteration in the stage, passes over the samples of
+        the stages so far, cost (at the smoothing and on the samples of the stage), seconds so far.
+    n_iter : int
+        Conjugate-gradient steps so far.
+    converged : bool
+        Whether the last stage ended by itself.
+    """
+
+    max_iter: int
+    tol: float
+    progress: Progress = lambda label: None
+    history: list[Row] = field(default_factory=list)
+    n_iter: int = 0
+    converged: bool = True
+    _n_stages: int = -1
+    _n_rows: int = 0
+    _begin: float = field(default_factory=time.perf_counter)
+
+    def begin(self, label: str) -> None:
+        """Start a stage."""
+        self.progress(label)
+        self._n_stages += 1
+        self._n_rows = len(self.history)
+        self._evaluations = self.history[-1][2] if self.history else 0
+
+    def record(self, n_evaluations: int, cost: float) -> None:
+        """Add a row, after that many passes of the stage."""
+        iteration = len(self.history) - self._n_rows
+        seconds = time.perf_counter() - self._begin
+        passes = self._evaluations + n_evaluations
+        self.history.append((self._n_stages, iteration, passes, cost, seconds))
+
+
+def descend(
+    problem: Problem, point: list[Matrix], stages: tuple[Stage, ...], log: Log
+) -> list[Matrix]:
+    """Run stages one after the other, or what a criterion without smoothing needs of them.
+
+    Parameters
+    ----------
+    problem : Problem
+        What is minimised.
+    point : list of ndarray
+        Where to start.
+    stages : tuple of Stage
+        The stages.
+    log : Log
+        The budget; is written to.
+
+    Returns
+    -------
+    list of ndarray
+        The point reached.
+    """
+    if not problem.criterion.smoothed:
+        stages = GROWTH
+    factor = ONE_MATRIX_TOL_FACTOR if problem.is_one_matrix else 1
+    for stage in stages:
+        tol = log.tol * factor * (1 if stage is stages[-1] else COARSE_TOL_FACTOR)
+        n_samples = stage.n_samples or max(LEAST_SAMPLES, MOST_ENTRIES // problem.n_entries_each)
+        point = run_stage(problem.first(n_samples), point, stage.smoothing, tol, log)
+        if not log.converged:
+            break
+    return point
+
+
+def run_stage(
+    problem: Problem, start: list[Matrix], smoothing: float, tol: float, log: Log
+) -> list[Matrix]:
+    """Run conjugate gradient at one smoothing until it converges or the budget is spent.
+
+    Parameters
+    ----------
+    problem : Problem
+        What is minimised, on the samples of the stage.
+    start : list of ndarray
+        Where to start.
+    smoothing : float
+        ``ε``.
+    tol : float
+        Mean relative decrease a step at which to stop.
+    log : Log
+        The budget; is written to.
+
+    Returns
+    -------
+    list of ndarray
+        The point reached, orthogonal in double precision.
+
+    Raises
+    ------
+    ValueError
+        If the criterion is not finite at the start.
+    """
+    if max(len(matrix) for matrix in start) == 1:
+        return start
+    log.begin(f"ε={smoothing:g}")
+    manifold = Product([Rotations(len(matrix)) for matrix in start])
+    dtype = precision(problem, tol)
+    start = [matrix.astype(dtype) for matrix in start]
+    objective = problem.objective(smoothing, dtype)
+    few = problem.first(CURVATURE_SAMPLES).objective(smoothing, dtype)
+    if not np.isfinite(objective.cost(*start)):
+        largest = np.sqrt(max(np.prod(term.jacobians.shape[1:]) for term in problem.terms))
+        raise ValueError(
+            "criterion is NaN or infinite on these Jacobians, whose entries are scaled to root "
+            f"mean square 1; write a function that is finite up to {largest:.0f}."
+        )
+
+    @pymanopt.function.numpy(manifold)
+    def cost(*point: Matrix) -> float:
+        return objective.cost(*point)
+
+    # `Rotations` takes the relative gradient for the Euclidean one.
+    @pymanopt.function.numpy(manifold)
+    def relative_gradient(*point: Matrix) -> list[Matrix]:
+        return objective.gradients(*point)
+
+    def record(cost: float) -> None:
+        log.record(objective.n_evaluations + few.n_evaluations, cost)
+
+    budget = log.max_iter - log.n_iter
+    longest = LARGEST_ANGLE * float(np.sqrt(sum(len(matrix) for matrix in start)))
+    searcher = QuadraticLineSearcher(tol, longest, record)
+    optimizer = ConjugateGradient(
+        beta_rule="HestenesStiefel",
+        line_searcher=searcher,
+        max_time=np.inf,
+        # pymanopt counts the points, one more than the steps.
+        max_iterations=budget + 1,
+        max_cost_evaluations=np.inf,
+        min_gradient_norm=0,
+        min_step_size=1e-14,
+        verbosity=0,
+    )
+    pymanopt_problem = pymanopt.Problem(
+        manifold,
+        cost,
+        euclidean_gradient=relative_gradient,
+        preconditioner=plane_preconditioner(few),
+    )
+    # A run ends on a step of 0, after which pymanopt divides 0 by 0 for the next direction.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        result = optimizer.run(pymanopt_problem, initial_point=start)
+    record(result.cost)
+    log.n_iter += searcher.n_steps
+    log.converged = searcher.n_steps < budget
+    return [orthonormal(matrix) for matrix in result.point]
+
+
+def precision(problem: Problem, tol: float) -> DTypeLike:
+    """Choose single precision, twice as fast, where it can see the decrease that is waited for."""
+    small = problem.is_one_matrix and max(problem.terms[0].jacobians.shape) < LARGE_MATRIX
+    return np.float64 if small or tol < SINGLE_PRECISION_TOL else np.float32
+
+
+def orthonormal(matrix: Matrix) -> Matrix:
+    """Find the nearest orthogonal matrix, in double precision, by Newton–Schulz steps.
+
+    ``Q ← Q (3 I − QᵀQ)/2`` squares the error of each singular value.
+
+    Parameters
+    ----------
+    matrix : ndarray of shape (n, n)
+        Orthogonal up to rounding.
+
+    Returns
+    -------
+    ndarray of shape (n, n)
+        Orthogonal.
+
+    References
+    ----------
+    N. J. Higham, "Functions of Matrices", SIAM (2008), equation 8.20.
+    """
+    matrix = matrix.astype(np.float64)
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        matrix = 1.5 * matrix - 0.5 * matrix @ (matrix.T @ matrix)
+    return matrix
