@@ -231,4 +231,5 @@ def _by_inputs(block: Array, like: Array) -> Array:
 def _plane_curvature(square: Array, curvature: Array, product: Array) -> Matrix:
     K = square @ curvature.T
     M = product.sum(axis=1)
-    return K + K.T - M[:, None] - M[None, :]
+    # Summed so that rounding leaves it symmetric: what it divides must stay skew.
+    return K + K.T - (M[:, None] + M[None, :])

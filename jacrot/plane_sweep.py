@@ -13,7 +13,7 @@ from jacrot.criteria import Criterion
 N_ANGLES = 24
 # Two sparse axes that are left mixed share their nonzero entries: every axis is paired with those
 # that its entries coincide with most.
-N_PARTNERS = 16
+N_PARTNERS = 8
 
 Pairs = NDArray[np.intp]
 
@@ -23,7 +23,7 @@ def plane_sweep(rows: Array, rotation: Matrix, criterion: Criterion) -> tuple[Ma
 
     For each plane ``(a, b)`` the exact cost of the columns ``a`` and ``b`` is computed at
     ``0, π/48, ...`` (a quarter turn changes nothing), and the best angle taken. Of all pairs those
-    are visited whose overlap ``Σ |x_a| |x_b| / (‖x_a‖ ‖x_b‖)`` is among the 16 largest of one of
+    are visited whose overlap ``Σ |x_a| |x_b| / (‖x_a‖ ‖x_b‖)`` is among the 8 largest of one of
     the two axes, in rounds of disjoint pairs.
 
     Parameters

@@ -18,6 +18,7 @@ from jacrot.stages import (
     CONTINUATION,
     FINISH,
     GROWTH,
+    LARGE_MATRIX,
     SETTLING,
     SHARPENING,
     Log,
@@ -182,6 +183,7 @@ class Search:
         cost = problem.exact_cost(point)
         stack = problem.terms[0].jacobians
         few = problem.first(max(1, SWEEP_ROWS // stack.shape[1])).terms[0].jacobians
+        few = few.cast(np.float32 if stack.shape[2] >= LARGE_MATRIX else np.float64)
         basis = problem.bases[0]
         for _ in range(MAX_SWEEPS):
             self.log.progress("plane sweep")

@@ -64,8 +64,8 @@ CURVATURE_SAMPLES = 32
 MOST_ENTRIES, LEAST_SAMPLES = 2**24, 32
 # No step turns the axes further than this, in rad (root mean square).
 LARGEST_ANGLE = 0.5
-# From an error of 1e-3, more than single precision ever leaves, to one below rounding.
-NEWTON_SCHULZ_STEPS = 3
+# From an error of 1e-4, more than single precision ever leaves, to one below rounding.
+NEWTON_SCHULZ_STEPS = 2
 
 
 @dataclass
