@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=200, help="of the training, at most")
     parser.add_argument("--samples", type=int, default=300, help="inputs to fit the rotation on")
     parser.add_argument("--held-out", type=int, default=1000, help="other inputs, to score it")
-    parser.add_argument("--max-iter", type=int, default=1000, help="steps of the search")
+    parser.add_argument("--max-iter", type=int, default=5000, help="steps of the search")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--picture", default="jacobian.png", help="file to draw into")
     options = parser.parse_args(arguments)

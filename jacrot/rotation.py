@@ -49,7 +49,7 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
     where ``J_i`` is the Jacobian of the network at sample ``i`` and ``φ`` the `criterion`. A
     rotation keeps the Frobenius norm, so that with the default criterion this maximises the
     mean Hoyer sparsity of the rotated Jacobians. The search is pymanopt's Riemannian conjugate
-    gradient on the Stiefel manifold, with ``φ`` smoothed less and less.
+    gradient on the square Stiefel manifold, with ``φ`` smoothed less and less.
 
     The estimator is used in one of two forms:
 
@@ -125,8 +125,9 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         Conjugate-gradient steps of the search that was kept.
     history_ : dict of ndarray
         A row for every point that search visited: ``"stage"``, ``"iteration"`` within the stage,
-        ``"evaluations"`` (passes so far over the samples of the stages), ``"cost"`` (with the
-        smoothing and on the samples of the stage), ``"seconds"``.
+        ``"evaluations"`` (passes so far over the samples of the stages, or over mini-batches in a
+        warm start), ``"cost"`` (with the smoothing and on the samples of the stage or the
+        mini-batch), ``"seconds"``.
     converged_ : bool
         Whether the search ended by itself, not by `max_iter`.
     n_features_in_ : int
@@ -136,9 +137,13 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
     Notes
     -----
-    Above 1024 samples the search uses a random 1024 of them, or as many as scikit-learn's
-    ``working_memory`` holds but at least 256, unless one dense layer lets all samples collapse
-    into one matrix. Sparsities always use all.
+    The search chooses its pieces by the problem. One dense layer with fixed outputs collapses into
+    one matrix, however many samples there are; it is minimised with less and less smoothing, and
+    minima near the first, or in the valley of a bounded criterion, are tried too. Anything else
+    begins with a stochastic warm start, if it is large, and ends with conjugate gradient. It uses
+    a random 1024 of the samples, or as many as scikit-learn's ``working_memory`` holds but at
+    least 256. Sparsities always use all. For a first look at a large problem, ``tol=1e-2`` or
+    ``max_iter=30`` give an answer in a fraction of the time.
 
     Jacobians computed elsewhere belong to their samples: they cannot be cross-validated, and a
     memory map is best given to ``fit``, since scikit-learn's ``clone`` copies parameters.

@@ -31,7 +31,7 @@ def mnist():
     return load(WEIGHTS, ["relu", "relu", "identity"]), images
 
 
-@pytest.mark.parametrize(("rotate_output", "least"), [(False, 0.725), (True, 0.728)])
+@pytest.mark.parametrize(("rotate_output", "least"), [(False, 0.728), (True, 0.735)])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_middle_layer(mnist, rotate_output, least, seed):
     network, images = mnist

@@ -1,0 +1,112 @@
+"""Stages of conjugate gradient: their budget, their precision, what they leave behind."""
+
+import numpy as np
+import pytest
+from builders import one_term_problem, rotation
+
+from jacrot.criteria import Welsch
+from jacrot.jacobians import MatrixJacobians, StackJacobians
+from jacrot.objective import Term
+from jacrot.problem import Problem
+from jacrot.stages import (
+    CONTINUATION,
+    FINISH,
+    LARGE_MATRIX,
+    Log,
+    Stage,
+    descend,
+    orthonormal,
+    precision,
+    run_stage,
+)
+
+
+def planted_stack(rng, n_samples=40, m=10, n=8):
+    sparse = rng.normal(size=(n_samples, m, n)) * (rng.uniform(size=(n_samples, m, n)) < 0.2)
+    J = sparse @ rotation(n, 4)
+    return J / np.sqrt(np.mean(J**2, axis=(1, 2), keepdims=True))
+
+
+def test_what_is_left_is_orthogonal_in_double_precision(rng):
+    rough = rotation(30) + 1e-5 * rng.normal(size=(30, 30))
+    mended = orthonormal(rough.astype(np.float32))
+    assert mended.dtype == np.float64
+    np.testing.assert_allclose(mended @ mended.T, np.eye(30), atol=1e-14)
+    left, _, right = np.linalg.svd(rough.astype(np.float32).astype(np.float64))
+    np.testing.assert_allclose(mended, left @ right, atol=1e-8)
+
+
+def test_a_stage_lowers_its_own_cost(rng):
+    problem, log = one_term_problem(StackJacobians(planted_stack(rng))), Log(100, 1e-5)
+    point = run_stage(problem, [np.eye(8)], 0.1, 1e-5, log)
+    objective = problem.objective(0.1, np.float64)
+    assert objective.cost(*point) < objective.cost(np.eye(8)) - 0.1
+    costs = [row[3] for row in log.history]
+    assert costs[-1] == pytest.approx(objective.cost(*point), rel=1e-5)
+    assert log.n_iter == len(costs) - 1
+
+
+def test_a_spent_budget_ends_the_stages(rng):
+    log = Log(7, 1e-9)
+    descend(one_term_problem(StackJacobians(planted_stack(rng))), [np.eye(8)], CONTINUATION, log)
+    assert log.n_iter == 7
+    assert not log.converged
+    assert len({row[0] for row in log.history}) < len(CONTINUATION)
+
+
+def test_a_criterion_without_smoothing_needs_no_stages(rng):
+    problem, log = one_term_problem(StackJacobians(planted_stack(rng))), Log(500, 1e-4)
+    quartimax = one_term_problem(StackJacobians(planted_stack(rng)), criterion="quartimax")
+    labels = []
+    log.progress = labels.append
+    descend(quartimax, [rotation(8)], CONTINUATION, log)
+    assert set(labels) == {"ε=0"}
+    labels.clear()
+    descend(problem, [rotation(8)], FINISH, log)
+    assert labels == [f"ε={stage.smoothing:g}" for stage in FINISH]
+
+
+def test_one_axis_cannot_turn():
+    log = Log(10, 1e-4)
+    problem = one_term_problem(StackJacobians(np.ones((3, 4, 1))))
+    assert descend(problem, [np.eye(1)], CONTINUATION, log) == [np.eye(1)]
+    assert not log.history
+
+
+def test_precision_follows_size_and_tolerance():
+    small, large = (
+        one_term_problem(MatrixJacobians(np.ones((2, size)))) for size in (8, LARGE_MATRIX)
+    )
+    stack = one_term_problem(StackJacobians(np.ones((2, 4, 4))))
+    assert precision(small, 1e-4) is np.float64
+    assert precision(large, 1e-4) is np.float32
+    assert precision(stack, 1e-4) is np.float32
+    assert precision(stack, 1e-8) is np.float64
+
+
+def test_several_rotations_are_found_jointly(rng):
+    # A chain of two layers whose hidden bases are those of sparse Jacobians: R is written by the
+    # first layer and read by the second.
+    def sparse(n_samples, m, n):
+        return rng.normal(size=(n_samples, m, n)) * (rng.uniform(size=(n_samples, m, n)) < 0.25)
+
+    R, S = rotation(8, 1), rotation(9, 2)
+    stacks = [R.T @ sparse(60, 8, 6), S.T @ sparse(60, 9, 8) @ R, sparse(60, 5, 9) @ S]
+    sides = [(0, None), (1, 0), (None, 1)]
+    terms = tuple(
+        Term(StackJacobians(J / np.sqrt(np.mean(J**2, axis=(1, 2), keepdims=True))), *side)
+        for J, side in zip(stacks, sides, strict=True)
+    )
+    problem = Problem(terms, one_term_problem(terms[0].jacobians).criterion, (None, None))
+    start = [np.eye(8), np.eye(9)]
+    point = descend(problem, start, CONTINUATION, Log(1000, 1e-4))
+    for found, hidden in zip(point, (R, S), strict=True):
+        assert np.abs(found @ hidden.T).max(axis=1).min() > 0.999
+    assert problem.exact_cost(point) == pytest.approx(problem.exact_cost([R, S]), rel=0.01)
+
+
+def test_a_bounded_criterion_runs_where_hoyer_does(rng):
+    problem, log = one_term_problem(StackJacobians(planted_stack(rng))), Log(500, 1e-4)
+    bounded = Problem(problem.terms, Welsch(), problem.bases)
+    point = descend(bounded, [np.eye(8)], (Stage(1.0, None),), log)
+    assert problem.exact_cost(point) < problem.exact_cost([np.eye(8)])
