@@ -166,7 +166,8 @@ class Search:
         random turns of the best so far (basin hopping).
         """
         n_entries, n_axes = self.problem.n_entries, len(point[0])
-        n_hops = int(min(HOPS, HOPS * HOP_TOL / self.log.tol, HOPS_WORK / (n_entries * n_axes)))
+        effort = HOPS * HOP_TOL / max(self.log.tol, HOP_TOL)
+        n_hops = int(min(effort, HOPS_WORK / (n_entries * n_axes)))
         price, best = self._priced(point)
         for hop in range(n_hops):
             if hop == 0:

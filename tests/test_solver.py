@@ -10,7 +10,7 @@ from jacrot._random import random_rotation
 from jacrot.datasets import make_planted_problem
 from jacrot.jacobians import DenseLayerJacobians, StackJacobians, network_jacobians
 from jacrot.metrics import match_axes
-from jacrot.solver import Search, solve
+from jacrot.solver import HOPS, Search, solve
 from jacrot.stages import CONTINUATION, SHARPENING, Log, descend
 
 OPTIONS = {"max_iter": 1000, "tol": 1e-4}
@@ -123,6 +123,19 @@ def test_the_plane_sweep_frees_mixed_axes():
             axes = (search._swept(task, point) if sweep else point)[0]
             found[sweep] += match_axes(axes, planted.rotation)[1].min() > 0.99
     assert found[True] > found[False]
+
+
+def test_hops_lower_the_cost_and_follow_the_effort(monkeypatch, rng):
+    J = rng.normal(size=(1, 24, 12))
+    costs = {}
+    for hops in (0, HOPS):
+        monkeypatch.setattr("jacrot.solver.HOPS", hops)
+        costs[hops] = run(J)[1].cost
+    assert costs[HOPS] < costs[0]
+    labels = {tol: [] for tol in (0.0, 1e-4, 1e-2)}
+    for tol, found in labels.items():
+        run(J, tol=tol, max_iter=300, progress=found.append)
+    assert len(labels[1e-2]) < len(labels[1e-4])
 
 
 def test_budget_is_kept_and_reported(rng):
