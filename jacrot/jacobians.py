@@ -76,7 +76,7 @@ class Jacobians(ABC):
 
     def moments(self, Q: Array | None = None, apply: Apply = map) -> tuple[Matrix, Matrix]:
         """Compute the means of ``X_iᵀ X_i`` and of ``X_i X_iᵀ``, ``X_i = J_i Qᵀ``."""
-        blocks = self.blocks(None, Q)
+        blocks = self._whole_blocks(None, Q)
 
         def squares(number: int) -> tuple[Matrix, Matrix]:
             block = blocks[number]()

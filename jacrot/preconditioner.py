@@ -18,10 +18,9 @@ def plane_preconditioner(objective: Objective) -> Callable[[Any, Any], Any]:
     """Divide the gradient along every plane rotation by the curvature along it.
 
     A tangent vector of :class:`~jacrot.manifold.Rotations` is a skew matrix ``Ω``, whose entry
-    ``(a, b)`` turns the plane of axes
-    ``a`` and ``b``. Along it the cost has slope ``2 Ω_ab`` and curvature ``H_ab``, so that
-    ``2 Ω_ab / |H_ab|`` is a Newton step; ``|H|`` is bounded from below by 0.3 of its median. The
-    curvatures are computed again after every five gradients.
+    ``(a, b)`` turns the plane of axes ``a`` and ``b``. Along it the cost has slope ``2 Ω_ab`` and
+    curvature ``H_ab``, so that ``2 Ω_ab / |H_ab|`` is a Newton step; ``|H|`` is bounded from below
+    by 0.3 of its median. The curvatures are computed again after every five gradients.
 
     Parameters
     ----------

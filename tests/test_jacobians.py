@@ -13,6 +13,7 @@ from jacrot import Network
 from jacrot.jacobians import (
     BLOCK_ENTRIES,
     DenseLayerJacobians,
+    MatrixJacobians,
     StackJacobians,
     network_jacobians,
 )
@@ -114,6 +115,24 @@ def test_stack_answers_what_the_array_says(stack, J):
     single = whole(stack.cast(np.float32), P, Q)
     assert single.dtype == np.float32
     np.testing.assert_allclose(single, P @ J @ Q.T, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 2**16])
+def test_rows_of_one_matrix_come_in_blocks(rows, rng, monkeypatch):
+    monkeypatch.setattr("jacrot.jacobians.ROW_BLOCK_ENTRIES", 4 * rows)
+    matrix, P, Q = rng.normal(size=(11, 4)), rotation(11), rotation(4)
+    stack = MatrixJacobians(matrix)
+    blocks = [block() for block in stack.blocks(None, Q)]
+    assert len(blocks) == {1: 6, 3: 4, 2**16: 1}[rows]
+    np.testing.assert_allclose(np.concatenate(blocks, axis=1), (matrix @ Q.T)[None], atol=1e-14)
+    np.testing.assert_allclose(whole(stack, P, Q), (P @ matrix @ Q.T)[None], atol=1e-14)
+    np.testing.assert_allclose(stack.norms(None, Q)[0], [np.abs(matrix @ Q.T).sum()])
+    reading, writing = stack.moments()
+    np.testing.assert_allclose(reading, matrix.T @ matrix)
+    np.testing.assert_allclose(writing, matrix @ matrix.T)
+    scaled = stack.scaled(np.array([2.0])).subset(np.array([0])).cast(np.float32)
+    assert whole(scaled).dtype == np.float32
+    np.testing.assert_allclose(whole(scaled)[0], 2 * matrix, rtol=1e-6)
 
 
 @pytest.mark.parametrize("degree", [1, 4])
