@@ -25,23 +25,32 @@ def found(axes, problem, threshold):
     return np.mean(match_axes(axes, problem.rotation)[1] > threshold)
 
 
+def for_peers(rows):
+    """Leave out rows of zeros, by whose norms factor_analyzer would divide, and scale the others.
+
+    ICA's contrast expects a variance of 1.
+    """
+    rows = rows[rows.any(axis=1)]
+    return rows / np.sqrt(np.mean(rows**2))
+
+
 def main(argv=None):
     """Print the table."""
     arguments = options(__doc__.splitlines()[0], argv)
     # n, outputs for each feature, density, noise, seeds, starts, seeds of the peers
     settings = [
-        (64, 1.5, 0.1, 0.0, 20, 1, 2),
+        (64, 1.5, 0.1, 0.0, 20, 1, 0),
         (64, 2, 0.1, 0.0, 20, 1, 2),
         (64, 3, 0.1, 0.0, 20, 1, 2),
-        (64, 2, 0.2, 0.0, 20, 1, 2),
-        (64, 3, 0.2, 0.0, 20, 1, 2),
+        (64, 2, 0.2, 0.0, 20, 1, 0),
+        (64, 3, 0.2, 0.0, 20, 1, 0),
         (128, 2, 0.1, 0.0, 10, 1, 0),
         (128, 2, 0.2, 0.0, 10, 1, 0),
         (256, 2, 0.1, 0.0, 3, 1, 0),
         (256, 2, 0.2, 0.0, 3, 1, 0),
-        (64, 2, 0.1, 0.02, 20, 1, 2),
-        (64, 2, 0.2, 0.02, 20, 1, 2),
-        (64, 2, 0.3, 0.0, 20, 1, 2),
+        (64, 2, 0.1, 0.02, 20, 1, 0),
+        (64, 2, 0.2, 0.02, 20, 1, 0),
+        (64, 2, 0.3, 0.0, 20, 1, 0),
         (64, 2, 0.3, 0.0, 20, 5, 0),
     ]
     if arguments.quick:
@@ -57,7 +66,7 @@ def main(argv=None):
         methods = {"jacrot" if n_init == 1 else f"jacrot, {n_init} starts": (ours, seeds)}
         for name in PEERS if peer_seeds else ():
             methods[name] = (
-                lambda problem, seed, peer=ONE_SIDED[name]: peer(problem.weights),
+                lambda problem, seed, peer=ONE_SIDED[name]: peer(for_peers(problem.weights)),
                 peer_seeds,
             )
         for name, (method, n_seeds) in methods.items():
@@ -67,19 +76,19 @@ def main(argv=None):
                     problem = make_planted_problem(
                         n, int(ratio * n), density=density, noise=noise, random_state=seed
                     )
-                    axes, wall, _ = timed(method, problem, seed)
+                    axes, _, cpu = timed(method, problem, seed)
                     shares.append(found(axes, problem, threshold))
-                    seconds.append(wall)
+                    seconds.append(cpu)
             except ModuleNotFoundError as error:
                 print(f"<!-- {name}: {missing(error)} -->")
                 continue
             all_found = f"{np.mean(np.array(shares) == 1):.0%}"
-            share, wall = f"{np.mean(shares):.0%}", f"{np.mean(seconds):.2f}"
-            row = [n, f"{ratio:g}", density, noise, name, n_seeds, all_found, share, wall]
+            share, cpu = f"{np.mean(shares):.0%}", f"{np.mean(seconds):.2f}"
+            row = [n, f"{ratio:g}", density, noise, name, n_seeds, all_found, share, cpu]
             rows.append(row)
             print(f"<!-- {rows[-1]} -->", flush=True)
     print(machine())
-    header = ["n", "m/n", "density", "noise", "method", "seeds", "all", "axes", "wall s"]
+    header = ["n", "m/n", "density", "noise", "method", "seeds", "all", "axes", "CPU s"]
     table("Hidden axes found", header, rows)
 
 

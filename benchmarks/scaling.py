@@ -53,16 +53,17 @@ def main(argv=None):
         kind, n, n_samples = arguments.fit
         fit(kind, int(n), int(n_samples))
         return
-    features = [(ONE_SIDED, n, 512) for n in (64, 128, 256, 512, 1024, 2048)]
+    features = [(ONE_SIDED, n, 512) for n in (64, 128, 256, 512, 1024)]
     features += [(TWO_SIDED, n, 512) for n in (64, 128, 256)]
     features += [(STACK, n, 512) for n in (128, 768)]
+    features += [(ONE_SIDED, 2048, 512)]
     samples = [(TWO_SIDED, 100, n) for n in (100, 1000, 10_000, 100_000)]
     samples += [(ONE_SIDED, 100, n) for n in (1000, 100_000)]
     if arguments.quick:
         features, samples = [(ONE_SIDED, 16, 50)], [(TWO_SIDED, 16, 50)]
     print(machine())
     header = ["problem", "features", "samples", "wall s", "CPU s", "sparsity before", "after"]
-    for title, cases in (("Features", features), ("Samples", samples)):
+    for title, cases in (("Samples", samples), ("Features", features)):
         rows = []
         for case in cases:
             command = [sys.executable, __file__, "--fit", *map(str, case)]
