@@ -103,7 +103,7 @@ def planted(n, density, seeds):
 
 def main(argv=None):
     """Print the tables."""
-    arguments = options(__doc__.splitlines()[0], argv)
+    arguments = options(__doc__.splitlines()[0], argv, only={"choices": ["one", "two"]})
     print(machine())
     header = ["search", "cost", "against the whole", "CPU s", "× the whole"]
     if arguments.quick:
@@ -113,9 +113,11 @@ def main(argv=None):
     layers = [("n = 128", 128)]
     if arguments.data is not None:
         layers.insert(0, ("MNIST", "mnist"))
-    for title, which in layers:
+    for title, which in layers if arguments.only != "one" else []:
         problems = list(trained(which, seeds, 200, arguments.data))
         table(f"Two-sided, {title}, 200 inputs", header, measure(TWO_SIDED, problems, True))
+    if arguments.only == "two":
+        return
     for title, which in layers:
         problems = list(trained(which, seeds, 300, arguments.data))
         table(f"One-sided, {title}, 300 inputs", header, measure(ONE_MATRIX, problems, False))

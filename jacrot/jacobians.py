@@ -24,8 +24,9 @@ from jacrot.network import Network
 
 Indices = NDArray[np.intp]
 Block = Callable[[], Array]
-# Norms between this and its inverse are sums of squares that neither vanish nor overflow.
-SAFE = 1e-140
+# Norms between these and their inverses are sums of squares that neither vanish nor overflow, in
+# double and in single precision.
+SAFE, SAFE_SINGLE = 1e-140, 1e-12
 
 # Entries of a block: a block and its derivatives then stay in a core's cache.
 BLOCK_ENTRIES = 2**18
@@ -179,14 +180,15 @@ class DenseLayerJacobians(Jacobians):
 
 def _norms(block: Array) -> tuple[Matrix, Matrix]:
     """Compute the norms of every sample of a block, whatever the size of its entries."""
-    block = block.astype(np.float64, copy=False)
-    with np.errstate(over="ignore", invalid="ignore"):
-        l1 = np.abs(block).sum(axis=(1, 2))
-        l2 = np.sqrt(np.einsum("ijk,ijk->i", block, block))
-    if np.all((l2 > SAFE) & (l2 < 1 / SAFE)):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        # Row by row first: in single precision, long sums would round.
+        l1 = np.abs(block).sum(axis=2).sum(axis=1, dtype=np.float64)
+        l2 = np.sqrt(np.einsum("ijk,ijk->ij", block, block).sum(axis=1, dtype=np.float64))
+    safe = SAFE if block.dtype == np.float64 else SAFE_SINGLE
+    if np.all((l2 > safe) & (l2 < 1 / safe)):
         return l1, l2
     # The largest entry is taken out, so that no square is too large or too small.
-    entries = np.abs(block)
+    entries = np.abs(block.astype(np.float64, copy=False))
     largest = entries.max(axis=(1, 2))
     entries /= np.where(largest > 0, largest, 1)[:, None, None]
     l2 = np.sqrt(np.einsum("ijk,ijk->i", entries, entries))

@@ -38,6 +38,9 @@ from jacrot.solver import Solution, solve
 from jacrot.subspace import NEGLIGIBLE, nearest_rotation, sensitivities
 from jacrot.weights import chains_transposed, is_made_of_layers, transposed_hint
 
+# Entries of all Jacobians above which sparsities are computed in single precision.
+SINGLE_PRECISION_ENTRIES = 2**27
+
 
 class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Rotation of a network's activations that makes the Jacobian of what follows sparse.
@@ -588,10 +591,16 @@ def _shared(jacobians: Jacobians) -> Iterator[Apply]:
 
 
 def _mean_hoyer(jacobians: Jacobians, norms: Matrix, P: Matrix | None, Q: Matrix) -> float:
-    """Average the sparsity of ``P J_i Qᵀ`` over the samples that are more than rounding in it."""
-    with one_blas_thread(), _shared(jacobians) as apply:
-        l1, l2 = jacobians.norms(P, Q, apply)
-    alive = _alive(np.where(l2 > np.sqrt(NEGLIGIBLE) * norms, l2, 0))
+    """Average the sparsity of ``P J_i Qᵀ`` over the samples that are more than rounding in it.
+
+    In so many samples that rounding averages out, single precision halves the time.
+    """
+    stack = jacobians.scaled(1 / norms)
+    if np.prod(jacobians.shape, dtype=float) > SINGLE_PRECISION_ENTRIES:
+        stack = stack.cast(np.float32)
+    with one_blas_thread(), _shared(stack) as apply:
+        l1, l2 = stack.norms(P, Q, apply)
+    alive = _alive(np.where(l2 > np.sqrt(NEGLIGIBLE), l2, 0))
     size = (jacobians.shape[1] if P is None else len(P)) * len(Q)
     return float(hoyer_of_norms(l1[alive], l2[alive], size).mean())
 
