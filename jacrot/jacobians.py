@@ -226,10 +226,11 @@ class MatrixJacobians(Jacobians):
             return [lambda: (P.astype(matrix.dtype) @ matrix @ QT)[None]]
         n_inputs = matrix.shape[1]
         step = max(1, ROW_BLOCK_ENTRIES // n_inputs, n_inputs // 2)
-        return [
-            lambda start=start: (matrix[start : start + step] @ QT)[None]  # type: ignore[misc]
-            for start in range(0, len(matrix), step)
-        ]
+
+        def block(start: int) -> Array:
+            return (matrix[start : start + step] @ QT)[None]
+
+        return [partial(block, start) for start in range(0, len(matrix), step)]
 
     def _whole_blocks(self, P: Array | None, Q: Array | None) -> list[Block]:
         blocks = self.blocks(P, Q)

@@ -32,13 +32,7 @@ class Rotations(RiemannianSubmanifold):
     """
 
     def __init__(self, size: int) -> None:
-        self.size = size
         super().__init__(f"Rotations of {size} axes", size * (size - 1) // 2)
-
-    @property
-    def typical_dist(self) -> float:
-        """Half a turn of every pair of axes."""
-        return float(np.pi * np.sqrt(self.size))
 
     def inner_product(
         self, point: Array, tangent_vector_a: Array, tangent_vector_b: Array

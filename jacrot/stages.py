@@ -100,6 +100,7 @@ class Log:
     converged: bool = True
     _n_stages: int = -1
     _n_rows: int = 0
+    _n_evaluations: int = 0
     _begin: float = field(default_factory=time.perf_counter)
 
     def begin(self, label: str) -> None:
@@ -107,13 +108,13 @@ class Log:
         self.progress(label)
         self._n_stages += 1
         self._n_rows = len(self.history)
-        self._evaluations = self.history[-1][2] if self.history else 0
+        self._n_evaluations = self.history[-1][2] if self.history else 0
 
     def record(self, n_evaluations: int, cost: float) -> None:
         """Add a row, after that many passes of the stage."""
         iteration = len(self.history) - self._n_rows
         seconds = time.perf_counter() - self._begin
-        passes = self._evaluations + n_evaluations
+        passes = self._n_evaluations + n_evaluations
         self.history.append((self._n_stages, iteration, passes, cost, seconds))
 
 

@@ -78,7 +78,7 @@ def warm_start(
             next(batches), smoothing * (LAST_SMOOTHING / smoothing) ** progress
         )
         gradients = objective.gradients(*point)
-        log.record(step, objective.cost(*point))
+        log.record(step + 1, objective.cost(*point))
         angle = smoothing * 0.5 * (1 + np.cos(np.pi * progress))
         for index, (matrix, gradient) in enumerate(zip(point, gradients, strict=True)):
             relative = skew(gradient)
