@@ -10,6 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.floating]
 Matrix = NDArray[np.float64]
 
+# By the number of dimensions of a batch: rows (n, features), sequences (n, positions, features),
+# images (n, channels, height, width).
+FEATURES_AXIS = {2: 1, 3: 2, 4: 1}
+
 
 def read_only(array: ArrayLike) -> Array:
     """Copy an array, so that neither its owner nor its reader can change what a layer computes."""
@@ -59,7 +63,7 @@ def any_array(array: Any, name: str) -> NDArray[Any]:
         ) from error
 
 
-def real_array(array: ArrayLike, name: str, ndim: int) -> Array:
+def real_array(array: ArrayLike, name: str, ndim: int | tuple[int, ...]) -> Array:
     """Read an array of finite real numbers, as float32 or float64.
 
     Parameters
@@ -68,8 +72,8 @@ def real_array(array: ArrayLike, name: str, ndim: int) -> Array:
         What the user gave.
     name : str
         Its name in error messages.
-    ndim : int
-        The number of dimensions it must have.
+    ndim : int or tuple of int
+        The number of dimensions it must have, or may have.
 
     Returns
     -------
@@ -90,10 +94,11 @@ def real_array(array: ArrayLike, name: str, ndim: int) -> Array:
         )
     if result.dtype not in (np.float32, np.float64):
         result = result.astype(np.float32 if result.dtype == np.float16 else np.float64)
-    if result.ndim != ndim:
+    allowed = (ndim,) if isinstance(ndim, int) else ndim
+    if result.ndim not in allowed:
         raise ValueError(
-            f"{name} has {result.ndim} dimension(s), shape {result.shape}; "
-            f"write an array of {ndim} dimension(s)."
+            f"{name} has {result.ndim} dimension(s), shape {result.shape}; write an array of "
+            f"{' or '.join(map(str, allowed))} dimension(s)."
         )
     if not np.isfinite(result).all():
         raise ValueError(f"{name} contains NaN or infinity; write finite numbers.")

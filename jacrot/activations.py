@@ -150,6 +150,24 @@ def get_activation(activation: str | Elementwise) -> Activation:
     return Activation(_keeping_dtype(activation), _keeping_dtype(slope))
 
 
+def activation_name(activation: str | Elementwise) -> str:
+    """Name an activation, for display.
+
+    Parameters
+    ----------
+    activation : str or callable
+        As given to a layer.
+
+    Returns
+    -------
+    str
+        The name.
+    """
+    if isinstance(activation, str):
+        return activation
+    return getattr(activation, "__name__", type(activation).__name__)
+
+
 def _check_elementwise(function: Elementwise, slope: Elementwise) -> None:
     x = np.array([[-1.3, 0.2, 0.7], [1.9, -0.4, 0.5]])
     name = getattr(function, "__name__", repr(function))

@@ -13,8 +13,9 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jacrot._arrays import Array, Immutable, real_array
-from jacrot.layers import Dense, Layer
+from jacrot._arrays import FEATURES_AXIS, Array, Immutable, real_array
+from jacrot.layers import Basis, Dense, Layer
+from jacrot.layers.described import FORMAT, HEADER, described
 from jacrot.weights import (
     ActivationLike,
     Layout,
@@ -23,8 +24,6 @@ from jacrot.weights import (
     transposed_hint,
 )
 
-FORMAT = "jacrot.Network/1"
-HEADER = "__jacrot__"
 # What single precision leaves of an orthogonal matrix of some thousand axes.
 ORTHOGONALITY_TOL = 1e-5
 
@@ -156,12 +155,13 @@ class Network(Immutable):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_inputs)
-            Inputs.
+            Inputs; for layers that read them, sequences ``(n_samples, n_positions, n_inputs)`` or
+            images ``(n_samples, n_inputs, height, width)``.
 
         Returns
         -------
         ndarray of shape (n_samples, n_outputs)
-            Outputs.
+            Outputs; sequences or images where the last layer writes them.
 
         Raises
         ------
@@ -181,12 +181,13 @@ class Network(Immutable):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_inputs)
-            Inputs.
+            Inputs; sequences or images for layers that read them.
 
         Returns
         -------
         ndarray of shape (n_samples, n_outputs, n_inputs)
-            ``jacobians[i, a, b]`` is the derivative of output ``a`` with respect to input ``b``.
+            ``jacobians[i, a, b]`` is the derivative of output ``a`` with respect to input ``b``;
+            ``(n_samples, *output shape, *input shape)`` for sequences and images.
 
         Raises
         ------
@@ -199,7 +200,7 @@ class Network(Immutable):
         for layer in self.layers:
             x, tangents = layer.push(x, tangents)
         assert tangents is not None
-        return tangents
+        return tangents.reshape(*tangents.shape[:-1], *np.shape(X)[1:])
 
     def reading(self, rotation: Array) -> Network:
         """Make the network that reads ``rotation @ x`` in place of ``x``.
@@ -284,7 +285,7 @@ class Network(Immutable):
             if site > 0:
                 layers[site - 1] = layers[site - 1].writing(rotation)
             else:
-                inputs = [Dense(rotation, activation="identity")]
+                inputs = [Basis(rotation)]
         return Network([*inputs, *layers])
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -300,26 +301,15 @@ class Network(Immutable):
         Raises
         ------
         ValueError
-            If `path` has another ending, or a layer holds a user's function, which only pickle
-            could store.
+            If `path` has another ending, or a layer is a user's own or holds a user's function,
+            which only pickle could store.
         """
         path = Path(path)
         if path.suffix != ".npz":
             raise ValueError(f"path={str(path)!r} must end in '.npz'.")
         arrays: dict[str, Any] = {}
-        activations = []
-        for index, layer in enumerate(self.layers):
-            if not isinstance(layer, Dense) or not isinstance(layer.activation, str):
-                raise ValueError(
-                    f"layer {index}, {layer!r}, holds a Python function, which cannot be saved "
-                    "without pickle; save the arrays and keep the function in your code."
-                )
-            activations.append(layer.activation)
-            arrays[f"{index}.weight"] = layer.weight
-            arrays[f"{index}.bias"] = layer.bias
-            if layer.output_rotation is not None:
-                arrays[f"{index}.output_rotation"] = layer.output_rotation
-        arrays[HEADER] = np.array(json.dumps({"format": FORMAT, "activations": activations}))
+        layers = [described(layer, str(index), arrays) for index, layer in enumerate(self.layers)]
+        arrays[HEADER] = np.array(json.dumps({"format": FORMAT, "layers": layers}))
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
             with partial.open("wb") as file:
@@ -333,10 +323,11 @@ class Network(Immutable):
         return self.layers[site - 1].n_outputs if width is None and site else width
 
     def _batch(self, X: ArrayLike) -> Array:
-        x = real_array(X, "X", ndim=2)
-        if self.n_inputs is not None and x.shape[1] != self.n_inputs:
+        x = real_array(X, "X", ndim=tuple(FEATURES_AXIS))
+        n_features = x.shape[FEATURES_AXIS[x.ndim]]
+        if self.n_inputs not in (None, n_features):
             raise ValueError(
-                f"X has {x.shape[1]} features but the network reads {self.n_inputs}; write the "
+                f"X has {n_features} features but the network reads {self.n_inputs}; write the "
                 "activations that its first layer reads."
             )
         return x

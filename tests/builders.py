@@ -1,8 +1,11 @@
 """Random networks and rotations for the tests."""
 
+import importlib
+import os
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 from scipy.stats import ortho_group
 
@@ -18,6 +21,13 @@ CHAINS = {
     "names": st.lists(st.sampled_from(sorted(ACTIVATIONS)), min_size=4, max_size=4),
     "seed": st.integers(0, 10_000),
 }
+
+
+def framework(name):
+    """Import an optional package, or skip; CI, which installs all of them, does not skip."""
+    if os.environ.get("JACROT_ALL_FRAMEWORKS"):
+        return importlib.import_module(name)
+    return pytest.importorskip(name, reason=f"{name} is not installed")
 
 
 def random_network(widths, activations, seed=0, dtype=np.float64):

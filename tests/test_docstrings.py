@@ -48,7 +48,14 @@ def public_names():
             yield f"{name}.{member}"
             if inspect.isclass(object_):
                 for method in vars(object_):
-                    if not method.startswith("_") and callable(getattr(object_, method)):
+                    # What a base class documents need not be said again.
+                    inherited = any(hasattr(base, method) for base in object_.__bases__)
+                    silent = getattr(object_, method).__doc__ is None and inherited
+                    if (
+                        not method.startswith("_")
+                        and callable(getattr(object_, method))
+                        and not silent
+                    ):
                         yield f"{name}.{member}.{method}"
 
 

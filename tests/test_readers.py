@@ -73,7 +73,19 @@ def test_saved_network_knows_its_own_activations(tmp_path):
     [
         ("[]", "is not a network that Network.save wrote"),
         ("{", "is not a network that Network.save wrote"),
-        ('{"format": "jacrot.Network/1", "activations": ["relu"]}', "KeyError"),
+        ('{"format": "jacrot.Network/1"}', "KeyError"),
+        ('{"format": "jacrot.Network/1", "layers": ["relu"]}', "TypeError"),
+        ('{"format": "jacrot.Network/1", "layers": [{"layer": "Function"}]}', "KeyError"),
+        ('{"format": "jacrot.Network/1", "layers": [{"layer": "os", "arguments": {}}]}', "'os'"),
+        (
+            '{"format": "jacrot.Network/1", "layers": [{"layer": "Dense", "arguments": []}]}',
+            "AttributeError",
+        ),
+        (
+            '{"format": "jacrot.Network/1", '
+            '"layers": [{"layer": "Dense", "arguments": {"weight": {"array": "W"}}}]}',
+            "'W'",
+        ),
         ('{"format": "jacrot.Network/9", "layers": []}', "reads 'jacrot.Network/1'"),
     ],
 )

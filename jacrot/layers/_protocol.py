@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from jacrot._arrays import Array
 
 
 @runtime_checkable
 class Layer(Protocol):
     """The protocol of a layer: an immutable object with these members.
+
+    A layer of one's own is best derived from :class:`BaseLayer`, which leaves two of them to be
+    written. Batches are rows ``(n_samples, n_features)``, sequences ``(n_samples, n_positions,
+    n_features)`` or images ``(n_samples, n_channels, height, width)``.
 
     Examples
     --------
@@ -27,50 +34,16 @@ class Layer(Protocol):
         """Width of what the layer writes, ``None`` if it follows from the input."""
 
     def __call__(self, x: Array) -> Array:
-        """Compute the outputs ``(n_samples, n_outputs)`` of a batch ``(n_samples, n_inputs)``."""
+        """Compute the outputs ``(n_samples, *output shape)`` of a batch."""
 
     def push(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
-        """Compute the outputs of a batch and push a stack of tangents forward.
-
-        Parameters
-        ----------
-        x : ndarray of shape (n_samples, n_inputs)
-            Inputs.
-        tangents : ndarray of shape (n_samples, n_inputs, k) or None
-            Tangents, ``None`` for the identity.
-
-        Returns
-        -------
-        outputs : ndarray of shape (n_samples, n_outputs)
-            Outputs.
-        tangents : ndarray of shape (n_samples, n_outputs, k)
-            ``J @ tangents``, ``J`` the Jacobian of the layer at every sample.
-        """
+        """Compute the outputs of a batch and push a stack of tangents forward."""
 
     def reading(self, rotation: Array) -> Layer:
-        """Make the layer that reads ``rotation @ x`` in place of ``x``.
-
-        Parameters
-        ----------
-        rotation : ndarray of shape (n_rotated, n_inputs)
-            Orthonormal rows.
-
-        Returns
-        -------
-        Layer
-            The same function of the rotated inputs.
-        """
+        """Make the layer that reads ``rotation @ x`` in place of ``x``."""
 
     def writing(self, rotation: Array) -> Layer:
-        """Make the layer that writes ``rotation @ y`` in place of ``y``.
+        """Make the layer that writes ``rotation @ y`` in place of ``y``."""
 
-        Parameters
-        ----------
-        rotation : ndarray of shape (n_rotated, n_outputs)
-            Orthonormal rows.
-
-        Returns
-        -------
-        Layer
-            The same function with rotated outputs.
-        """
+    def reach(self, positions: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
+        """Find which output positions depend on some input positions, ``None`` for all."""

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jacrot._arrays import Array, Immutable, read_only, real_array
-from jacrot.activations import Activation, Elementwise, get_activation
+from jacrot._arrays import Array, read_only, real_array
+from jacrot.activations import Activation, Elementwise, activation_name, get_activation
+from jacrot.layers._base import BaseLayer, identity_tangents
 
 
-class Dense(Immutable):
+class Dense(BaseLayer):
     """Fully connected layer ``y = R f(W x + b)``.
 
-    Its Jacobian is ``R diag(f'(W x + b)) W``.
+    Its Jacobian is ``R diag(f'(W x + b)) W``. It acts on rows, and on every position of
+    sequences.
 
     Parameters
     ----------
@@ -56,6 +56,7 @@ class Dense(Immutable):
     output_rotation: Array | None
     activation: str | Elementwise
     _activation: Activation
+    positionwise = True
 
     def __init__(
         self,
@@ -92,10 +93,6 @@ class Dense(Immutable):
             _activation=get_activation(activation),
         )
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Through the constructor: a pickled array forgets that it was read-only.
-        return _make_dense, (self.weight, self.bias, self.activation, self.output_rotation)
-
     def __repr__(self) -> str:
         name = self.activation_name
         return f"Dense({self.n_inputs} → {self.n_outputs}, {name})"
@@ -103,33 +100,17 @@ class Dense(Immutable):
     @property
     def activation_name(self) -> str:
         """The activation's name, for display."""
-        if isinstance(self.activation, str):
-            return self.activation
-        return getattr(self.activation, "__name__", type(self.activation).__name__)
+        return activation_name(self.activation)
 
     @property
     def n_inputs(self) -> int:
-        """Width of what the layer reads."""
         return int(self.weight.shape[1])
 
     @property
     def n_outputs(self) -> int:
-        """Width of what the layer writes."""
         return int((self.weight if self.output_rotation is None else self.output_rotation).shape[0])
 
     def __call__(self, x: ArrayLike) -> Array:
-        """Compute the outputs of a batch.
-
-        Parameters
-        ----------
-        x : array-like of shape (n_samples, n_inputs)
-            Inputs.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_outputs)
-            Outputs.
-        """
         return self._write(self._activation.function(self._preactivation(x)))
 
     def slopes(self, x: ArrayLike) -> Array:
@@ -148,61 +129,21 @@ class Dense(Immutable):
         return self._activation.slope(self._preactivation(x))
 
     def push(self, x: ArrayLike, tangents: Array | None) -> tuple[Array, Array]:
-        """Compute the outputs of a batch and push a stack of tangents forward.
-
-        Parameters
-        ----------
-        x : array-like of shape (n_samples, n_inputs)
-            Inputs.
-        tangents : ndarray of shape (n_samples, n_inputs, k) or None
-            Tangents, ``None`` for the identity.
-
-        Returns
-        -------
-        outputs : ndarray of shape (n_samples, n_outputs)
-            Outputs.
-        tangents : ndarray of shape (n_samples, n_outputs, k)
-            ``J @ tangents``, ``J`` the Jacobian of the layer at every sample.
-        """
         preactivation = self._preactivation(x)
+        if tangents is None and preactivation.ndim > 2:
+            tangents = identity_tangents(np.asarray(x))
         outputs = self._write(self._activation.function(preactivation))
         pushed = self.weight if tangents is None else np.matmul(self.weight, tangents)
-        pushed = self._activation.slope(preactivation)[:, :, None] * pushed
+        pushed = self._activation.slope(preactivation)[..., None] * pushed
         if self.output_rotation is not None:
             pushed = np.matmul(self.output_rotation, pushed)
         return outputs, pushed
 
     def reading(self, rotation: Array) -> Dense:
-        """Make the layer that reads ``rotation @ x``: its weight is ``W rotation.T``.
-
-        Parameters
-        ----------
-        rotation : ndarray of shape (n_rotated, n_inputs)
-            Orthonormal rows.
-
-        Returns
-        -------
-        Dense
-            The same function of the rotated inputs.
-        """
         weight = self.weight @ rotation.T
         return Dense(weight, self.bias, self.activation, output_rotation=self.output_rotation)
 
     def writing(self, rotation: Array) -> Dense:
-        """Make the layer that writes ``rotation @ y``.
-
-        Where nothing nonlinear is in the way, the rotation goes into the weight and the bias.
-
-        Parameters
-        ----------
-        rotation : ndarray of shape (n_rotated, n_outputs)
-            Orthonormal rows.
-
-        Returns
-        -------
-        Dense
-            The same function with rotated outputs.
-        """
         if self.output_rotation is not None:
             rotation = rotation @ self.output_rotation
         if self.activation == "identity":
@@ -210,11 +151,13 @@ class Dense(Immutable):
         return Dense(self.weight, self.bias, self.activation, output_rotation=rotation)
 
     def _preactivation(self, x: ArrayLike) -> Array:
-        return np.asarray(x) @ self.weight.T + self.bias
+        x = np.asarray(x)
+        if x.ndim > 3:
+            raise ValueError(
+                f"{self!r} reads rows or sequences, got shape {x.shape}; write Flatten() before "
+                "it, or a 1 × 1 Conv2d in its place."
+            )
+        return x @ self.weight.T + self.bias
 
     def _write(self, y: Array) -> Array:
         return y if self.output_rotation is None else y @ self.output_rotation.T
-
-
-def _make_dense(weight: Array, bias: Array, activation: Any, output_rotation: Any) -> Dense:
-    return Dense(weight, bias, activation, output_rotation=output_rotation)

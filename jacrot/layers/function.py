@@ -10,10 +10,11 @@ import numpy as np
 from autograd import make_vjp
 from numpy.typing import ArrayLike
 
-from jacrot._arrays import Array, Immutable, read_only
+from jacrot._arrays import Array, read_only
+from jacrot.layers._base import BaseLayer
 
 
-class Function(Immutable):
+class Function(BaseLayer):
     """A callable ``y = P f(Qᵀ x)``, its Jacobians by reverse-mode autograd.
 
     One backward pass for each output gives a row of the Jacobian of every sample at once, so
@@ -64,35 +65,18 @@ class Function(Immutable):
             output_rotation=None if output_rotation is None else read_only(output_rotation),
         )
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _make_function, (self.function, self.input_rotation, self.output_rotation)
-
     def __repr__(self) -> str:
         return f"Function({getattr(self.function, '__name__', type(self.function).__name__)})"
 
     @property
     def n_inputs(self) -> int | None:
-        """Width of what the layer reads, known once it reads a basis."""
         return None if self.input_rotation is None else int(self.input_rotation.shape[0])
 
     @property
     def n_outputs(self) -> int | None:
-        """Width of what the layer writes, known once it writes a basis."""
         return None if self.output_rotation is None else int(self.output_rotation.shape[0])
 
     def __call__(self, x: ArrayLike) -> Array:
-        """Compute the outputs of a batch.
-
-        Parameters
-        ----------
-        x : array-like of shape (n_samples, n_inputs)
-            Inputs.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_outputs)
-            Outputs.
-        """
         x = self._read(x)
         outputs = self._checked(self.function(x), x)
         return outputs if self.output_rotation is None else outputs @ self.output_rotation.T
@@ -161,18 +145,6 @@ class Function(Immutable):
         return outputs, jacobians
 
     def reading(self, rotation: Array) -> Function:
-        """Make the layer that reads ``rotation @ x``.
-
-        Parameters
-        ----------
-        rotation : ndarray of shape (n_rotated, n_inputs)
-            Orthonormal rows.
-
-        Returns
-        -------
-        Function
-            The same function of the rotated inputs.
-        """
         if self.input_rotation is not None:
             rotation = rotation @ self.input_rotation
         return Function(
@@ -180,18 +152,6 @@ class Function(Immutable):
         )
 
     def writing(self, rotation: Array) -> Function:
-        """Make the layer that writes ``rotation @ y``.
-
-        Parameters
-        ----------
-        rotation : ndarray of shape (n_rotated, n_outputs)
-            Orthonormal rows.
-
-        Returns
-        -------
-        Function
-            The same function with rotated outputs.
-        """
         if self.output_rotation is not None:
             rotation = rotation @ self.output_rotation
         return Function(self.function, input_rotation=self.input_rotation, output_rotation=rotation)
@@ -209,7 +169,3 @@ class Function(Immutable):
                 "(n_samples, n_inputs) -> (n_samples, n_outputs) with at least one output."
             )
         return outputs
-
-
-def _make_function(function: Any, input_rotation: Any, output_rotation: Any) -> Function:
-    return Function(function, input_rotation=input_rotation, output_rotation=output_rotation)

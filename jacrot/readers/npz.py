@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from jacrot.layers import Dense
-from jacrot.network import FORMAT, HEADER, Network
+from jacrot.layers.described import FORMAT, HEADER, restored
+from jacrot.network import Network
 from jacrot.weights import ActivationLike, Layout
 
 # What numpy, zipfile and zlib raise for damaged, encrypted, oddly packed and pickled content.
@@ -102,17 +102,9 @@ def _saved_network(arrays: dict[str, Any], header: str, path: str) -> Network:
     try:
         description = json.loads(header)
         if description["format"] == FORMAT:
-            layers = [
-                Dense(
-                    arrays[f"{index}.weight"],
-                    arrays[f"{index}.bias"],
-                    activation,
-                    output_rotation=arrays.get(f"{index}.output_rotation"),
-                )
-                for index, activation in enumerate(description["activations"])
-            ]
+            layers = [restored(layer, arrays) for layer in description["layers"]]
             return Network(layers)
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ValueError(
             f"path={path!r} has a header but is not a network that Network.save wrote "
             f"({type(error).__name__}: {error}); write it again with Network.save."

@@ -1,0 +1,253 @@
+"""What layers have in common, and what one of a user's own starts from."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jacrot._arrays import FEATURES_AXIS, Array, Immutable
+
+if TYPE_CHECKING:
+    from jacrot.layers._protocol import Layer
+
+Positions = NDArray[np.bool_]
+
+
+class BaseLayer(Immutable, ABC):
+    """A layer of which only the function and its tangents are still to be written.
+
+    A subclass stores what its constructor was given under the same names, by
+    ``vars(self).update(...)``, and writes ``__call__`` and ``push``. Rotations are put before
+    and after it as layers of their own; a layer that can take them into its weights also writes
+    ``reading`` and ``writing``. One whose outputs at a position depend on the inputs at that
+    position only says so by ``positionwise = True``.
+
+    Examples
+    --------
+    A layer that squares its inputs, whose Jacobian is ``diag(2x)``:
+
+    >>> import numpy as np
+    >>> from jacrot import Network
+    >>> from jacrot.layers import BaseLayer, Dense, identity_tangents
+    >>> class Square(BaseLayer):
+    ...     positionwise = True
+    ...
+    ...     def __call__(self, x):
+    ...         return x**2
+    ...
+    ...     def push(self, x, tangents):
+    ...         tangents = identity_tangents(x) if tangents is None else tangents
+    ...         return x**2, 2 * x[..., None] * tangents
+    >>> network = Network([Square(), Dense([[1.0, 1.0]], activation="identity")])
+    >>> network.jacobians(np.array([[1.0, 3.0]]))
+    array([[[2., 6.]]])
+    >>> rotated = network.rotated({0: [[0.6, 0.8], [-0.8, 0.6]]})
+    >>> np.allclose(rotated(np.ones((1, 2))), 2)
+    True
+    """
+
+    # Whether the outputs at a position depend on the inputs at that position only.
+    positionwise = False
+
+    @property
+    def n_inputs(self) -> int | None:
+        """Number of features that the layer reads, ``None`` if any."""
+        return None
+
+    @property
+    def n_outputs(self) -> int | None:
+        """Number of features that the layer writes, ``None`` if it follows from the input."""
+        return None
+
+    @abstractmethod
+    def __call__(self, x: Array) -> Array:
+        """Compute the outputs ``(n_samples, *output shape)`` of a batch."""
+
+    @abstractmethod
+    def push(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
+        """Compute the outputs of a batch and push a stack of tangents forward.
+
+        Parameters
+        ----------
+        x : ndarray of shape (n_samples, *input shape)
+            Inputs.
+        tangents : ndarray of shape (n_samples, *input shape, k) or None
+            Tangents, ``None`` for the identity.
+
+        Returns
+        -------
+        outputs : ndarray of shape (n_samples, *output shape)
+            Outputs.
+        tangents : ndarray of shape (n_samples, *output shape, k)
+            Derivatives of the outputs along the tangents.
+        """
+
+    def reading(self, rotation: Array) -> Layer:
+        """Make the layer that reads ``rotation @ x`` in place of ``x``.
+
+        Parameters
+        ----------
+        rotation : ndarray of shape (n_rotated, n_inputs)
+            Orthonormal rows.
+
+        Returns
+        -------
+        Layer
+            The same function of the rotated inputs.
+        """
+        from jacrot.layers.basis import Basis
+        from jacrot.layers.sequential import Sequential
+
+        return Sequential([Basis(rotation.T), self])
+
+    def writing(self, rotation: Array) -> Layer:
+        """Make the layer that writes ``rotation @ y`` in place of ``y``.
+
+        Parameters
+        ----------
+        rotation : ndarray of shape (n_rotated, n_outputs)
+            Orthonormal rows.
+
+        Returns
+        -------
+        Layer
+            The same function with rotated outputs.
+        """
+        from jacrot.layers.basis import Basis
+        from jacrot.layers.sequential import Sequential
+
+        return Sequential([self, Basis(rotation)])
+
+    def reach(self, positions: Positions) -> Positions | None:
+        """Find which output positions depend on some input positions.
+
+        Parameters
+        ----------
+        positions : ndarray of bool of shape (n_positions,) or (height, width)
+            Positions of the inputs.
+
+        Returns
+        -------
+        ndarray of bool or None
+            The positions of the outputs that can change, ``None`` for all there are.
+        """
+        return positions if self.positionwise else None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the constructor was given, by name."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def changed(self, **changes: Any) -> Self:
+        """Make the same layer with some arguments of its constructor changed.
+
+        Parameters
+        ----------
+        **changes : dict
+            The new ones.
+
+        Returns
+        -------
+        BaseLayer
+            The new layer.
+        """
+        return type(self)(**(self.arguments | changes))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Through the constructor: a pickled array forgets that it was read-only.
+        return _rebuilt, (type(self), self.arguments)
+
+
+def _rebuilt(layer: Any, arguments: dict[str, Any]) -> Any:
+    return layer(**arguments)
+
+
+def identity_tangents(x: Array) -> Array:
+    """Make the tangents of all entries of the inputs, one after the other.
+
+    Parameters
+    ----------
+    x : ndarray of shape (n_samples, *input shape)
+        Inputs.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, *input shape, size)
+        The identity for every sample, ``size`` the number of entries of one; read-only.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from jacrot.layers import identity_tangents
+    >>> identity_tangents(np.zeros((1, 2)))
+    array([[[1., 0.],
+            [0., 1.]]])
+    """
+    shape = x.shape[1:]
+    size = int(np.prod(shape))
+    identity = np.eye(size, dtype=x.dtype).reshape(*shape, size)
+    return np.broadcast_to(identity, (len(x), *identity.shape))
+
+
+def features_axis(x: Array) -> int:
+    """Find the axis of the features: of rows, of sequences or of images.
+
+    Parameters
+    ----------
+    x : ndarray
+        A batch.
+
+    Returns
+    -------
+    int
+        The axis, also that of a stack of tangents at `x`.
+    """
+    return FEATURES_AXIS[x.ndim]
+
+
+def along_features(matrix: Array, x: Array, axis: int) -> Array:
+    """Multiply every feature vector by a matrix.
+
+    Parameters
+    ----------
+    matrix : ndarray of shape (n_out, n_features)
+        The matrix.
+    x : ndarray
+        A batch, or tangents.
+    axis : int
+        The axis of the features.
+
+    Returns
+    -------
+    ndarray
+        The same with ``n_out`` features.
+    """
+    if axis == x.ndim - 1:
+        return np.asarray(x @ matrix.T)
+    before, after = x.shape[:axis], x.shape[axis + 1 :]
+    flat = x.reshape(*before, x.shape[axis], int(np.prod(after)))
+    return np.matmul(matrix, flat).reshape(*before, len(matrix), *after)
+
+
+def broadcast_features(vector: Array, x: Array, axis: int) -> Array:
+    """Lay a vector of features out so that it multiplies or adds to a batch.
+
+    Parameters
+    ----------
+    vector : ndarray of shape (n_features,)
+        The vector.
+    x : ndarray
+        A batch, or tangents.
+    axis : int
+        The axis of the features.
+
+    Returns
+    -------
+    ndarray
+        A view.
+    """
+    return vector.reshape(-1, *[1] * (x.ndim - axis - 1))
