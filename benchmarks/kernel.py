@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from jacrot._random import random_rotation
 from jacrot.criteria import get_criterion
-from jacrot.jacobians import BLOCK_ENTRIES, DenseLayerJacobians, StackJacobians
+from jacrot.jacobians import BLOCK_ENTRIES, LayerJacobians, StackJacobians
 from jacrot.objective import Objective, Term
 
 SMOOTHING = 0.01
@@ -61,7 +61,7 @@ def ours(kind, n, n_samples, dtype, rng):
     """Make our cost and gradient."""
     if kind.startswith("layer"):
         weight, slopes = rng.normal(size=(n, n)), rng.normal(size=(n_samples, n))
-        stack = DenseLayerJacobians(weight.astype(dtype), slopes.astype(dtype))
+        stack = LayerJacobians(weight.astype(dtype), slopes.astype(dtype))
     else:
         J = rng.normal(size=(n_samples, n, n)).astype(dtype)
         stack = StackJacobians(J, dtype=dtype)

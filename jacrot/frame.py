@@ -107,9 +107,8 @@ class Frame:
                     "Jacobian that is not zero; write more components."
                 )
             jacobians, norms = jacobians.subset(kept), inside[kept]
-        size = len(self.given[-1]) * (
-            self.n_outputs if self.output == "fixed" else len(self.given[0])
-        )
+        n_outputs = self.n_outputs if self.output == "fixed" else len(self.given[0])
+        size = jacobians.n_matrices * n_outputs * len(self.given[-1])
         scales = np.sqrt(size) / norms
         if not criterion.per_sample:
             scales = np.full(len(norms), np.sqrt(size) / np.sqrt(np.mean(norms**2)))
@@ -121,7 +120,7 @@ class Frame:
         collapsed = problem.collapsed() if self.output == "fixed" else None
         if collapsed is not None:
             return collapsed
-        fitting = n_samples_in_working_memory(jacobians.shape[1:], np.float32)
+        fitting = n_samples_in_working_memory(jacobians.n_entries_each, np.float32)
         n_drawn = np.clip(fitting, MIN_SEARCH_SAMPLES, MAX_SEARCH_SAMPLES)
         drawn = rng.permutation(len(norms))[:n_drawn]
         # The search itself is in single precision, but for one sample.

@@ -19,8 +19,6 @@ from sklearn import get_config
 
 from jacrot._arrays import Array, Matrix
 from jacrot._threads import Apply, summed
-from jacrot.layers import Dense
-from jacrot.network import Network
 
 Indices = NDArray[np.intp]
 Block = Callable[[], Array]
@@ -30,6 +28,8 @@ SAFE, SAFE_SINGLE = 1e-140, 1e-12
 
 # Entries of a block: a block and its derivatives then stay in a core's cache.
 BLOCK_ENTRIES = 2**18
+# Entries that are read into memory at once.
+READ_ENTRIES = 2**22
 # Of one matrix smaller blocks, so that there are enough of them for several threads, but of no
 # fewer rows than half its columns, whose squares are summed.
 ROW_BLOCK_ENTRIES = 2**16
@@ -38,13 +38,29 @@ ROW_BLOCK_ENTRIES = 2**16
 class Jacobians(ABC):
     """A stack of Jacobians; ``None`` for a rotation is the identity."""
 
+    # Samples, and the outputs and inputs of each of their matrices.
     shape: tuple[int, int, int]
+    # Matrices of a sample.
+    n_matrices = 1
     # Whether several threads may make blocks at once.
     concurrent = True
 
     @abstractmethod
     def blocks(self, P: Array | None, Q: Array | None) -> list[Block]:
-        """Prepare ``P J_i Qᵀ`` in consecutive blocks ``(n_block, n_rows_P, n_rows_Q)``."""
+        """Prepare ``P J_i Qᵀ`` in consecutive blocks ``(n_block, n_rows_P, n_rows_Q)``.
+
+        The matrices of a sample stand one after the other in one block.
+        """
+
+    @property
+    def n_entries_each(self) -> int:
+        """Number of entries of a sample."""
+        return self.n_matrices * self.shape[1] * self.shape[2]
+
+    @property
+    def n_entries(self) -> float:
+        """Number of entries of all samples."""
+        return float(self.shape[0]) * self.n_entries_each
 
     def rotated(self, P: Array | None, Q: Array | None) -> Iterator[Array]:
         """Yield blocks of whole samples one after the other."""
@@ -71,12 +87,22 @@ class Jacobians(ABC):
         self, P: Array | None = None, Q: Array | None = None, apply: Apply = map
     ) -> tuple[Matrix, Matrix]:
         """Compute the entrywise ℓ₁ and the Frobenius norm of every ``P J_i Qᵀ``."""
-        blocks = apply(lambda block: _norms(block()), self._whole_blocks(P, Q))
+
+        def norms(block: Block) -> tuple[Matrix, Matrix]:
+            stack = block()
+            if self.n_matrices > 1:
+                stack = stack.reshape(-1, self.n_matrices * stack.shape[1], stack.shape[2])
+            return _norms(stack)
+
+        blocks = apply(norms, self._whole_blocks(P, Q))
         l1, l2 = zip(*blocks, strict=True)
         return np.concatenate(l1), np.concatenate(l2)
 
     def moments(self, Q: Array | None = None, apply: Apply = map) -> tuple[Matrix, Matrix]:
-        """Compute the means of ``X_iᵀ X_i`` and of ``X_i X_iᵀ``, ``X_i = J_i Qᵀ``."""
+        """Compute the means of ``X_iᵀ X_i`` and of ``X_i X_iᵀ``, ``X_i = J_i Qᵀ``.
+
+        Of several matrices of a sample, the sum counts.
+        """
         blocks = self._whole_blocks(None, Q)
 
         def squares(number: int) -> tuple[Matrix, Matrix]:
@@ -96,26 +122,32 @@ class Jacobians(ABC):
         n_samples, n_outputs, n_inputs = self.shape
         rows = max(n_outputs, 0 if P is None else len(P))
         columns = max(n_inputs, 0 if Q is None else len(Q))
-        step = max(1, BLOCK_ENTRIES // (rows * columns))
+        step = max(1, BLOCK_ENTRIES // (self.n_matrices * rows * columns))
         for start in range(0, n_samples, step):
             yield slice(start, min(start + step, n_samples))
 
 
-class DenseLayerJacobians(Jacobians):
-    """Jacobians ``diag(d_i) W`` of one dense layer: ``P diag(d_i) (W Qᵀ)`` is one product.
+class LayerJacobians(Jacobians):
+    """Jacobians ``diag(d_i) W`` of one layer: ``P diag(d_i) (W Qᵀ)`` is one product.
+
+    A dense layer has one ``W``; a convolution has one for each offset of its kernel, with slopes
+    of its own, those of the output position that the offset leads to.
 
     Parameters
     ----------
-    weight : ndarray of shape (n_outputs, n_inputs)
+    weight : ndarray of shape ([n_offsets,] n_outputs, n_inputs)
         ``W``.
-    slopes : ndarray of shape (n_samples, n_outputs)
+    slopes : ndarray of shape (n_samples, [n_offsets,] n_outputs)
         ``d_i``.
     """
 
     def __init__(self, weight: Array, slopes: Array) -> None:
+        if weight.ndim == 2:
+            weight, slopes = weight[None], slopes[:, None]
         self.weight = weight
         self.slopes = slopes
-        self.shape = (len(slopes), *weight.shape)
+        self.n_matrices = len(weight)
+        self.shape = (len(slopes), *weight.shape[1:])
 
     def blocks(self, P: Array | None, Q: Array | None) -> list[Block]:
         """Prepare ``P diag(d_i) (W Qᵀ)`` in blocks."""
@@ -124,39 +156,42 @@ class DenseLayerJacobians(Jacobians):
             weight = weight @ Q.T.astype(weight.dtype, copy=False)
         if P is not None:
             P = P.astype(weight.dtype, copy=False)
+        _, n_outputs, n_columns = weight.shape
+        outputs_first = weight.transpose(1, 0, 2)[:, None]
 
         def block(samples: slice) -> Array:
             slopes = self.slopes[samples]
             if P is None:
-                return slopes[:, :, None] * weight
-            return _outputs_rotated(P, slopes.T[:, :, None] * weight[:, None, :])
+                return (slopes[..., None] * weight).reshape(-1, n_outputs, n_columns)
+            stack = slopes.transpose(2, 0, 1)[..., None] * outputs_first
+            return _outputs_rotated(P, stack.reshape(n_outputs, -1, n_columns))
 
         return [partial(block, samples) for samples in self._slices(P, Q)]
 
-    def subset(self, indices: Indices) -> DenseLayerJacobians:
+    def subset(self, indices: Indices) -> LayerJacobians:
         """Take some samples."""
-        return DenseLayerJacobians(self.weight, self.slopes[indices])
+        return LayerJacobians(self.weight, self.slopes[indices])
 
-    def scaled(self, scales: Array) -> DenseLayerJacobians:
+    def scaled(self, scales: Array) -> LayerJacobians:
         """Scale the slopes, with every row of the weight brought to order one.
 
         The product of a slope and a row is then as large as the slope: neither overflows.
         """
-        sizes = np.abs(self.weight).max(axis=1)
-        rows = self.weight / np.where(sizes > 0, sizes, 1)[:, None]
-        return DenseLayerJacobians(rows, self.slopes * sizes * scales[:, None])
+        sizes = np.abs(self.weight).max(axis=2)
+        rows = self.weight / np.where(sizes > 0, sizes, 1)[..., None]
+        return LayerJacobians(rows, self.slopes * sizes * scales[:, None, None])
 
-    def cast(self, dtype: DTypeLike) -> DenseLayerJacobians:
+    def cast(self, dtype: DTypeLike) -> LayerJacobians:
         """Yield blocks in another precision."""
-        return DenseLayerJacobians(self.weight.astype(dtype), self.slopes.astype(dtype))
+        return LayerJacobians(self.weight.astype(dtype), self.slopes.astype(dtype))
 
     def collapsed(self, degree: int) -> Jacobians:
-        """Make ``diag(c) W``, ``c_k = (Σ_i |d_ik|^degree)^(1/degree)``.
+        """Make ``diag(c) W``, ``c_k = (Σ_i |d_ik|^degree)^(1/degree)``, of all offsets.
 
         ``Σ_i Σ_kj |d_ik (W Qᵀ)_kj|^p = Σ_kj |c_k (W Qᵀ)_kj|^p`` for every ``Q``.
         """
         strengths = np.linalg.norm(self.slopes, ord=degree, axis=0)
-        return MatrixJacobians(strengths[:, None] * self.weight)
+        return MatrixJacobians((strengths[..., None] * self.weight).reshape(-1, self.shape[2]))
 
     def norms(
         self, P: Array | None = None, Q: Array | None = None, apply: Apply = map
@@ -165,17 +200,22 @@ class DenseLayerJacobians(Jacobians):
         if P is not None:
             return super().norms(P, Q, apply)
         rows = np.abs(self.weight if Q is None else self.weight @ Q.T)
-        slopes = np.abs(self.slopes)
+        rows = rows.reshape(-1, rows.shape[2])
+        slopes = np.abs(self.slopes).reshape(len(self.slopes), -1)
         sizes = rows.max(), slopes.max(axis=1)
         rows, slopes = rows / (sizes[0] or 1), slopes / np.where(sizes[1] > 0, sizes[1], 1)[:, None]
         size = sizes[0] * sizes[1]
         return size * (slopes @ rows.sum(axis=1)), size * np.sqrt(slopes**2 @ (rows**2).sum(axis=1))
 
     def moments(self, Q: Array | None = None, apply: Apply = map) -> tuple[Matrix, Matrix]:
-        """Compute ``Vᵀ diag(E[d²]) V`` and ``(V Vᵀ) ∘ E[d dᵀ]``, ``V = W Qᵀ``."""
-        weight = self.weight if Q is None else self.weight @ Q.T
-        slopes = self.slopes.T @ self.slopes / len(self.slopes)
-        return weight.T @ (np.diag(slopes)[:, None] * weight), (weight @ weight.T) * slopes
+        """Compute ``Vᵀ diag(E[d²]) V`` and ``(V Vᵀ) ∘ E[d dᵀ]``, ``V = W Qᵀ``, summed."""
+        reading, writing = 0.0, 0.0
+        for offset, matrix in enumerate(self.weight if Q is None else self.weight @ Q.T):
+            slopes = self.slopes[:, offset]
+            products = slopes.T @ slopes / len(slopes)
+            reading = reading + matrix.T @ (np.diag(products)[:, None] * matrix)
+            writing = writing + (matrix @ matrix.T) * products
+        return np.asarray(reading), np.asarray(writing)
 
 
 def _norms(block: Array) -> tuple[Matrix, Matrix]:
@@ -249,11 +289,12 @@ class MatrixJacobians(Jacobians):
         return MatrixJacobians(self.matrix.astype(dtype))
 
 
-class _Source(Protocol):
+class Source(Protocol):
     """What a dense stack reads: an array, a memory map, or Jacobians made on demand."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """Samples first, then those of a sample's matrices."""
 
     def __getitem__(self, samples: Any) -> Array: ...
 
@@ -263,7 +304,7 @@ class StackJacobians(Jacobians):
 
     Parameters
     ----------
-    source : array-like of shape (n_samples, n_outputs, n_inputs)
+    source : array-like of shape (n_samples, [n_matrices,] n_outputs, n_inputs)
         Indexed by samples only.
     scales : ndarray of shape (n_samples,), default=None
         Factors of the samples.
@@ -275,7 +316,7 @@ class StackJacobians(Jacobians):
 
     def __init__(
         self,
-        source: _Source,
+        source: Source,
         scales: Array | None = None,
         indices: Indices | None = None,
         dtype: DTypeLike = np.float64,
@@ -287,7 +328,8 @@ class StackJacobians(Jacobians):
         # autograd, which may be behind a network's Jacobians, is not made for threads.
         self.concurrent = isinstance(source, np.ndarray)
         n_samples = source.shape[0] if indices is None else len(indices)
-        self.shape = (n_samples, source.shape[1], source.shape[2])
+        self.n_matrices = source.shape[1] if len(source.shape) == 4 else 1
+        self.shape = (n_samples, source.shape[-2], source.shape[-1])
 
     def blocks(self, P: Array | None, Q: Array | None) -> list[Block]:
         """Prepare ``P (J_i Qᵀ)`` in blocks."""
@@ -322,76 +364,40 @@ class StackJacobians(Jacobians):
     @property
     def fits_working_memory(self) -> bool:
         """Whether scikit-learn's ``working_memory`` has room for the whole stack."""
-        return n_samples_in_working_memory(self.shape[1:], self.dtype) >= self.shape[0]
+        return n_samples_in_working_memory(self.n_entries_each, self.dtype) >= self.shape[0]
 
     def in_memory(self) -> StackJacobians:
         """Read the whole stack once."""
-        stack = np.empty(self.shape, self.dtype)
-        for samples in self._slices(None, None):
-            stack[samples] = self._read(samples)
+        stack = np.empty((self.shape[0], self.n_matrices, *self.shape[1:]), self.dtype)
+        # In the order of the source, and many at once: some sources make neighbours together.
+        order = np.arange(len(stack)) if self.indices is None else np.argsort(self.indices)
+        step = max(1, READ_ENTRIES // self.n_entries_each)
+        for start in range(0, len(order), step):
+            samples = order[start : start + step]
+            stack[samples] = self._read(samples).reshape(-1, *stack.shape[1:])
         return StackJacobians(stack, dtype=self.dtype)
 
-    def _read(self, samples: slice) -> Array:
+    def _read(self, samples: slice | Indices) -> Array:
         stack = np.asarray(self.source[samples if self.indices is None else self.indices[samples]])
         if self.scales is not None:
             # In the wider precision: an entry of 1e30 and a scale of 1e-30 both fit float64.
-            stack = stack * self.scales[samples, None, None]
-        return stack.astype(self.dtype, copy=False)
+            stack = stack * self.scales[samples].reshape(-1, *[1] * (stack.ndim - 1))
+        return stack.reshape(-1, *self.shape[1:]).astype(self.dtype, copy=False)
 
 
-class _NetworkJacobians:
-    """The Jacobians of a network, computed for the samples that are asked for."""
-
-    def __init__(self, network: Network, X: Array) -> None:
-        self.network = network
-        self.X = X
-        # Two samples: with one, a callable that mixes samples would not be found out.
-        self.shape = (len(X), *network.jacobians(X[:2]).shape[1:])
-
-    def __getitem__(self, samples: Any) -> Array:
-        return self.network.jacobians(self.X[samples])
-
-
-def network_jacobians(network: Network, X: Array) -> Jacobians:
-    """Make the stack of a network's Jacobians that does the least work.
-
-    One dense layer stays in its factors. Anything else is a dense stack: stored when it fits
-    scikit-learn's ``working_memory``, else recomputed whenever a block of it is needed.
+def n_samples_in_working_memory(n_entries: int, dtype: DTypeLike) -> int:
+    """Count the samples that fit scikit-learn's ``working_memory``.
 
     Parameters
     ----------
-    network : Network
-        What follows the activations.
-    X : ndarray of shape (n_samples, n_inputs)
-        The activations.
-
-    Returns
-    -------
-    Jacobians
-        The stack.
-    """
-    X = X.astype(np.float64, copy=False)
-    layer = network.layers[0]
-    if network.n_layers == 1 and isinstance(layer, Dense) and layer.output_rotation is None:
-        return DenseLayerJacobians(layer.weight.astype(np.float64), layer.slopes(X))
-    stack = StackJacobians(_NetworkJacobians(network, X))
-    return stack.in_memory() if stack.fits_working_memory else stack
-
-
-def n_samples_in_working_memory(shape: tuple[int, ...], dtype: DTypeLike) -> int:
-    """Count the Jacobians that fit scikit-learn's ``working_memory``.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Shape of one Jacobian.
+    n_entries : int
+        Number of entries of a sample.
     dtype : dtype
-        Its data type.
+        Their data type.
 
     Returns
     -------
     int
         How many fit.
     """
-    n_bytes = float(np.prod(shape, dtype=float)) * np.dtype(dtype).itemsize
-    return int(get_config()["working_memory"] * 2**20 // n_bytes)
+    return int(get_config()["working_memory"] * 2**20 // (n_entries * np.dtype(dtype).itemsize))

@@ -104,7 +104,7 @@ class Objective:
         self._cost: float | None = None
         self._gradients: list[Matrix] | None = None
         self._blocks: dict[tuple[int, int], Array] | None = None
-        size = sum(float(np.prod(term.jacobians.shape, dtype=float)) for term in terms)
+        size = sum(term.jacobians.n_entries for term in terms)
         self._keeps = size * 8 <= KEPT_SHARE * get_config()["working_memory"] * 2**20
 
     def cost(self, *point: Matrix) -> float:

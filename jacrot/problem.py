@@ -47,7 +47,7 @@ class Problem:
     @property
     def n_entries(self) -> float:
         """Number of entries of all Jacobians."""
-        return sum(float(np.prod(term.jacobians.shape, dtype=float)) for term in self.terms)
+        return sum(term.jacobians.n_entries for term in self.terms)
 
     @property
     def n_entries_each(self) -> int:

@@ -24,22 +24,29 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
 from tqdm import tqdm
 
-from jacrot._arrays import Array, Matrix, real_array
+from jacrot._arrays import FEATURES_AXIS, Array, Matrix, real_array
 from jacrot._random import random_rotation, random_source
 from jacrot._threads import Apply, one_blas_thread
 from jacrot.activations import ACTIVATIONS
 from jacrot.criteria import CRITERIA, get_criterion, hoyer_of_norms
 from jacrot.frame import Frame
-from jacrot.jacobians import Indices, Jacobians, StackJacobians, network_jacobians
+from jacrot.jacobians import Indices, Jacobians, StackJacobians
 from jacrot.network import Network, orthogonal
+from jacrot.network_jacobians import (
+    SINGLE_PRECISION_ENTRIES,
+    drawn_pairs,
+    network_jacobians,
+    pooled_jacobians,
+)
 from jacrot.objective import OutputMode
+from jacrot.positions import to_rows
 from jacrot.problem import Problem
 from jacrot.solver import Solution, solve
 from jacrot.subspace import NEGLIGIBLE, nearest_rotation, sensitivities
 from jacrot.weights import chains_transposed, is_made_of_layers, transposed_hint
 
-# Entries of all Jacobians above which sparsities are computed in single precision.
-SINGLE_PRECISION_ENTRIES = 2**27
+# Which pairs of input and position are scored, where there are too many for all.
+SCORE_SEED = 0
 
 
 class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -252,9 +259,9 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
             Jacobian can be sparse: all are zero, or some are NaN or infinite.
         """
         weights, X = self._who_has_the_network(X, y)
-        X = validate_data(self, X, dtype=[np.float64, np.float32])
         criterion = get_criterion(self.criterion)
-        network, jacobians = self._network_and_jacobians(weights, X)
+        rng = random_source(self.random_state)
+        network, jacobians = self._network_and_jacobians(weights, X, rng)
         if jacobians.shape[1] == 0:
             raise ValueError("the Jacobians have no outputs; write a network that has some.")
         output = _output_mode(self.rotate_output, jacobians)
@@ -262,7 +269,6 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
             raise ValueError(
                 f"n_components={self.n_components} must be at most n_features={jacobians.shape[2]}."
             )
-        rng = random_source(self.random_state)
 
         jacobians, l1, l2 = _with_effect(jacobians)
         with one_blas_thread():
@@ -276,7 +282,7 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         self.output_rotation_ = P
         effects = sensitivities(Q, frame.reading)
         self.explained_sensitivity_ratio_ = effects / np.trace(frame.reading)
-        self.sparsity_before_ = float(hoyer_of_norms(l1, l2, np.prod(jacobians.shape[1:])).mean())
+        self.sparsity_before_ = float(hoyer_of_norms(l1, l2, jacobians.n_entries_each).mean())
         self.sparsity_ = _mean_hoyer(jacobians, l2, P, Q)
         self._report(solution)
         return self
@@ -313,8 +319,18 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         -------
         ndarray of shape (n_samples, n_components)
             The activations in the new basis, in the precision of `X`.
+
+        See Also
+        --------
+        jacrot.positions.at_positions : Rotates sequences and images.
         """
-        X = self._validated(X)
+        check_is_fitted(self)
+        X = self._activations(X, reset=False)
+        if X.ndim > 2:
+            raise ValueError(
+                f"X has shape {X.shape}, but transform takes rows; write "
+                "jacrot.positions.at_positions(rotation.transform, X)."
+            )
         return X @ self.rotation_.T.astype(X.dtype, copy=False)
 
     def inverse_transform(self, X: ArrayLike) -> Array:
@@ -365,8 +381,10 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         ValueError
             If the estimator was fitted to Jacobians computed elsewhere, or all are zero.
         """
-        X = self._validated(X)
-        jacobians, _, norms = _with_effect(network_jacobians(self._required_network(), X))
+        check_is_fitted(self)
+        batches = self._batches(X, reset=False)
+        stack = _network_stack(self._networks, batches, np.random.RandomState(SCORE_SEED))
+        jacobians, _, norms = _with_effect(stack)
         return _mean_hoyer(jacobians, norms, self.output_rotation_, self.rotation_)
 
     def jacobians(self, X: ArrayLike) -> Array:
@@ -387,12 +405,15 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         ValueError
             If the estimator was fitted to Jacobians computed elsewhere.
         """
-        X = self._validated(X)
-        stack = network_jacobians(self._required_network(), X)
-        blocks = stack.rotated(self.output_rotation_, self.rotation_)
-        return np.concatenate(list(blocks)).astype(X.dtype, copy=False)
+        check_is_fitted(self)
+        batches = self._batches(X, reset=False)
+        stack = _network_stack(self._networks, batches, None)
+        rotated = np.concatenate(list(stack.rotated(self.output_rotation_, self.rotation_)))
+        if stack.n_matrices > 1:
+            rotated = rotated.reshape(-1, stack.n_matrices, *rotated.shape[1:])
+        return rotated.astype(batches[0].dtype, copy=False)
 
-    def rotated_network(self) -> Network:
+    def rotated_network(self) -> Network | tuple[Network, ...]:
         """Make the same function in the new basis, ``Q`` and ``P`` folded in.
 
         ``rotated_network()(transform(X))`` is ``network_(X) @ P.T``; with fewer components than
@@ -400,8 +421,8 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
         Returns
         -------
-        Network
-            The network that reads ``Z = X Qᵀ``.
+        Network or tuple of Network
+            The network that reads ``Z = X Qᵀ``; one for each block, where there were several.
 
         Raises
         ------
@@ -409,8 +430,10 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
             If the estimator was fitted to Jacobians computed elsewhere.
         """
         check_is_fitted(self)
-        network = self._required_network().reading(self.rotation_)
-        return network if self.output_rotation_ is None else network.writing(self.output_rotation_)
+        rotated = [network.reading(self.rotation_) for network in self._networks]
+        if self.output_rotation_ is not None:
+            rotated = [network.writing(self.output_rotation_) for network in rotated]
+        return tuple(rotated) if isinstance(self.network_, tuple) else rotated[0]
 
     @property
     def _n_features_out(self) -> int:
@@ -427,6 +450,10 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
             "write JacobianSparsityRotation(network).fit(X), or "
             "JacobianSparsityRotation().fit(weights, X)"
         )
+        if self.network is None and _are_batches(y):
+            return X, y
+        if self.network is not None and y is None and _are_batches(X):
+            return self.network, X
         if self.network is None:
             if _is_network_like(y):
                 raise ValueError(f"the weights stand where the activations belong: {forms}.")
@@ -443,28 +470,58 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
             raise ValueError(f"there are two networks, in the constructor and in fit: {forms}.")
         return self.network, X
 
-    def _network_and_jacobians(self, weights: Any, X: Array) -> tuple[Network | None, Jacobians]:
-        if getattr(weights, "ndim", 0) == 3:
-            weights = np.asanyarray(weights)
-            if weights.shape[0] != len(X) or weights.shape[2] != X.shape[1]:
-                raise ValueError(
-                    f"a 3-D array holds one Jacobian (n_outputs, n_inputs) for each sample, but it "
-                    f"has shape {weights.shape} and X has shape {X.shape}; write Jacobians "
-                    f"({len(X)}, n_outputs, {X.shape[1]}), or a stack of weights as a list."
-                )
-            if weights.dtype.kind not in "fiu":
-                raise TypeError(f"Jacobians have dtype {weights.dtype}; write real numbers.")
-            return None, StackJacobians(weights)
+    def _network_and_jacobians(
+        self, weights: Any, X: Any, rng: np.random.RandomState
+    ) -> tuple[Network | tuple[Network, ...] | None, Jacobians]:
+        batches = self._batches(X, reset=True)
+        if getattr(weights, "ndim", 0) in (3, 4):
+            return None, _precomputed(weights, batches[0])
+        if not _are_batches(X):
+            network = self._network(weights, batches[0])
+            return network, _network_stack((network,), batches, rng)
+        if not isinstance(weights, (list, tuple)) or len(weights) != len(batches):
+            raise ValueError(
+                f"X is a list of {len(batches)} arrays, one for each block that shares the basis; "
+                "write a list of as many blocks: fit([block, block], [X, X])."
+            )
+        networks = tuple(map(self._network, weights, batches))
+        return networks, _network_stack(networks, batches, rng)
+
+    def _network(self, weights: Any, X: Array) -> Network:
         # What is made of layers knows its own activations.
         network = Network(weights, "relu" if is_made_of_layers(weights) else self.activation)
-        if network.n_inputs not in (None, X.shape[1]):
+        n_features = X.shape[FEATURES_AXIS[X.ndim]]
+        if network.n_inputs not in (None, n_features):
             hint = "write the layers from these activations on, as network[1:] does."
-            if chains_transposed(network.layers) and network.layers[0].n_outputs == X.shape[1]:
+            if chains_transposed(network.layers) and network.layers[0].n_outputs == n_features:
                 hint = transposed_hint("out_in")
             raise ValueError(
-                f"X has {X.shape[1]} features but the network reads {network.n_inputs}; {hint}"
+                f"X has {n_features} features but the network reads {network.n_inputs}; {hint}"
             )
-        return network, network_jacobians(network, X)
+        return network
+
+    def _batches(self, X: Any, reset: bool) -> list[Array]:
+        """Read the activations, in a list with one array unless there are several blocks."""
+        if not _are_batches(X):
+            return [self._activations(X, reset)]
+        return [self._activations(x, reset and index == 0) for index, x in enumerate(X)]
+
+    def _activations(self, X: Any, reset: bool) -> Array:
+        if getattr(X, "ndim", 2) in (3, 4):
+            X = real_array(X, "X", ndim=(3, 4))
+            validate_data(self, to_rows(X), dtype=[np.float64, np.float32], reset=reset)
+            return X
+        return validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)
+
+    @property
+    def _networks(self) -> tuple[Network, ...]:
+        if self.network_ is None:
+            raise ValueError(
+                "this estimator was fitted to Jacobians computed elsewhere and has no network to "
+                "compute others; rotate yours with np.matmul(J, rotation_.T), and with "
+                "output_rotation_ from the left, and score them with jacrot.criteria.hoyer."
+            )
+        return self.network_ if isinstance(self.network_, tuple) else (self.network_,)
 
     def _start(self, frame: Frame, rng: np.random.RandomState) -> list[Matrix] | None:
         """Make the start that `init` asks for, ``None`` to leave the choice to the search."""
@@ -530,18 +587,41 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
                 stacklevel=4,
             )
 
-    def _validated(self, X: ArrayLike) -> Array:
-        check_is_fitted(self)
-        return validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
 
-    def _required_network(self) -> Network:
-        if self.network_ is None:
-            raise ValueError(
-                "this estimator was fitted to Jacobians computed elsewhere and has no network to "
-                "compute others; rotate yours with np.matmul(J, rotation_.T), and with "
-                "output_rotation_ from the left, and score them with jacrot.criteria.hoyer."
-            )
-        return self.network_
+def _network_stack(
+    networks: tuple[Network, ...], batches: list[Array], rng: np.random.RandomState | None
+) -> Jacobians:
+    """Make the Jacobians of one network or several, at pairs drawn by `rng`, or at all."""
+    pairs = [
+        None if rng is None else drawn_pairs(network, X, rng)
+        for network, X in zip(networks, batches, strict=True)
+    ]
+    if len(networks) == 1:
+        return network_jacobians(networks[0], batches[0], pairs[0])
+    return pooled_jacobians(networks, batches, pairs)
+
+
+def _precomputed(jacobians: Any, X: Array) -> Jacobians:
+    jacobians = np.asanyarray(jacobians)
+    shape = jacobians.shape
+    if X.ndim != 2 or shape[0] != len(X) or shape[-1] != X.shape[1]:
+        raise ValueError(
+            f"a 3-D array holds one Jacobian (n_outputs, n_inputs) for each sample, a 4-D array "
+            f"several, but it has shape {shape} and X has shape {X.shape}; write Jacobians "
+            f"({len(X)}, n_outputs, {X.shape[-1]}), or a stack of weights as a list."
+        )
+    if jacobians.dtype.kind not in "fiu":
+        raise TypeError(f"Jacobians have dtype {jacobians.dtype}; write real numbers.")
+    return StackJacobians(jacobians)
+
+
+def _are_batches(X: Any) -> bool:
+    """Tell a list of arrays, one for each of several blocks, from one array."""
+    return (
+        isinstance(X, (list, tuple))
+        and len(X) > 0
+        and all(getattr(batch, "ndim", 0) >= 2 for batch in X)
+    )
 
 
 def _is_network_like(X: Any) -> bool:
@@ -596,12 +676,12 @@ def _mean_hoyer(jacobians: Jacobians, norms: Matrix, P: Matrix | None, Q: Matrix
     In so many samples that rounding averages out, single precision halves the time.
     """
     stack = jacobians.scaled(1 / norms)
-    if np.prod(jacobians.shape, dtype=float) > SINGLE_PRECISION_ENTRIES:
+    if jacobians.n_entries > SINGLE_PRECISION_ENTRIES:
         stack = stack.cast(np.float32)
     with one_blas_thread(), _shared(stack) as apply:
         l1, l2 = stack.norms(P, Q, apply)
     alive = _alive(np.where(l2 > np.sqrt(NEGLIGIBLE), l2, 0))
-    size = (jacobians.shape[1] if P is None else len(P)) * len(Q)
+    size = jacobians.n_matrices * (jacobians.shape[1] if P is None else len(P)) * len(Q)
     return float(hoyer_of_norms(l1[alive], l2[alive], size).mean())
 
 

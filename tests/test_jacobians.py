@@ -12,11 +12,11 @@ from test_activations import DEFINITIONS
 from jacrot import Network
 from jacrot.jacobians import (
     BLOCK_ENTRIES,
-    DenseLayerJacobians,
+    LayerJacobians,
     MatrixJacobians,
     StackJacobians,
-    network_jacobians,
 )
+from jacrot.network_jacobians import network_jacobians
 
 
 @settings(deadline=None, max_examples=30)
@@ -70,7 +70,7 @@ def stacks():
     J = np.random.default_rng(2).normal(size=(9, 6, 4))
     yield pytest.param(StackJacobians(J), J, id="precomputed")
     weight, slopes = J[0], J[:, :, 0]
-    yield pytest.param(DenseLayerJacobians(weight, slopes), slopes[:, :, None] * weight, id="given")
+    yield pytest.param(LayerJacobians(weight, slopes), slopes[:, :, None] * weight, id="given")
 
 
 @pytest.fixture(params=[1, 3, 2**18], ids=["block 1", "block 3 rows", "one block"])
@@ -138,7 +138,7 @@ def test_rows_of_one_matrix_come_in_blocks(rows, rng, monkeypatch):
 @pytest.mark.parametrize("degree", [1, 4])
 def test_collapse_is_exact_for_every_rotation_and_slopes_of_either_sign(degree, rng):
     weight, slopes = rng.normal(size=(6, 4)), rng.normal(size=(50, 6))
-    collapsed = DenseLayerJacobians(weight, slopes).collapsed(degree)
+    collapsed = LayerJacobians(weight, slopes).collapsed(degree)
     assert collapsed.shape == (1, 6, 4)
     for seed in range(3):
         Q = rotation(4, seed)
@@ -167,7 +167,7 @@ def test_chain_is_stored_only_where_it_fits_the_working_memory():
 
 def test_blocks_bound_the_memory():
     n = 64
-    stack = DenseLayerJacobians(np.ones((n, n)), np.ones((500, n)))
+    stack = LayerJacobians(np.ones((n, n)), np.ones((500, n)))
     sizes = [block.size for block in stack.rotated(None, None)]
     assert max(sizes) <= BLOCK_ENTRIES
     assert sum(sizes) == 500 * n * n
@@ -186,7 +186,7 @@ def test_memory_map_is_read_block_by_block(tmp_path, rng):
 def test_norms_of_extreme_entries(scale, rng):
     weight, slopes = rng.normal(size=(4, 3)), rng.normal(size=(5, 4))
     J = slopes[:, :, None] * weight
-    for stack in (StackJacobians(scale * J), DenseLayerJacobians(scale * weight, slopes)):
+    for stack in (StackJacobians(scale * J), LayerJacobians(scale * weight, slopes)):
         l1, l2 = stack.norms()
         np.testing.assert_allclose(l1 / scale, np.abs(J).sum((1, 2)), rtol=1e-12)
         np.testing.assert_allclose(l2 / scale, np.linalg.norm(J, axis=(1, 2)), rtol=1e-12)
@@ -204,5 +204,5 @@ def test_scales_of_extreme_entries_do_not_overflow_single_precision():
         J = np.full((2, 3, 3), size, dtype=np.float32)
         scaled = StackJacobians(J).scaled(np.full(2, 1 / size)).cast(np.float32)
         np.testing.assert_allclose(whole(scaled), 1, rtol=1e-6)
-        layer = DenseLayerJacobians(J[0], np.ones((2, 3))).scaled(np.full(2, 1 / size))
+        layer = LayerJacobians(J[0], np.ones((2, 3))).scaled(np.full(2, 1 / size))
         np.testing.assert_allclose(whole(layer.cast(np.float32)), 1, rtol=1e-6)

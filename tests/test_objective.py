@@ -11,7 +11,7 @@ from builders import rotation
 from scipy.linalg import expm
 
 from jacrot.criteria import CRITERIA, CallableCriterion, hoyer
-from jacrot.jacobians import DenseLayerJacobians, StackJacobians
+from jacrot.jacobians import LayerJacobians, StackJacobians
 from jacrot.objective import Objective, Term
 
 FUNCTIONS = {
@@ -31,7 +31,7 @@ SMOOTHING = 0.3
 def jacobians(kind, output):
     n_outputs = N if output == "tied" else M
     if kind == "dense layer":
-        return DenseLayerJacobians(RNG.normal(size=(n_outputs, N)), RNG.normal(size=(7, n_outputs)))
+        return LayerJacobians(RNG.normal(size=(n_outputs, N)), RNG.normal(size=(7, n_outputs)))
     return StackJacobians(RNG.normal(size=(N_SAMPLES, n_outputs, N)))
 
 
@@ -175,7 +175,7 @@ def test_blocks_do_not_change_the_result(monkeypatch):
 @pytest.mark.parametrize("output", ["fixed", "free"])
 def test_threads_do_not_change_the_result(output, monkeypatch):
     monkeypatch.setattr("jacrot.jacobians.BLOCK_ENTRIES", 1)
-    stack = DenseLayerJacobians(RNG.normal(size=(M, N)), RNG.normal(size=(40, M)))
+    stack = LayerJacobians(RNG.normal(size=(M, N)), RNG.normal(size=(40, M)))
     point = [rotation(M), rotation(N)][-1 if output == "fixed" else 0 :]
     results = []
     for n_threads in (1, 2, 5):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from builders import one_term_problem, rotation
 
-from jacrot.jacobians import DenseLayerJacobians, StackJacobians
+from jacrot.jacobians import LayerJacobians, StackJacobians
 from jacrot.objective import Term
 from jacrot.problem import Problem
 
@@ -54,7 +54,7 @@ def test_inputs_alone_keep_the_outputs(rng):
 
 def test_only_layers_collapse(rng):
     assert one_term_problem(stack(rng)).collapsed() is None
-    layer = DenseLayerJacobians(rng.normal(size=(5, 4)), rng.normal(size=(10, 5)))
+    layer = LayerJacobians(rng.normal(size=(5, 4)), rng.normal(size=(10, 5)))
     collapsed = one_term_problem(layer, "free").collapsed()
     assert collapsed.is_one_matrix
     assert collapsed.is_one_sided

@@ -8,8 +8,9 @@ from scipy.linalg import hadamard
 
 from jacrot._random import random_rotation
 from jacrot.datasets import make_planted_problem
-from jacrot.jacobians import DenseLayerJacobians, StackJacobians, network_jacobians
+from jacrot.jacobians import LayerJacobians, StackJacobians
 from jacrot.metrics import match_axes
+from jacrot.network_jacobians import network_jacobians
 from jacrot.solver import HOPS, Search, solve
 from jacrot.stages import CONTINUATION, SHARPENING, Log, descend
 
@@ -166,7 +167,7 @@ def test_seed_decides(rng):
 
 def test_collapse_has_the_same_minimisers(rng):
     weight, slopes = rng.normal(size=(12, 5)), rng.normal(size=(30, 12))
-    stack = DenseLayerJacobians(weight, slopes)
+    stack = LayerJacobians(weight, slopes)
     whole = one_term_problem(stack, criterion="l1")
     collapsed = whole.collapsed()
     costs = np.array(
@@ -178,9 +179,7 @@ def test_collapse_has_the_same_minimisers(rng):
 
 def test_collapse_inside_a_basis_is_scaled_inside_it(rng):
     basis = rotation(6)[:2]
-    layer = DenseLayerJacobians(
-        rng.normal(size=(9, 6)) * [9, 1, 1, 1, 1, 1], rng.normal(size=(30, 9))
-    )
+    layer = LayerJacobians(rng.normal(size=(9, 6)) * [9, 1, 1, 1, 1, 1], rng.normal(size=(30, 9)))
     task = one_term_problem(layer, input_basis=basis).collapsed()
     inside = np.concatenate(list(task.terms[0].jacobians.rotated(None, basis)))
     np.testing.assert_allclose(np.mean(inside**2), 1)

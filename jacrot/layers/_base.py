@@ -50,8 +50,10 @@ class BaseLayer(Immutable, ABC):
     True
     """
 
-    # Whether the outputs at a position depend on the inputs at that position only.
-    positionwise = False
+    @property
+    def positionwise(self) -> bool:
+        """Whether the outputs at a position depend on the inputs at that position only."""
+        return False
 
     @property
     def n_inputs(self) -> int | None:

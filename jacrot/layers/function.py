@@ -158,6 +158,11 @@ class Function(BaseLayer):
 
     def _read(self, x: ArrayLike) -> Array:
         x = np.asarray(x)
+        if x.ndim != 2:
+            raise ValueError(
+                f"{self!r} reads rows (n_samples, n_inputs), got shape {x.shape}; for sequences "
+                "and images write a layer of your own, derived from jacrot.layers.BaseLayer."
+            )
         return x if self.input_rotation is None else x @ self.input_rotation
 
     def _checked(self, outputs: Any, x: Array) -> Array:

@@ -64,6 +64,11 @@ class Residual(BaseLayer):
     def n_outputs(self) -> int | None:
         return self.branch.n_outputs
 
+    @property
+    def positionwise(self) -> bool:
+        parts = [part for part in (self.branch, self.shortcut) if part is not None]
+        return all(getattr(part, "positionwise", False) for part in parts)
+
     def __call__(self, x: Array) -> Array:
         return (x if self.shortcut is None else self.shortcut(x)) + self.branch(x)
 

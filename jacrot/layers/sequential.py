@@ -49,6 +49,10 @@ class Sequential(BaseLayer):
     def n_outputs(self) -> int | None:
         return self.layers[-1].n_outputs
 
+    @property
+    def positionwise(self) -> bool:
+        return all(getattr(layer, "positionwise", False) for layer in self.layers)
+
     def __call__(self, x: Array) -> Array:
         for layer in self.layers:
             x = layer(x)

@@ -1,0 +1,76 @@
+"""Sequences and images as rows: one for every position."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from jacrot._arrays import FEATURES_AXIS, Array, real_array
+
+__all__ = ["at_positions"]
+
+
+def at_positions(function: Callable[[Array], Any], X: ArrayLike) -> Array:
+    """Apply a function of rows to the features at every position of sequences or images.
+
+    A rotation turns the features, the same at every position: with ``rotation`` a fitted
+    :class:`jacrot.JacobianSparsityRotation` of ``c`` channels, ``at_positions(rotation.transform,
+    X)`` rotates images ``(n, c, height, width)``, and ``rotation.inverse_transform`` turns them
+    back.
+
+    Parameters
+    ----------
+    function : callable
+        Takes rows ``(n_rows, n_features)`` to rows ``(n_rows, n_results)``.
+    X : array-like
+        Rows ``(n_samples, n_features)``, sequences ``(n_samples, n_positions, n_features)`` or
+        images ``(n_samples, n_channels, height, width)``.
+
+    Returns
+    -------
+    ndarray
+        The results, laid out as `X`.
+
+    Raises
+    ------
+    ValueError
+        If `X` has another number of dimensions, or `function` returns another number of rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from jacrot.positions import at_positions
+    >>> at_positions(lambda rows: rows[:, :1], np.ones((5, 3, 8, 8))).shape
+    (5, 1, 8, 8)
+    """
+    x = real_array(X, "X", ndim=tuple(FEATURES_AXIS))
+    rows = to_rows(x)
+    results = np.asarray(function(rows))
+    if results.ndim != 2 or len(results) != len(rows):
+        raise ValueError(
+            f"function returned shape {results.shape} for {len(rows)} rows; write one that returns "
+            "a row for each, such as a fitted rotation's transform."
+        )
+    axis = FEATURES_AXIS[x.ndim]
+    last = np.moveaxis(x, axis, -1).shape[:-1]
+    return np.moveaxis(results.reshape(*last, -1), -1, axis)
+
+
+def to_rows(X: Array) -> Array:
+    """Lay the features at every position of every input out as rows.
+
+    Parameters
+    ----------
+    X : ndarray
+        Rows, sequences or images.
+
+    Returns
+    -------
+    ndarray of shape (n_samples * n_positions, n_features)
+        The rows, positions of one input after the other.
+    """
+    axis = FEATURES_AXIS[X.ndim]
+    return np.moveaxis(X, axis, -1).reshape(-1, X.shape[axis])
