@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-    from jacrot.network import Network
     from jacrot.rotation import JacobianSparsityRotation
 
 __all__ = ["JacobianDisplay"]
@@ -128,8 +127,7 @@ class JacobianDisplay:
             chosen, titles = _chosen(samples, np.shape(X)[0])
             X = X.iloc[chosen] if hasattr(X, "iloc") else np.asarray(X)[chosen]
         after = estimator.jacobians(X)
-        # Without a network, the line above has said so.
-        before = cast("Network", estimator.network_).jacobians(X)
+        before = estimator._jacobians(X, None, None)
         return cls._drawn(before, after, titles, estimator.output_rotation_ is not None, ax, kwargs)
 
     @classmethod
@@ -148,7 +146,8 @@ class JacobianDisplay:
         Parameters
         ----------
         before, after : array-like of shape (n_samples, n_outputs, n_inputs)
-            Jacobians in the given and in the new basis.
+            Jacobians in the given and in the new basis. Where a sample has several, ``(n_samples,
+            n_matrices, n_outputs, n_inputs)``, the mean over them is drawn.
         samples : int or sequence of int, default=None
             Samples to draw one by one; ``None`` draws the mean over all.
         rotated_output : bool, default=False
@@ -168,7 +167,10 @@ class JacobianDisplay:
         ValueError
             If a sample does not exist, or all Jacobians are zero.
         """
-        before, after = real_array(before, "before", 3), real_array(after, "after", 3)
+        before, after = (
+            real_array(stack, name, (3, 4))
+            for stack, name in ((before, "before"), (after, "after"))
+        )
         if len(before) != len(after):
             raise ValueError(
                 f"before has {len(before)} samples and after {len(after)}; write the same."
@@ -310,14 +312,20 @@ def _chosen(samples: int | Sequence[int], n_samples: int) -> tuple[NDArray[np.in
 
 
 def _normalised(jacobians: Array, name: str) -> Matrix:
-    """Scale the absolute Jacobians to root mean square 1; NaN where a sample has none."""
+    """Scale the absolute Jacobians to root mean square 1; NaN where a sample has none.
+
+    Of several matrices of a sample, the root mean square is that of all, and their mean is taken.
+    """
     stack = np.abs(jacobians.astype(np.float64))
-    largest = stack.max(axis=(1, 2), keepdims=True)
+    if stack.ndim == 3:
+        stack = stack[:, None]
+    largest = stack.max(axis=(1, 2, 3), keepdims=True)
     if not largest.any():
         raise ValueError(f"{name}: all Jacobians are zero; there is nothing to draw.")
     with np.errstate(invalid="ignore"):
         stack /= largest
-        return np.asarray(stack / np.sqrt(np.mean(stack**2, axis=(1, 2), keepdims=True)))
+        stack /= np.sqrt(np.mean(stack**2, axis=(1, 2, 3), keepdims=True))
+        return np.asarray(stack.mean(axis=1))
 
 
 def _structure_order(matrix: Matrix) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -398,7 +398,9 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         Returns
         -------
         ndarray of shape (n_samples, n_outputs, n_components)
-            Derivatives of the (rotated) outputs with respect to the rotated activations.
+            Derivatives of the (rotated) outputs with respect to the rotated activations. Of
+            sequences and images, every position is a sample; ``(n_samples, n_matrices, n_outputs,
+            n_components)`` where it acts on several positions.
 
         Raises
         ------
@@ -406,12 +408,7 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
             If the estimator was fitted to Jacobians computed elsewhere.
         """
         check_is_fitted(self)
-        batches = self._batches(X, reset=False)
-        stack = _network_stack(self._networks, batches, None)
-        rotated = np.concatenate(list(stack.rotated(self.output_rotation_, self.rotation_)))
-        if stack.n_matrices > 1:
-            rotated = rotated.reshape(-1, stack.n_matrices, *rotated.shape[1:])
-        return rotated.astype(batches[0].dtype, copy=False)
+        return self._jacobians(X, self.output_rotation_, self.rotation_)
 
     def rotated_network(self) -> Network | tuple[Network, ...]:
         """Make the same function in the new basis, ``Q`` and ``P`` folded in.
@@ -512,6 +509,14 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
             validate_data(self, to_rows(X), dtype=[np.float64, np.float32], reset=reset)
             return X
         return validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)
+
+    def _jacobians(self, X: Any, P: Matrix | None, Q: Matrix | None) -> Array:
+        batches = self._batches(X, reset=False)
+        stack = _network_stack(self._networks, batches, None)
+        rotated = np.concatenate(list(stack.rotated(P, Q)))
+        if stack.n_matrices > 1:
+            rotated = rotated.reshape(-1, stack.n_matrices, *rotated.shape[1:])
+        return rotated.astype(batches[0].dtype, copy=False)
 
     @property
     def _networks(self) -> tuple[Network, ...]:

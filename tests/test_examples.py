@@ -2,10 +2,13 @@
 
 import gzip
 import importlib.util
+import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import framework
 from matplotlib.image import imread
 from sklearn.datasets import load_digits
 
@@ -21,8 +24,15 @@ def run(name, *arguments):
     module.main([str(argument) for argument in arguments])
 
 
+@pytest.fixture(autouse=True)
+def _examples_import_one_another(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+
+
 def test_every_example_is_tested():
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"mnist_jacobian", "train_digits_mlp"}
+    tested = {"mnist_jacobian", "train_digits_mlp", "resnet"}
+    tested |= {"transformer_mlp", "transformer_attention"}
+    assert {path.stem for path in EXAMPLES.glob("[!_]*.py")} == tested
 
 
 SMALL = ("--hidden", 12, "--epochs", 30, "--samples", 40, "--max-iter", 500)
@@ -98,3 +108,119 @@ def test_train_digits_mlp(tmp_path, capsys):
     run("train_digits_mlp", path, "--hidden", 10, "--max-iter", 3)
     assert repr(load(path)) == "Network(64 → 10 → 10 → 10; relu, relu, identity)"
     assert "500 held-out digits" in capsys.readouterr().out
+
+
+def rows(output, n_words):
+    """Read the lines of a table whose first words are a name, as the numbers after it."""
+    table = {}
+    for line in output.splitlines():
+        words = line.split()
+        if words[:1] and words[0].isdigit() and len(words) > n_words + 3:
+            try:
+                table[" ".join(words[:n_words])] = [float(word) for word in words[n_words:]]
+            except ValueError:
+                continue
+    return table
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    """Make a small BERT with random weights, in the files of a real one."""
+    tokenizers = framework("tokenizers")
+    save_file = framework("safetensors.numpy").save_file
+    folder = tmp_path_factory.mktemp("bert")
+    rng = np.random.default_rng(0)
+    text = load_digits().DESCR.lower()
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    special = ["[UNK]", "[CLS]", "[SEP]"]
+    trainer = tokenizers.trainers.WordLevelTrainer(special_tokens=special)
+    tokenizer.train_from_iterator([text], trainer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"num_hidden_layers": 2, "num_attention_heads": 2, "layer_norm_eps": 1e-12}
+    (folder / "config.json").write_text(json.dumps(config))
+    width, hidden = 12, 24
+
+    def normal(*shape):
+        return rng.normal(size=shape).astype(np.float32)
+
+    n_words = tokenizer.get_vocab_size()
+    kinds = {"word": n_words, "position": 32, "token_type": 2}
+    arrays = {f"embeddings.{kind}_embeddings.weight": normal(n, width) for kind, n in kinds.items()}
+    norms = ["embeddings"]
+    for layer in range(2):
+        prefix = f"encoder.layer.{layer}"
+        shapes = {f"attention.self.{side}": (width, width) for side in ("query", "key", "value")}
+        shapes["attention.output.dense"] = (width, width)
+        shapes["intermediate.dense"], shapes["output.dense"] = (hidden, width), (width, hidden)
+        for name, shape in shapes.items():
+            arrays[f"{prefix}.{name}.weight"] = normal(*shape)
+            arrays[f"{prefix}.{name}.bias"] = normal(shape[0])
+        norms += [f"{prefix}.attention.output", f"{prefix}.output"]
+    for norm in norms:
+        arrays[f"{norm}.LayerNorm.weight"] = 1 + 0.1 * normal(width)
+        arrays[f"{norm}.LayerNorm.bias"] = normal(width)
+    save_file(arrays, folder / "model.safetensors")
+    return folder
+
+
+def test_transformer_mlp(bert, tmp_path, capsys):
+    picture = tmp_path / "picture.png"
+    sizes = ("--tokens", 24, "--held-out", 12, "--length", 8, "--max-iter", 30)
+    run("transformer_mlp", "--model", bert, *sizes, "--picture", picture)
+    table = rows(capsys.readouterr().out, 2)
+    assert len(table) == 4
+    for given, _, rotated, training, _ in table.values():
+        assert training > given + 0.05
+        assert rotated > given
+    assert imread(picture).std() > 0.1
+
+
+def test_transformer_attention(bert, tmp_path, capsys):
+    picture = tmp_path / "picture.png"
+    run("transformer_attention", "--model", bert, "--layers", 1, "--picture", picture)
+    table = rows(capsys.readouterr().out, 2)
+    assert set(table) == {"1 trained", "1 shuffled"}
+    for given, singular, rotated, share, rotated_share, _ in table.values():
+        assert rotated > max(given, singular)
+        assert 0.5 <= share < rotated_share <= 1
+    assert imread(picture).std() > 0.1
+
+
+def test_a_model_that_is_nowhere_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(SystemExit, match="no such folder, and huggingface_hub"):
+        run("transformer_mlp", "--model", tmp_path / "nowhere")
+
+
+def test_resnet(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    arrays = {"linear.weight": rng.normal(size=(10, 8)), "linear.bias": rng.normal(size=10)}
+
+    def conv_norm(conv, norm, n_out, n_in):
+        kernel = rng.normal(size=(n_out, n_in, 3, 3)) / np.sqrt(9 * n_in)
+        arrays[f"{conv}.weight"] = kernel
+        for name in ("weight", "running_var"):
+            arrays[f"{norm}.{name}"] = rng.uniform(0.5, 1, n_out)
+        for name in ("bias", "running_mean"):
+            arrays[f"{norm}.{name}"] = 0.1 * rng.normal(size=n_out)
+
+    conv_norm("conv1", "bn1", 2, 3)
+    n_in = 2
+    for stage, n_out in enumerate((2, 4, 8), start=1):
+        for block in range(3):
+            name = f"layer{stage}.{block}"
+            conv_norm(f"{name}.conv1", f"{name}.bn1", n_out, n_in)
+            conv_norm(f"{name}.conv2", f"{name}.bn2", n_out, n_out)
+            n_in = n_out
+    np.savez(tmp_path / "weights.npz", **arrays)
+    picture = tmp_path / "picture.png"
+    sizes = ("--crops", 4, "--held-out", 2, "--max-iter", 30)
+    run("resnet", "--weights", tmp_path / "weights.npz", *sizes, "--picture", picture)
+    table = {line[:34].strip(): line[34:].split() for line in capsys.readouterr().out.splitlines()}
+    names = ["one convolution, both sides", "one block, tied", "the stream of 2 blocks, tied"]
+    for name in names:
+        given, rotated, _, _, difference = map(float, table[name])
+        assert rotated >= given
+        assert difference < 1e-10
+    assert imread(picture).std() > 0.1
