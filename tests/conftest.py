@@ -1,11 +1,17 @@
 """Shared by all tests."""
 
+import importlib.util
+import os
+
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 matplotlib.use("Agg")
+# Keras computes with another framework: PyTorch's Jacobians need no compilation for every network
+# that hypothesis draws.
+os.environ.setdefault("KERAS_BACKEND", "torch" if importlib.util.find_spec("torch") else "jax")
 
 
 @pytest.fixture

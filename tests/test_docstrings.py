@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from builders import framework
 from numpydoc.validate import validate
 
 import jacrot
@@ -17,8 +18,20 @@ MODULES = ["jacrot"] + [
 ]
 
 
+# What an example needs beyond the package's own dependencies.
+FRAMEWORKS = {
+    "jacrot.readers.captured": "torch",
+    "jacrot.readers.flax": "flax",
+    "jacrot.readers.keras": "keras",
+    "jacrot.readers.onnx": "onnx",
+    "jacrot.readers.torch": "torch",
+}
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_run(name):
+    if name in FRAMEWORKS:
+        framework(FRAMEWORKS[name])
     results = doctest.testmod(importlib.import_module(name))
     assert results.failed == 0
 
@@ -72,6 +85,24 @@ def test_public_docstrings_are_numpydocs(name):
     assert errors == []
 
 
+WITHOUT_OPTIONAL_PACKAGES = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in OPTIONAL:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+OPTIONAL = {"pandas", "torch", "keras", "jax", "flax", "onnx", "safetensors"}
+sys.meta_path.insert(0, Absent())
+import jacrot.display
+from jacrot.readers import from_torch
+try:
+    from_torch(None)
+except ImportError as error:
+    assert "from_torch needs torch" in str(error) and "jacrot[torch]" in str(error)
+else:
+    raise AssertionError
+"""
+
+
 def test_importing_the_package_does_not_need_optional_packages():
-    code = "import sys; sys.modules['pandas'] = None; import jacrot.display"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", WITHOUT_OPTIONAL_PACKAGES], check=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from jacrot.layers.described import FORMAT, HEADER, restored
 from jacrot.network import Network
+from jacrot.readers._names import selected
 from jacrot.weights import ActivationLike, Layout
 
 # What numpy, zipfile and zlib raise for damaged, encrypted, oddly packed and pickled content.
@@ -29,22 +30,16 @@ _UNREADABLE = (
 
 
 def load(
-    path: str | os.PathLike[str], activation: ActivationLike = "relu", layout: Layout = "out_in"
+    path: Path, activation: ActivationLike, layout: Layout, names: Sequence[str] | None = None
 ) -> Network:
     """Read a network from an ``.npz`` file.
 
-    Either a file that :meth:`jacrot.Network.save` wrote, or one of plain arrays: the matrices
-    and biases of dense layers, in layer order.
-
     Parameters
     ----------
-    path : str or path-like
+    path : Path
         The file.
-    activation : str, callable or sequence of them, default="relu"
-        Applied after every layer of plain arrays, the last one included; a sequence gives one
-        per layer. A file that ``Network.save`` wrote knows its own.
-    layout : {"out_in", "in_out"}, default="out_in"
-        Whether a plain matrix is stored ``(n_out, n_in)`` or ``(n_in, n_out)``.
+    activation, layout, names
+        See :func:`jacrot.readers.load`.
 
     Returns
     -------
@@ -53,49 +48,81 @@ def load(
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
     ValueError
         If the file is not an ``.npz`` file, is damaged, holds pickled objects, or its arrays are
         not those of dense layers that chain.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> import numpy as np
-    >>> from jacrot import Network
-    >>> from jacrot.readers import load
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     np.savez(f"{folder}/mlp.npz", W0=np.ones((3, 2)), b0=np.ones(3), W1=np.ones((1, 3)))
-    ...     load(f"{folder}/mlp.npz", activation=["gelu", "identity"])
-    Network(2 → 3 → 1; gelu, identity)
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"path={str(path)!r} does not exist.")
-    if not zipfile.is_zipfile(path):
-        raise ValueError(
-            f"path={str(path)!r} is not an .npz file; write one with numpy.savez or Network.save."
-        )
+    _check_zip(path)
+    if names is not None:
+        names = selected(names, list_arrays(path), path)
     arrays: dict[str, Any] = {}
     try:
         with np.load(path, allow_pickle=False) as file:
             for name in file.files:
-                arrays[name] = file[name]
+                if names is None or name in (*names, HEADER):
+                    arrays[name] = file[name]
     except _UNREADABLE as error:
-        raise ValueError(
-            f"path={str(path)!r} cannot be read without pickle, or is damaged ({error}); write "
-            "plain numeric arrays with numpy.savez."
-        ) from error
+        raise _unreadable(path, error) from error
     header = arrays.pop(HEADER, None)
     if header is None:
-        return Network(arrays, activation, layout)
-    if activation != "relu" or layout != "out_in":
+        return Network({name: arrays[name] for name in names or arrays}, activation, layout)
+    if activation != "relu" or layout != "out_in" or names is not None:
         raise ValueError(
-            f"path={str(path)!r} was written by Network.save and knows its activations and layout; "
-            "leave activation and layout out."
+            f"path={str(path)!r} was written by Network.save and knows its layers and activations; "
+            "leave activation and layout out, and names too."
         )
     return _saved_network(arrays, str(header), str(path))
+
+
+def list_arrays(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """List the shapes and dtypes in an ``.npz`` file, from the head of every array.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    dict of str to (tuple of int, str)
+        Shape and dtype by name.
+
+    Raises
+    ------
+    ValueError
+        If the file is not an ``.npz`` file or is damaged.
+    """
+    _check_zip(path)
+    listed = {}
+    try:
+        with zipfile.ZipFile(path) as file:
+            for member in file.namelist():
+                with file.open(member) as array:
+                    head = np.lib.format
+                    read = {
+                        (1, 0): head.read_array_header_1_0,
+                        (2, 0): head.read_array_header_2_0,
+                    }[head.read_magic(array)]
+                    shape, _, dtype = read(array)
+                listed[member.removesuffix(".npy")] = shape, str(dtype)
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
+    listed.pop(HEADER, None)
+    return listed
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"path={str(path)!r} cannot be read without pickle, or is damaged ({error}); write plain "
+        "numeric arrays with numpy.savez."
+    )
+
+
+def _check_zip(path: Path) -> None:
+    if not zipfile.is_zipfile(path):
+        raise ValueError(
+            f"path={str(path)!r} is not an .npz file; write one with numpy.savez or Network.save."
+        )
 
 
 def _saved_network(arrays: dict[str, Any], header: str, path: str) -> Network:

@@ -1,0 +1,97 @@
+"""What several frameworks have and name alike: activations with a parameter, same padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import autograd.numpy as anp
+import numpy as np
+
+from jacrot._arrays import Array
+from jacrot.activations import Elementwise
+
+
+@dataclass(frozen=True)
+class LeakyRelu:
+    """``max(x, 0) + negative_slope * min(x, 0)``."""
+
+    negative_slope: float
+
+    def __call__(self, x: Array) -> Array:
+        return anp.where(x > 0, x, self.negative_slope * x)
+
+
+@dataclass(frozen=True)
+class Elu:
+    """``x`` where positive, else ``alpha * (exp(x) - 1)``."""
+
+    alpha: float
+
+    def __call__(self, x: Array) -> Array:
+        return anp.where(x > 0, x, self.alpha * anp.expm1(anp.where(x > 0, 0, x)))
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The nearest number between `low` and `high`; its slope at both is zero."""
+
+    low: float
+    high: float
+
+    def __call__(self, x: Array) -> Array:
+        inside = (x > self.low) & (x < self.high)
+        return anp.where(inside, x, np.clip(anp.where(inside, 0, x), self.low, self.high))
+
+
+def leaky_relu(slope: float) -> str | Elementwise:
+    """Find the leaky ReLU of some slope, by name where it has one."""
+    return {0.0: "relu", 0.01: "leaky_relu"}.get(slope) or LeakyRelu(slope)
+
+
+def elu(alpha: float) -> str | Elementwise:
+    """Find the exponential linear unit of some scale, by name where it has one."""
+    return "elu" if alpha == 1 else Elu(alpha)
+
+
+def same_padding(
+    sizes: Sequence[int | None],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    *,
+    more_before: bool = False,
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Compute TensorFlow's ``same`` padding, by which ``ceil(size / stride)`` windows fit.
+
+    Parameters
+    ----------
+    sizes : sequence of (int or None)
+        Height and width of the image, ``None`` where unknown.
+    kernel, stride, dilation : sequence of int
+        Of rows and of columns.
+    more_before : bool, default=False
+        Where an odd number is divided in two, whether the larger part goes before the image.
+
+    Returns
+    -------
+    pair of pairs of int
+        Rows before and after the image, columns before and after it.
+
+    Raises
+    ------
+    ValueError
+        If it depends on an unknown size, as it does where the stride is not one.
+    """
+    padding = []
+    for size, width, step, spread in zip(sizes, kernel, stride, dilation, strict=True):
+        reach = (width - 1) * spread
+        if step == 1:
+            total = reach
+        elif size is None:
+            raise ValueError("same padding with a stride depends on the size of the image")
+        else:
+            total = max((-(-size // step) - 1) * step + reach + 1 - size, 0)
+        small, large = total // 2, total - total // 2
+        padding.append((large, small) if more_before else (small, large))
+    return padding[0], padding[1]

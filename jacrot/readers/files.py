@@ -1,0 +1,278 @@
+"""Files of several formats, told apart by their suffix."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jacrot._arrays import Array
+from jacrot._optional import require
+from jacrot.network import Network
+from jacrot.readers import npz
+from jacrot.readers._names import layer_order, selected
+from jacrot.readers.torch import as_array, dense_arrays
+from jacrot.weights import ActivationLike, Layout
+
+SUFFIXES = (".npz", ".safetensors", ".onnx", ".pt", ".pth")
+_SAFETENSORS_DTYPES = {"BF": "bfloat", "F": "float", "I": "int", "U": "uint"}
+
+
+class ArrayInfo(NamedTuple):
+    """What a file says of one of its arrays."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def load(
+    path: str | os.PathLike[str],
+    activation: ActivationLike = "relu",
+    layout: Layout = "out_in",
+    names: Sequence[str] | None = None,
+) -> Network:
+    """Read a network from a file.
+
+    - ``.npz``: what :meth:`jacrot.Network.save` wrote, or plain arrays, the matrices and biases of
+      dense layers in layer order;
+    - ``.safetensors``: matrices and biases of dense layers, which the numbers in their names
+      put in order, or `names`;
+    - ``.pt``, ``.pth``: a state dict of dense layers in layer order, or a checkpoint that holds
+      one. Tensors only are read, never pickled objects;
+    - ``.onnx``: see :func:`jacrot.readers.from_onnx`.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+    activation : str, callable or sequence of them, default="relu"
+        Applied after every dense layer, the last one included; a sequence gives one per layer. A
+        file that ``Network.save`` wrote, and an ONNX file, know their own.
+    layout : {"out_in", "in_out"}, default="out_in"
+        Whether a matrix is stored ``(n_out, n_in)`` or ``(n_in, n_out)``.
+    names : sequence of str, default=None
+        The arrays to take, in layer order, every matrix followed by its bias; ``None`` for all.
+
+    Returns
+    -------
+    Network
+        The network.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ImportError
+        If the package that reads the format is not installed.
+    ValueError
+        If the suffix is another, the file is damaged or holds pickled objects, or its arrays
+        are not those of dense layers that chain.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from jacrot.readers import list_arrays, load
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = f"{folder}/mlp.npz"
+    ...     np.savez(path, W0=np.ones((3, 2)), b0=np.ones(3), W1=np.ones((1, 3)))
+    ...     print(list_arrays(path)["W0"])
+    ...     load(path, activation=["gelu", "identity"])
+    ...     load(path, names=["W0", "b0"])
+    ArrayInfo(shape=(3, 2), dtype='float64')
+    Network(2 → 3 → 1; gelu, identity)
+    Network(2 → 3; relu)
+    """
+    path = _existing(path)
+    match path.suffix.lower():
+        case ".npz":
+            return npz.load(path, activation, layout, names)
+        case ".safetensors":
+            return Network(_safetensors(path, names), activation, layout)
+        case ".onnx":
+            if activation != "relu" or layout != "out_in" or names is not None:
+                raise ValueError(
+                    f"path={str(path)!r} is a graph, which knows its activations and its layers; "
+                    "leave activation, layout and names out."
+                )
+            from jacrot.readers.onnx import from_onnx
+
+            return from_onnx(path)
+        case _:
+            return Network(_checkpoint(path, names), activation, layout)
+
+
+def list_arrays(path: str | os.PathLike[str]) -> dict[str, ArrayInfo]:
+    """List the arrays in a file, without reading them.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A file of one of the formats that :func:`load` reads.
+
+    Returns
+    -------
+    dict of str to ArrayInfo
+        The shape and the dtype of every array, by name, in the order of the file. Names in
+        nested dictionaries of a PyTorch checkpoint are joined by dots.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ImportError
+        If the package that reads the format is not installed.
+    ValueError
+        If the suffix is another, or the file is damaged.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from jacrot.readers import list_arrays
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.savez(f"{folder}/mlp.npz", W=np.ones((3, 2), np.float32))
+    ...     list_arrays(f"{folder}/mlp.npz")
+    {'W': ArrayInfo(shape=(3, 2), dtype='float32')}
+    """
+    path = _existing(path)
+    match path.suffix.lower():
+        case ".npz":
+            return {name: ArrayInfo(*info) for name, info in npz.list_arrays(path).items()}
+        case ".safetensors":
+            return _safetensors_info(_open_safetensors(path, "list_arrays"))
+        case ".onnx":
+            return _onnx_info(path)
+        case _:
+            tensors = _tensors(path, "list_arrays", "meta")
+            return {
+                name: ArrayInfo(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+                for name, tensor in tensors.items()
+            }
+
+
+def _existing(path: str | os.PathLike[str]) -> Path:
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"path={str(path)!r} does not exist.")
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(
+            f"path={str(path)!r} has the suffix {path.suffix!r}; write a file that ends in one of "
+            f"{', '.join(SUFFIXES)}."
+        )
+    return path
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    lines = str(error).splitlines()
+    return ValueError(
+        f"path={str(path)!r} is no {path.suffix} file or is damaged "
+        f"({type(error).__name__}: {lines[0] if lines else 'no message'})."
+    )
+
+
+def _open_safetensors(path: Path, caller: str) -> Any:
+    safetensors = require("safetensors", caller, "safetensors")
+    try:
+        return safetensors.safe_open(path, framework="numpy")
+    except (safetensors.SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _safetensors_info(file: Any) -> dict[str, ArrayInfo]:
+    info = {}
+    for name in file.keys():  # noqa: SIM118
+        view = file.get_slice(name)
+        kind = view.get_dtype()
+        letters = kind.rstrip("0123456789")
+        dtype = _SAFETENSORS_DTYPES.get(letters, letters.lower()) + kind[len(letters) :]
+        info[name] = ArrayInfo(tuple(view.get_shape()), dtype)
+    return info
+
+
+def _safetensors(path: Path, names: Sequence[str] | None) -> dict[str, Array]:
+    file = _open_safetensors(path, "load")
+    info = _safetensors_info(file)
+    if names is None:
+        names = layer_order({name: array.shape for name, array in info.items()}, path)
+    arrays = {}
+    for name in selected(names, info, path):
+        if info[name].dtype == "bfloat16":
+            arrays[name] = _bfloat16(path, name).reshape(info[name].shape)
+        elif not hasattr(np, info[name].dtype):
+            raise ValueError(
+                f"{name!r} in path={str(path)!r} has dtype {info[name].dtype}, which NumPy does "
+                "not have; write it as float32."
+            )
+        else:
+            arrays[name] = file.get_tensor(name)
+    return arrays
+
+
+def _bfloat16(path: Path, name: str) -> Array:
+    """Read an array of a safetensors file that NumPy has no dtype for."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        begin, end = json.loads(file.read(size))[name]["data_offsets"]
+        file.seek(8 + size + begin)
+        # The upper halves of float32 numbers.
+        halves = np.frombuffer(file.read(end - begin), "<u2")
+    return (halves.astype(np.uint32) << 16).view(np.float32)
+
+
+def _tensors(path: Path, caller: str, device: str) -> dict[str, Any]:
+    torch = require("torch", caller, "torch")
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        lines = str(error).splitlines()
+        raise ValueError(
+            f"path={str(path)!r} holds something else than tensors, or is damaged "
+            f"({type(error).__name__}: {lines[0] if lines else 'no message'}); write tensors only, "
+            "with torch.save(model.state_dict(), path)."
+        ) from error
+    if not isinstance(content, Mapping):
+        raise ValueError(
+            f"path={str(path)!r} holds a {type(content).__name__}, no state dict; write one with "
+            "torch.save(model.state_dict(), path)."
+        )
+    return dict(_named_tensors(content))
+
+
+def _named_tensors(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _named_tensors(value, f"{prefix}{key}.")
+        elif hasattr(value, "detach"):
+            yield f"{prefix}{key}", value
+
+
+def _checkpoint(path: Path, names: Sequence[str] | None) -> dict[str, Any]:
+    tensors = _tensors(path, "load", "cpu")
+    if names is not None:
+        return {name: as_array(tensors[name]) for name in selected(names, tensors, path)}
+    try:
+        return dense_arrays(tensors)
+    except ValueError as error:
+        raise ValueError(
+            f"path={str(path)!r}: {error} Or write names=[...], the weights and biases to take, "
+            "in layer order."
+        ) from error
+
+
+def _onnx_info(path: Path) -> dict[str, ArrayInfo]:
+    onnx = require("onnx", "list_arrays", "onnx")
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except Exception as error:
+        raise _damaged(path, error) from error
+    return {
+        tensor.name: ArrayInfo(
+            tuple(tensor.dims), str(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+        )
+        for tensor in graph.initializer
+    }

@@ -1,0 +1,770 @@
+"""ONNX graphs, from any two of their tensors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import autograd.numpy as anp
+import autograd.scipy.special as special
+import numpy as np
+from numpy.typing import NDArray
+
+from jacrot._arrays import FEATURES_AXIS, Array
+from jacrot._optional import require
+from jacrot.activations import ACTIVATIONS
+from jacrot.layers import (
+    Activation,
+    AvgPool2d,
+    BatchNorm,
+    Conv2d,
+    Dense,
+    Flatten,
+    Layer,
+    LayerNorm,
+    MaxPool2d,
+    Softmax,
+    fused,
+)
+from jacrot.layers._windows import Pair
+from jacrot.network import Network
+from jacrot.readers._common import Clip, same_padding
+from jacrot.readers._graph import Graph
+
+# Before this version the operators had other attributes and broadcast by other rules.
+OLDEST_OPSET = 9
+# Operators on stored tensors only, whose result is stored in their place.
+_FOLDED = frozenset(
+    {"Add", "Cast", "Constant", "Div", "Identity", "Mul", "Neg", "Reciprocal", "Reshape", "Sqrt"}
+    | {"Squeeze", "Sub", "Transpose", "Unsqueeze"}
+)
+# The same tensor under another name, outside of training.
+_ALIASES = frozenset({"Cast", "Dropout", "Identity"})
+_AFFINE = frozenset({"Add", "Div", "Mul", "Sub"})
+# How many operators an activation that is written out may have.
+_LONGEST = 24
+
+
+def from_onnx(model: Any, *, start: str | None = None, stop: str | None = None) -> Network:
+    """Read an ONNX graph, or the part between two of its tensors.
+
+    Parameters
+    ----------
+    model : str, path-like or onnx.ModelProto
+        The file, or what ``onnx.load`` reads from one. Weights that are stored in files of their
+        own are read from the folder of the model, so write its path.
+    start, stop : str, default=None
+        The tensors to compute from and to compute, by name; ``None`` is the only input and the
+        only output of the graph. ``model.graph.node[i].output`` lists their names.
+
+    Returns
+    -------
+    Network
+        The network in the dtype of the file, batch norm and constants folded into the layers
+        before them, activations that are written out in several operators (GELU, SiLU and
+        others) found again. Residual sums are ``Residual``, gates ``GatedDense``. Tensors
+        have as many dimensions as in the graph: rows, sequences, or images of ``NCHW`` layout.
+
+    Raises
+    ------
+    ImportError
+        If the package onnx is not installed.
+    FileNotFoundError
+        If there is no such file.
+    TypeError
+        If `model` is neither a path nor a ``ModelProto``.
+    ValueError
+        If the file is damaged or no valid model; if `start` or `stop` is unknown or must be
+        written; if an operator on the way is not read: the message names it and its node.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from onnx import TensorProto, helper, numpy_helper
+    >>> from jacrot.readers import from_onnx
+    >>> weight = numpy_helper.from_array(np.ones((3, 2)), "weight")
+    >>> nodes = [
+    ...     helper.make_node("MatMul", ["x", "weight"], ["hidden"]),
+    ...     helper.make_node("Relu", ["hidden"], ["y"]),
+    ... ]
+    >>> x = helper.make_tensor_value_info("x", TensorProto.DOUBLE, ["n", 3])
+    >>> y = helper.make_tensor_value_info("y", TensorProto.DOUBLE, ["n", 2])
+    >>> graph = helper.make_graph(nodes, "example", [x], [y], [weight])
+    >>> from_onnx(helper.make_model(graph))
+    Network(3 → 2; relu)
+    >>> from_onnx(helper.make_model(graph), stop="hidden")
+    Network(3 → 2; identity)
+    """
+    onnx = require("onnx", caller="from_onnx", extra="onnx")
+    reader = _Reader(onnx, _loaded(onnx, model), start, stop)
+    reader.run()
+    # A graph that does nothing is a network too.
+    return Network(fused(reader.graph.layers(reader.stop)) or [Activation("identity")])
+
+
+@dataclass(frozen=True)
+class Expression:
+    """An elementwise function, written out in operators.
+
+    Parameters
+    ----------
+    steps : tuple
+        For each operator its name, its inputs (the place of an earlier value, of which the first
+        is the argument, or a constant) and its attributes.
+    """
+
+    steps: tuple[tuple[str, tuple[int | float | None, ...], tuple[tuple[str, Any], ...]], ...]
+
+    @property
+    def __name__(self) -> str:
+        return "_".join(operator.lower() for operator, _, _ in self.steps)
+
+    def __call__(self, x: Array) -> Array:
+        """Compute the function of every entry."""
+        values = [x]
+        for operator, inputs, attributes in self.steps:
+            arguments = [values[given] if isinstance(given, int) else given for given in inputs]
+            values.append(_ELEMENTWISE[operator](*arguments, **dict(attributes)))
+        return values[-1]
+
+    def name(self) -> str | None:
+        """Find the name of the activation that this is to single precision, if it has one."""
+        grid = np.concatenate(
+            [np.linspace(-8, 8, 129), np.outer([-1, 1], [20, 100, 1e4, 1e20]).ravel()]
+        )
+        with np.errstate(all="ignore"):
+            ours = self(grid)
+            for name, activation in ACTIVATIONS.items():
+                if np.allclose(ours, activation.function(grid), rtol=1e-6, atol=1e-6):
+                    return name
+        return None
+
+
+def _where_positive(x: Array, positive: Array, negative: Callable[[Array], Array]) -> Array:
+    return anp.where(x > 0, positive, negative(anp.where(x > 0, 0, x)))
+
+
+def _clip(
+    x: Array,
+    low: float | None = None,
+    high: float | None = None,
+    min: float = -np.inf,
+    max: float = np.inf,
+) -> Array:
+    return Clip(min if low is None else low, max if high is None else high)(x)
+
+
+def _sigmoid(x: Array) -> Array:
+    return 0.5 * (anp.tanh(0.5 * x) + 1)
+
+
+def _hard_sigmoid(x: Array, alpha: float = 0.2, beta: float = 0.5) -> Array:
+    return _clip(alpha * x + beta, 0.0, 1.0)
+
+
+def _gelu(x: Array, approximate: bytes = b"none") -> Array:
+    if approximate == b"tanh":
+        return 0.5 * x * (1 + anp.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+    return 0.5 * x * (1 + special.erf(x / np.sqrt(2)))
+
+
+_ELEMENTWISE: dict[str, Callable[..., Array]] = {
+    "Abs": anp.abs,
+    "Add": anp.add,
+    "Clip": _clip,
+    "Div": anp.divide,
+    "Elu": lambda x, alpha=1.0: _where_positive(x, x, lambda t: alpha * anp.expm1(t)),
+    "Erf": special.erf,
+    "Exp": anp.exp,
+    "Gelu": _gelu,
+    "HardSigmoid": _hard_sigmoid,
+    "HardSwish": lambda x: x * _hard_sigmoid(x, 1 / 6),
+    "LeakyRelu": lambda x, alpha=0.01: _where_positive(x, x, lambda t: alpha * t),
+    "Log": anp.log,
+    "Mish": lambda x: x * anp.tanh(anp.logaddexp(x, 0)),
+    "Mul": anp.multiply,
+    "Neg": anp.negative,
+    "Pow": anp.power,
+    "Reciprocal": lambda x: 1 / x,
+    "Relu": lambda x: _where_positive(x, x, lambda t: 0 * t),
+    "Selu": lambda x, alpha=1.6732632423543772, gamma=1.0507009873554805: (
+        gamma * _where_positive(x, x, lambda t: alpha * anp.expm1(t))
+    ),
+    "Sigmoid": _sigmoid,
+    "Softplus": lambda x: anp.logaddexp(x, 0),
+    "Softsign": lambda x: x / (1 + anp.abs(x)),
+    "Sqrt": anp.sqrt,
+    "Sub": anp.subtract,
+    "Tanh": anp.tanh,
+}
+
+
+def _loaded(onnx: Any, given: Any) -> Any:
+    """Read a model that the checker of onnx accepts, with shapes and with its weights."""
+    if isinstance(given, onnx.ModelProto):
+        name, path, model = "model", None, given
+    elif isinstance(given, (str, os.PathLike)):
+        path = Path(given)
+        name = f"path={str(path)!r}"
+        if not path.exists():
+            raise FileNotFoundError(f"{name} does not exist.")
+    else:
+        raise TypeError(
+            f"model is a {type(given).__name__}; write the path of an .onnx file or an "
+            "onnx.ModelProto."
+        )
+    try:
+        if path is not None:
+            model = onnx.load(path, load_external_data=False)
+        outside = [
+            tensor.name
+            for tensor in model.graph.initializer
+            if tensor.data_location == onnx.TensorProto.EXTERNAL
+        ]
+        if model.functions:
+            inliner = require("onnx.inliner", caller="from_onnx", extra="onnx")
+            model = inliner.inline_local_functions(model)
+        model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        if not outside:
+            onnx.checker.check_model(model)
+        elif path is not None:
+            # The checker finds the other files by the path only.
+            onnx.checker.check_model(str(path))
+            onnx.load_external_data_for_model(model, str(path.parent))
+    # Protobuf, the checker, the shape inference and the reader of external data each have
+    # their own, with no common base.
+    except Exception as error:
+        raise ValueError(
+            f"{name} is damaged or no valid ONNX model ({type(error).__name__}: {error}); export "
+            "it again."
+        ) from error
+    if outside and path is None:
+        raise ValueError(
+            f"model keeps tensor {outside[0]!r} in another file; write the path of the model "
+            "instead, in whose folder that file is."
+        )
+    opset = _opset(model)
+    if opset < OLDEST_OPSET:
+        raise ValueError(
+            f"{name} has operator set {opset}, and from_onnx reads {OLDEST_OPSET} and later; "
+            "write onnx.version_converter.convert_version(model, 13)."
+        )
+    return model
+
+
+def _opset(model: Any) -> int:
+    versions = [item.version for item in model.opset_import if item.domain in ("", "ai.onnx")]
+    return versions[0] if versions else OLDEST_OPSET
+
+
+@dataclass
+class _Node:
+    """A node of the graph, and what is asked of it."""
+
+    index: int
+    operator: str
+    name: str
+    inputs: list[str]
+    attributes: dict[str, Any]
+    proto: Any
+
+    def __str__(self) -> str:
+        return f"node {self.name or self.proto.output[0]!r} is a {self.operator}"
+
+    def refused(self, reason: str) -> ValueError:
+        return ValueError(f"{self}, {reason}.")
+
+
+@dataclass(frozen=True)
+class _Step:
+    """How a tensor is computed: of which others, and what to tell the graph then."""
+
+    sources: tuple[str, ...]
+    do: Callable[[], None]
+
+
+class _Reader:
+    """Walks back from a tensor to the one that is given, and puts the layers into a graph."""
+
+    def __init__(self, onnx: Any, model: Any, start: str | None, stop: str | None) -> None:
+        self.onnx, self.model, self.opset = onnx, model, _opset(model)
+        graph = model.graph
+        stored = {tensor.name: tensor for tensor in graph.initializer}
+        inputs = [item.name for item in graph.input if item.name not in stored]
+        self.producers: dict[str, _Node] = {}
+        for index, proto in enumerate(graph.node):
+            domain = "" if proto.domain == "ai.onnx" else proto.domain
+            node = _Node(
+                index,
+                f"{domain}.{proto.op_type}" if domain else proto.op_type,
+                proto.name,
+                list(proto.input),
+                {item.name: onnx.helper.get_attribute_value(item) for item in proto.attribute},
+                proto,
+            )
+            self.producers |= {output: node for output in proto.output if output}
+        self.start = _site(start, "start", inputs, [*inputs, *self.producers])
+        outputs = [item.name for item in graph.output]
+        self.stop = _site(stop, "stop", outputs, list(self.producers))
+        if self.start == self.stop:
+            raise ValueError(f"start and stop are both {self.start!r}; write two tensors.")
+        self.shapes = {
+            item.name: tuple(
+                dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
+                for dim in item.type.tensor_type.shape.dim
+            )
+            for items in (graph.input, graph.value_info, graph.output)
+            for item in items
+            if item.type.tensor_type.HasField("shape")
+        }
+        self.constants: dict[str, NDArray[Any]] = {}
+        self.fold(stored)
+        self.graph = Graph(self.start)
+
+    def fold(self, stored: dict[str, Any]) -> None:
+        """Read the stored tensors, and those computed from stored ones only, where needed."""
+        needed, remaining = {self.stop}, [self.stop]
+        while remaining:
+            name = remaining.pop()
+            node = None if name == self.start else self.producers.get(name)
+            # Shapes are inferred, and what computes them is not read.
+            sources = [] if node is None else node.inputs
+            for source in sources:
+                if source and source not in needed:
+                    needed.add(source)
+                    remaining.append(source)
+        for name in needed & stored.keys():
+            try:
+                self.constants[name] = self.onnx.numpy_helper.to_array(stored[name])
+            # Of another size than it says, or of a type that there is not.
+            except Exception as error:
+                raise ValueError(
+                    f"the stored tensor {name!r} is damaged ({type(error).__name__}: {error}); "
+                    "export the model again."
+                ) from error
+        nodes = {self.producers[name].index: name for name in needed if name in self.producers}
+        for _, name in sorted(nodes.items()):
+            node = self.producers[name]
+            if (
+                name != self.start
+                and node.operator in _FOLDED
+                and all(source in self.constants for source in node.inputs)
+            ):
+                self.constants[name] = self.evaluated(node, name)
+
+    def evaluated(self, node: _Node, name: str) -> NDArray[Any]:
+        """Compute one operator of stored tensors."""
+        helper = self.onnx.helper
+        given = {source: self.constants[source] for source in node.inputs}
+        inputs = [
+            helper.make_tensor_value_info(
+                source, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
+            )
+            for source, array in given.items()
+        ]
+        output = helper.make_empty_tensor_value_info(name)
+        graph = helper.make_graph([node.proto], "constant", inputs, [output])
+        model = helper.make_model(graph, opset_imports=self.model.opset_import)
+        reference = require("onnx.reference", caller="from_onnx", extra="onnx")
+        try:
+            return np.asarray(reference.ReferenceEvaluator(model).run(None, given)[0])
+        except Exception as error:
+            raise node.refused(f"which fails on its stored inputs ({error})") from error
+
+    def run(self) -> None:
+        """Put everything between the two tensors into the graph."""
+        steps: dict[str, _Step] = {}
+        pending = [self.stop]
+        while pending:
+            name = pending[-1]
+            if name not in self.graph:
+                if name not in steps:
+                    steps[name] = self.step(name)
+                missing = [source for source in steps[name].sources if source not in self.graph]
+                if missing:
+                    pending += missing
+                    continue
+                steps[name].do()
+            pending.pop()
+
+    def step(self, name: str) -> _Step:
+        if name not in self.producers or name in self.constants:
+            raise ValueError(
+                f"{self.stop!r} depends on {name!r}, which is not computed from start="
+                f"{self.start!r}; write a start that all of it is computed from."
+            )
+        node = self.producers[name]
+        if name != node.proto.output[0]:
+            raise node.refused(f"whose further output {name!r} from_onnx does not read")
+        elementwise = self.elementwise(name)
+        if elementwise is not None and elementwise[1].name() is not None:
+            return self.activation(name, *elementwise)
+        tensors = [source for source in node.inputs if source and source not in self.constants]
+        if node.operator in _ALIASES:
+            return self.alias(node, name)
+        if node.operator in _AFFINE and len(tensors) == 1:
+            layer = self.affine(node, tensors[0])
+            if layer is not None:
+                return self.layers(name, tensors[0], [layer])
+        if node.operator == "Add" and len(tensors) == 2:
+            self.check_same_shapes(node, tensors)
+            first, second = tensors
+            return _Step((first, second), lambda: self.graph.add(first, second, name))
+        if elementwise is not None:
+            return self.activation(name, *elementwise)
+        if node.operator == "Mul" and len(tensors) == 2:
+            self.check_same_shapes(node, tensors)
+            first, second = tensors
+            return _Step((first, second), lambda: self.graph.multiply(first, second, name))
+        if node.operator not in _OPERATORS:
+            known = sorted({*_OPERATORS, *_ALIASES, *_ELEMENTWISE})
+            raise node.refused(f"which from_onnx does not read here; it reads {', '.join(known)}")
+        source = node.inputs[0]
+        if source in self.constants:
+            raise node.refused(f"whose first input {source!r} is stored, not computed; not read")
+        return self.layers(name, source, _OPERATORS[node.operator](self, node))
+
+    def layers(self, name: str, source: str, layers: list[Layer]) -> _Step:
+        def do() -> None:
+            names = [source, *(f"{name}/{index}" for index in range(1, len(layers))), name]
+            for layer, before, after in zip(layers, names, names[1:], strict=False):
+                self.graph.apply(layer, before, after)
+            if not layers:
+                self.graph.alias(source, name)
+
+        return _Step((source,), do)
+
+    def activation(self, name: str, source: str, expression: Expression) -> _Step:
+        known = expression.name()
+        layer = Activation(known or expression)
+        return self.layers(name, source, [] if known == "identity" else [layer])
+
+    def alias(self, node: _Node, name: str) -> _Step:
+        if node.operator == "Dropout" and len(node.inputs) > 2 and node.inputs[2]:
+            training = self.constants.get(node.inputs[2])
+            if training is None or training.any():
+                raise node.refused("in training mode, which from_onnx does not read")
+        if node.operator == "Cast":
+            types = self.onnx.TensorProto
+            floats = (types.FLOAT, types.DOUBLE, types.FLOAT16, types.BFLOAT16)
+            if node.attributes["to"] not in floats:
+                raise node.refused("to another type than a floating-point one; not read")
+        return self.layers(name, node.inputs[0], [])
+
+    def elementwise(self, name: str) -> tuple[str, Expression] | None:
+        """Write a tensor as an elementwise function of one other, with a name if possible."""
+        nodes: list[tuple[str, _Node]] = []
+        frontier, nearest = {name}, None
+        while len(nodes) < _LONGEST:
+            # What is computed last may use the others.
+            last = max(frontier, key=self.index)
+            node = self.producers.get(last)
+            if last == self.start or node is None or not self.is_elementwise(node):
+                break
+            nodes.append((last, node))
+            frontier.remove(last)
+            frontier |= {source for source in node.inputs if self.is_computed(source)}
+            if len(frontier) == 1:
+                [source] = frontier
+                expression = self.expression(source, nodes)
+                if expression.name() is not None:
+                    return source, expression
+                nearest = nearest or (source, expression)
+        return nearest
+
+    def index(self, name: str) -> int:
+        return (
+            -1 if name == self.start or name not in self.producers else self.producers[name].index
+        )
+
+    def is_computed(self, name: str) -> bool:
+        return name != "" and name not in self.constants
+
+    def is_elementwise(self, node: _Node) -> bool:
+        """Tell an operator that acts on each entry alone, its other inputs being numbers."""
+        tensors = [source for source in node.inputs if self.is_computed(source)]
+        stored = [self.constants[source] for source in node.inputs if source in self.constants]
+        rank = min((len(self.shapes.get(source, (None,))) for source in tensors), default=0)
+        return (
+            node.operator in _ELEMENTWISE
+            and (len(tensors) == 1 or (len(tensors) > 1 and node.operator in _AFFINE))
+            and all(array.size == 1 and array.ndim <= rank for array in stored)
+        )
+
+    def expression(self, source: str, nodes: list[tuple[str, _Node]]) -> Expression:
+        """Write some operators, the last of them first, as a function of one tensor."""
+        places = {source: 0}
+        steps = []
+        for name, node in reversed(nodes):
+            inputs = tuple(
+                places[given] if given in places else self.number(given) for given in node.inputs
+            )
+            steps.append((node.operator, inputs, tuple(node.attributes.items())))
+            places[name] = len(steps)
+        return Expression(tuple(steps))
+
+    def number(self, name: str) -> float | None:
+        return float(self.constants[name].item()) if name else None
+
+    def affine(self, node: _Node, source: str) -> Layer | None:
+        """Read arithmetic of a tensor and a stored vector of features."""
+        place = node.inputs.index(source)
+        constant = _floating(self.constants[node.inputs[1 - place]])
+        known = self.shapes.get(source)
+        if (known is None and constant.size == 1) or (node.operator == "Div" and place == 1):
+            return None
+        shape = self.shape(node, source)
+        axis = FEATURES_AXIS.get(len(shape))
+        width = None if axis is None else shape[axis]
+        if constant.size == 1 and not isinstance(width, int):
+            return None
+        # As broadcasting lays it out.
+        laid_out = (1,) * (len(shape) - constant.ndim) + constant.shape
+        sizes = [size for index, size in enumerate(laid_out) if index != axis]
+        fits = constant.size == 1 or not isinstance(width, int) or constant.size == width
+        if len(laid_out) != len(shape) or prod(sizes) != 1 or not fits:
+            raise node.refused(
+                f"of a tensor {shape} and a stored one {constant.shape}; only numbers and vectors "
+                "of features are read"
+            )
+        vector = constant.ravel()
+        if constant.size == 1 and isinstance(width, int):
+            vector = np.full(width, constant.item(), constant.dtype)
+        zeros, ones = np.zeros_like(vector), np.ones_like(vector)
+        scale, shift = {
+            "Add": (None, vector),
+            "Sub": (None, -vector) if place == 0 else (-ones, vector),
+            "Mul": (vector, None),
+            "Div": (1 / vector, None),
+        }[node.operator]
+        return BatchNorm(zeros, ones, scale, shift, eps=0)
+
+    def shape(self, node: _Node, source: str | None = None) -> tuple[int | str | None, ...]:
+        source = node.inputs[0] if source is None else source
+        if source not in self.shapes:
+            raise node.refused(
+                f"whose input {source!r} has no known number of dimensions; declare the shapes of "
+                "the inputs of the graph"
+            )
+        return self.shapes[source]
+
+    def stored(self, node: _Node, place: int, ndim: int | None = None) -> Array | None:
+        """Read an input that is a parameter, ``None`` where it is left out."""
+        if place >= len(node.inputs) or not node.inputs[place]:
+            return None
+        name = node.inputs[place]
+        if name not in self.constants:
+            raise node.refused(f"whose input {name!r} is computed, not stored; not read")
+        array = _floating(self.constants[name])
+        if ndim is not None and array.ndim != ndim:
+            raise node.refused(f"whose input {name!r} has shape {array.shape}; not read")
+        return array
+
+    def check_same_shapes(self, node: _Node, tensors: list[str]) -> None:
+        shapes = [self.shape(node, source) for source in tensors]
+        differ = len(shapes[0]) != len(shapes[1]) or any(
+            isinstance(first, int) and isinstance(second, int) and first != second
+            for first, second in zip(*shapes, strict=True)
+        )
+        if differ:
+            raise node.refused(f"of tensors {shapes[0]} and {shapes[1]}; broadcasting is not read")
+
+    def check_features_axis(self, node: _Node, axis: int) -> None:
+        rank = len(self.shape(node))
+        if rank not in FEATURES_AXIS or axis % rank != FEATURES_AXIS[rank]:
+            raise node.refused(
+                f"over axis {axis} of {rank}; only the axis of the features is read: 1 of 2 and of "
+                "4, 2 of 3"
+            )
+
+    def windows(self, node: _Node, kernel: Iterable[int]) -> dict[str, Any]:
+        """Read the geometry of a convolution or of a pooling over images."""
+        kernel = [int(size) for size in kernel]
+        shape = self.shape(node)
+        if len(kernel) != 2 or len(shape) != 4:
+            raise node.refused(f"over windows {kernel} of a tensor {shape}; only images are read")
+        stride, dilation = (node.attributes.get(key, (1, 1)) for key in ("strides", "dilations"))
+        automatic = node.attributes.get("auto_pad", b"NOTSET").decode()
+        top, left, bottom, right = node.attributes.get("pads", (0, 0, 0, 0))
+        padding: tuple[Pair, Pair] = (top, bottom), (left, right)
+        sizes = [size if isinstance(size, int) else None for size in shape[2:]]
+        if automatic == "VALID":
+            padding = (0, 0), (0, 0)
+        elif automatic in ("SAME_UPPER", "SAME_LOWER"):
+            lower = automatic == "SAME_LOWER"
+            try:
+                padding = same_padding(sizes, kernel, stride, dilation, more_before=lower)
+            except ValueError as error:
+                raise node.refused(
+                    f"{error}, which is {tuple(sizes)}: write it into the inputs of the graph"
+                ) from error
+        if node.attributes.get("ceil_mode", 0):
+            spans = [(size - 1) * step + 1 for size, step in zip(kernel, dilation, strict=True)]
+            if any(
+                size is None or (size + sum(added) - span) % step
+                for size, added, span, step in zip(sizes, padding, spans, stride, strict=True)
+            ):
+                raise node.refused(f"with ceil_mode=1, which for images {tuple(sizes)} is not read")
+        return {"stride": tuple(stride), "padding": padding, "dilation": tuple(dilation)}
+
+
+def _site(given: str | None, argument: str, defaults: list[str], known: list[str]) -> str:
+    if given is None:
+        if len(defaults) == 1:
+            return defaults[0]
+        listed = ", ".join(map(repr, defaults)) or "none"
+        raise ValueError(
+            f"the graph has {len(defaults)} candidates for {argument}: {listed}; write "
+            f"{argument}='name' with the name of a tensor."
+        )
+    if given not in known:
+        near = get_close_matches(given, known, n=6, cutoff=0)
+        raise ValueError(
+            f"{argument}={given!r} is no tensor that the graph reads or computes; of "
+            f"{len(known)}, these have the most similar names: {', '.join(map(repr, near))}."
+        )
+    return given
+
+
+def _floating(array: NDArray[Any]) -> Array:
+    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
+
+
+def _gemm(reader: _Reader, node: _Node) -> list[Layer]:
+    weight = reader.stored(node, 1, ndim=2)
+    assert weight is not None
+    if node.attributes.get("transA", 0):
+        raise node.refused("with transA=1, which from_onnx does not read")
+    weight = weight if node.attributes.get("transB", 0) else weight.T
+    bias = reader.stored(node, 2)
+    if bias is not None:
+        if bias.size not in (1, len(weight)) or max(bias.shape[:-1], default=1) > 1:
+            raise node.refused(f"with a bias {bias.shape} of {len(weight)} outputs, not read")
+        bias = np.broadcast_to(bias.ravel(), len(weight)) * bias.dtype.type(
+            node.attributes.get("beta", 1.0)
+        )
+    alpha = weight.dtype.type(node.attributes.get("alpha", 1.0))
+    return [Dense(alpha * weight, bias, "identity")]
+
+
+def _matmul(reader: _Reader, node: _Node) -> list[Layer]:
+    if len(reader.shape(node)) not in (2, 3):
+        raise node.refused(f"of a tensor {reader.shape(node)}; only rows and sequences are read")
+    weight = reader.stored(node, 1, ndim=2)
+    assert weight is not None
+    return [Dense(weight.T, None, "identity")]
+
+
+def _convolution(reader: _Reader, node: _Node) -> list[Layer]:
+    weight, bias = reader.stored(node, 1), reader.stored(node, 2)
+    assert weight is not None
+    geometry = reader.windows(node, weight.shape[2:])
+    groups = node.attributes.get("group", 1)
+    return [Conv2d(weight, bias, "identity", groups=groups, **geometry)]
+
+
+def _batch_norm(reader: _Reader, node: _Node) -> list[Layer]:
+    reader.check_features_axis(node, 1)
+    if node.attributes.get("training_mode", 0):
+        raise node.refused("in training mode, which from_onnx does not read")
+    weight, bias, mean, variance = (reader.stored(node, place, ndim=1) for place in range(1, 5))
+    assert mean is not None
+    assert variance is not None
+    return [BatchNorm(mean, variance, weight, bias, node.attributes.get("epsilon", 1e-5))]
+
+
+def _layer_norm(reader: _Reader, node: _Node) -> list[Layer]:
+    reader.check_features_axis(node, node.attributes.get("axis", -1))
+    weight, bias = (reader.stored(node, place, ndim=1) for place in (1, 2))
+    return [LayerNorm(weight, bias, node.attributes.get("epsilon", 1e-5))]
+
+
+def _softmax(reader: _Reader, node: _Node) -> list[Layer]:
+    # Before version 13 it was over all axes from this one on.
+    old, rank = reader.opset < 13, len(reader.shape(node))
+    axis = node.attributes.get("axis", 1 if old else -1)
+    if old and axis % rank != rank - 1:
+        raise node.refused(f"over all axes from {axis} on; not read")
+    reader.check_features_axis(node, axis)
+    return [Softmax()]
+
+
+def _average_pool(reader: _Reader, node: _Node) -> list[Layer]:
+    kernel = node.attributes["kernel_shape"]
+    geometry = reader.windows(node, kernel)
+    if geometry.pop("dilation") != (1, 1):
+        raise node.refused("with dilations, which from_onnx does not read")
+    padded = bool(node.attributes.get("count_include_pad", 0))
+    return [AvgPool2d(tuple(kernel), count_padding=padded, **geometry)]
+
+
+def _max_pool(reader: _Reader, node: _Node) -> list[Layer]:
+    kernel = node.attributes["kernel_shape"]
+    return [MaxPool2d(tuple(kernel), **reader.windows(node, kernel))]
+
+
+def _global_average(reader: _Reader, node: _Node) -> list[Layer]:
+    if len(reader.shape(node)) != 4:
+        raise node.refused(f"of a tensor {reader.shape(node)}; only images are read")
+    return [AvgPool2d()]
+
+
+def _mean(reader: _Reader, node: _Node) -> list[Layer]:
+    stored = reader.stored(node, 1)
+    axes = node.attributes.get("axes", () if stored is None else stored.astype(int).ravel())
+    shape = reader.shape(node)
+    if len(shape) != 4 or sorted(axis % 4 for axis in axes) != [2, 3]:
+        raise node.refused(
+            f"over axes {list(map(int, axes))} of a tensor {shape}; only that over the positions "
+            "of images is read"
+        )
+    return [AvgPool2d()] if node.attributes.get("keepdims", 1) else [AvgPool2d(), Flatten()]
+
+
+def _flatten(reader: _Reader, node: _Node) -> list[Layer]:
+    shape = reader.shape(node)
+    if node.attributes.get("axis", 1) % len(shape) != 1:
+        raise node.refused("over another axis than 1, which from_onnx does not read")
+    return [Flatten()] if len(shape) > 2 else []
+
+
+def _reshape(reader: _Reader, node: _Node) -> list[Layer]:
+    """Read what makes one row of every sample, whatever it is called."""
+    shape = reader.shape(node)
+    result = reader.shapes.get(node.proto.output[0], ())
+    sizes = [size for size in shape[1:] if isinstance(size, int)]
+    wanted = reader.constants.get(node.inputs[1]) if len(node.inputs) > 1 else None
+    keeps_samples = (
+        # As many entries for each sample, hence as many samples; or said so.
+        (len(sizes) == len(shape) - 1 and result[1:] == (prod(sizes),))
+        or (bool(shape[0]) and result[:1] == shape[:1])
+        or (node.operator == "Reshape" and wanted is not None and wanted.tolist() == [0, -1])
+    )
+    if len(result) != 2 or not keeps_samples:
+        raise node.refused(
+            f"from {shape} to {result or 'an unknown shape'}; only flattening to (n, -1) is read, "
+            "of which the shapes must tell"
+        )
+    return [Flatten()] if len(shape) > 2 else []
+
+
+_OPERATORS: dict[str, Callable[[_Reader, _Node], list[Layer]]] = {
+    "AveragePool": _average_pool,
+    "BatchNormalization": _batch_norm,
+    "Conv": _convolution,
+    "Flatten": _flatten,
+    "Gemm": _gemm,
+    "GlobalAveragePool": _global_average,
+    "LayerNormalization": _layer_norm,
+    "MatMul": _matmul,
+    "MaxPool": _max_pool,
+    "ReduceMean": _mean,
+    "Reshape": _reshape,
+    "Softmax": _softmax,
+    "Squeeze": _reshape,
+}
