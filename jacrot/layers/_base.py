@@ -7,9 +7,9 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from jacrot._arrays import FEATURES_AXIS, Array, Immutable
+from jacrot._arrays import FEATURES_AXIS, Array, Immutable, read_only, real_array
 
 if TYPE_CHECKING:
     from jacrot.layers._protocol import Layer
@@ -253,3 +253,64 @@ def broadcast_features(vector: Array, x: Array, axis: int) -> Array:
         A view.
     """
     return vector.reshape(-1, *[1] * (x.ndim - axis - 1))
+
+
+def read_bias(bias: ArrayLike | None, weight: Array) -> Array:
+    """Read the bias of a layer.
+
+    Parameters
+    ----------
+    bias : array-like of shape (n_outputs,) or None
+        What the user gave, ``None`` for zero.
+    weight : ndarray of shape (n_outputs, ...)
+        The layer's weight.
+
+    Returns
+    -------
+    ndarray of shape (n_outputs,)
+        A read-only copy.
+
+    Raises
+    ------
+    ValueError
+        If it has another size.
+    """
+    n_outputs = len(weight)
+    vector = real_array(np.zeros(n_outputs, weight.dtype) if bias is None else bias, "bias", 1)
+    if vector.shape != (n_outputs,):
+        raise ValueError(
+            f"bias has {vector.size} entries but weight has shape {weight.shape}, outputs first: "
+            f"write a bias of {n_outputs} entries."
+        )
+    return read_only(vector)
+
+
+def read_output_rotation(rotation: ArrayLike | None, n_outputs: int) -> Array | None:
+    """Read the change of basis after the activation of a layer.
+
+    Parameters
+    ----------
+    rotation : array-like of shape (n_rotated, n_outputs) or None
+        What the user gave.
+    n_outputs : int
+        Number of neurons.
+
+    Returns
+    -------
+    ndarray or None
+        A read-only copy.
+
+    Raises
+    ------
+    ValueError
+        If it has another number of columns.
+    """
+    if rotation is None:
+        return None
+    matrix = real_array(rotation, "output_rotation", ndim=2)
+    if matrix.shape[1] != n_outputs:
+        raise ValueError(
+            f"output_rotation has shape {matrix.shape} but the layer has {n_outputs} outputs: "
+            f"write a matrix of {n_outputs} columns."
+        )
+    return read_only(matrix)

@@ -7,7 +7,14 @@ from numpy.typing import ArrayLike
 
 from jacrot._arrays import Array, read_only, real_array
 from jacrot.activations import Activation, Elementwise, activation_name, get_activation
-from jacrot.layers._base import BaseLayer, Positions, along_features, identity_tangents
+from jacrot.layers._base import (
+    BaseLayer,
+    Positions,
+    along_features,
+    identity_tangents,
+    read_bias,
+    read_output_rotation,
+)
 from jacrot.layers._windows import Padding, Pair, Windows, expect_images, pair, read_padding
 
 
@@ -95,32 +102,17 @@ class Conv2d(BaseLayer):
                 f"groups={groups} does not divide the {n_outputs} outputs of weight, which has "
                 f"shape {weight.shape}: (n_outputs, n_inputs // groups, height, width)."
             )
-        if bias is None:
-            bias = np.zeros(n_outputs, weight.dtype)
-        bias = real_array(bias, "bias", ndim=1)
-        if bias.shape != (n_outputs,):
-            raise ValueError(
-                f"bias has {bias.size} entries but weight has shape {weight.shape}: write a bias "
-                f"of {n_outputs} entries."
-            )
-        if output_rotation is not None:
-            output_rotation = read_only(real_array(output_rotation, "output_rotation", 2))
-            if output_rotation.shape[1] != n_outputs:
-                raise ValueError(
-                    f"output_rotation has shape {output_rotation.shape} but the layer has "
-                    f"{n_outputs} outputs: write a matrix of {n_outputs} columns."
-                )
         stride, dilation = pair(stride, "stride"), pair(dilation, "dilation")
         padding = read_padding(padding)
         vars(self).update(
             weight=read_only(weight),
-            bias=read_only(bias),
+            bias=read_bias(bias, weight),
             activation=activation,
             stride=stride,
             padding=padding,
             dilation=dilation,
             groups=int(groups),
-            output_rotation=output_rotation,
+            output_rotation=read_output_rotation(output_rotation, len(weight)),
             windows=Windows(weight.shape[2:], stride, dilation, padding),
             _activation=get_activation(activation),
         )

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from jacrot._arrays import Array, read_only, real_array
 from jacrot.activations import Activation, Elementwise, activation_name, get_activation
-from jacrot.layers._base import BaseLayer, identity_tangents
+from jacrot.layers._base import BaseLayer, identity_tangents, read_bias, read_output_rotation
 
 
 class Dense(BaseLayer):
@@ -69,26 +69,10 @@ class Dense(BaseLayer):
         weight = real_array(weight, "weight", ndim=2)
         if 0 in weight.shape:
             raise ValueError(f"weight has shape {weight.shape}; a layer needs both sides.")
-        n_outputs = weight.shape[0]
-        if bias is None:
-            bias = np.zeros(n_outputs, weight.dtype)
-        bias = real_array(bias, "bias", ndim=1)
-        if bias.shape != (n_outputs,):
-            raise ValueError(
-                f"bias has {bias.size} entries but weight has shape {weight.shape}, "
-                f"(n_outputs, n_inputs): write a bias of {n_outputs} entries."
-            )
-        if output_rotation is not None:
-            output_rotation = read_only(real_array(output_rotation, "output_rotation", 2))
-            if output_rotation.shape[1] != n_outputs:
-                raise ValueError(
-                    f"output_rotation has shape {output_rotation.shape} but the layer has "
-                    f"{n_outputs} outputs: write a matrix of {n_outputs} columns."
-                )
         vars(self).update(
             weight=read_only(weight),
-            bias=read_only(bias),
-            output_rotation=output_rotation,
+            bias=read_bias(bias, weight),
+            output_rotation=read_output_rotation(output_rotation, len(weight)),
             activation=activation,
             _activation=get_activation(activation),
         )
