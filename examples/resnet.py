@@ -140,7 +140,7 @@ def main(arguments: list[str] | None = None) -> None:
         turned = network.rotated(dict.fromkeys(sites, rotation.rotation_))
         print(f"{np.abs(turned(X) - network(X)).max():>18.1e}", flush=True)
         one_crop = [x[:1] for x in test] if parts is stream else test[:1]
-        JacobianDisplay.from_estimator(rotation, one_crop, ax=panels[index].subplots())
+        JacobianDisplay.from_estimator(rotation, one_crop, ax=panels[index].subplots(1, 2))
         panels[index].suptitle(f"{title}: mean over the positions of a held-out photograph")
     figure.savefig(options.picture, dpi=120)
     print(f"\nJacobians between channels, before and after: {options.picture}")

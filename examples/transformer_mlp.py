@@ -101,7 +101,7 @@ def main(arguments: list[str] | None = None) -> None:
     ax.set_ylim(0, None)
     ax.set_title("MLP Jacobians of all tokens")
     ax.legend(fontsize="small", ncols=2, loc="lower center")
-    JacobianDisplay.from_jacobians(*shown, rotated_output=True, ax=right.subplots())
+    JacobianDisplay.from_jacobians(*shown, rotated_output=True, ax=right.subplots(1, 2))
     right.suptitle(f"MLP of layer {layers[0]}, mean over tokens")
     figure.savefig(options.picture, dpi=150)
     print(f"\ngiven, singular and rotated bases by layer: {options.picture}")

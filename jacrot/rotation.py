@@ -76,7 +76,9 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         pairs, a flat list ``W, b, W, b``, a mapping of names to arrays in layer order, a
         callable written with ``autograd.numpy``), or a 3-D array or memory map
         ``(n_samples, n_outputs, n_inputs)`` of Jacobians computed elsewhere, one for each row of
-        the `X` given to ``fit``. ``None`` if it is given to ``fit``.
+        the `X` given to ``fit`` (4-D: several for each). A list of networks, if `X` is a list of
+        as many arrays: blocks that share their rotations, as those of a residual stream do.
+        ``None`` if it is given to ``fit``.
     activation : str, callable or list of them, default="relu"
         Applied after every layer of raw weights; a list gives one per layer. Names are in
         ``jacrot.activations.ACTIVATIONS``. A ``Network`` and a callable know their own.
@@ -123,8 +125,8 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
     output_rotation_ : ndarray of shape (n_outputs, n_outputs) or None
         ``P``, ordered by falling ``E‖Jᵀ p‖²``; ``rotation_`` itself, with as many rows, if tied;
         ``None`` if the outputs are not rotated.
-    network_ : Network or None
-        The network analysed; ``None`` for Jacobians computed elsewhere.
+    network_ : Network, tuple of Network or None
+        The network analysed, or the blocks; ``None`` for Jacobians computed elsewhere.
     sparsity_ : float
         Mean Hoyer sparsity of the rotated Jacobians, over the training samples.
     sparsity_before_ : float
@@ -154,6 +156,14 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
     a random 1024 of the samples, or as many as scikit-learn's ``working_memory`` holds but at
     least 256. Sparsities always use all. For a first look at a large problem, ``tol=1e-2`` or
     ``max_iter=30`` give an answer in a fraction of the time.
+
+    Of sequences ``(n, positions, features)`` and images ``(n, channels, height, width)``, a
+    rotation turns the features, the same at every position. A sample then is an input and a
+    position of it: its Jacobian is that of all outputs with respect to the features there, which
+    consists of a matrix for every output position that it reaches (of one convolution: for every
+    offset of the kernel), and its sparsity is that of all of them together. Where positions mix,
+    a random 1024 of these are the samples. :func:`jacrot.positions.at_positions` rotates such
+    arrays.
 
     Jacobians computed elsewhere belong to their samples: they cannot be cross-validated, and a
     memory map is best given to ``fit``, since scikit-learn's ``clone`` copies parameters.
@@ -239,7 +249,8 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            The activations that the network reads. In the form ``fit(weights, X)`` the weights
+            The activations that the network reads; sequences or images for layers that read them;
+            a list of arrays for a list of blocks. In the form ``fit(weights, X)`` the weights
             stand here: whatever the parameter `network` accepts.
         y : Ignored, or array-like of shape (n_samples, n_features)
             Ignored if the network was given to the constructor. In the form ``fit(weights, X)``
