@@ -1,7 +1,8 @@
 """Time and peak memory against features and samples.
 
 Every fit runs in a process of its own, whose peak memory is reported (with Python and the packages,
-about 0.2 GB). Layers are random ReLU layers; the stack is random and sparse behind two rotations.
+about 0.2 GB). Layers are random ReLU layers; the stack is random and sparse behind two rotations;
+the transformer's MLP is random, with GELU and four times as many neurons as features.
 
     python benchmarks/scaling.py
 """
@@ -16,13 +17,14 @@ import numpy as np
 from _common import machine, options, table, timed
 
 ONE_SIDED, TWO_SIDED, STACK = "layer, one-sided", "layer, two-sided", "stack, two-sided"
+MLP = "transformer MLP, two-sided"
 
 
 def fit(kind, n, n_samples):
     """Fit once; print seconds, sparsity and peak memory as JSON."""
     import resource
 
-    from jacrot import JacobianSparsityRotation
+    from jacrot import JacobianSparsityRotation, Network
     from jacrot._random import random_rotation
 
     rng = np.random.RandomState(0)
@@ -34,6 +36,13 @@ def fit(kind, n, n_samples):
             sparse = rng.standard_normal((n, n)) * (rng.uniform(size=(n, n)) < 0.1)
             matrix[:] = P.T @ sparse.astype(np.float32) @ Q
         X = np.ones((n_samples, n))
+    elif kind == MLP:
+        up, down = (rng.standard_normal(shape) for shape in ((4 * n, n), (n, 4 * n)))
+        weights = Network(
+            [(up / np.sqrt(n)).astype(np.float32), (down / np.sqrt(4 * n)).astype(np.float32)],
+            activation=["gelu", "identity"],
+        )
+        X = rng.standard_normal((n_samples, n)).astype(np.float32)
     else:
         weights = rng.normal(size=(n, n)) / np.sqrt(n)
         X = rng.normal(size=(n_samples, n))
@@ -56,7 +65,7 @@ def main(argv=None):
     features = [(ONE_SIDED, n, 512) for n in (64, 128, 256, 512, 1024)]
     features += [(TWO_SIDED, n, 512) for n in (64, 128, 256)]
     features += [(STACK, n, 512) for n in (128, 768)]
-    features += [(ONE_SIDED, 2048, 512)]
+    features += [(ONE_SIDED, 2048, 512), (MLP, 768, 512)]
     samples = [(TWO_SIDED, 100, n) for n in (100, 1000, 10_000, 100_000)]
     samples += [(ONE_SIDED, 100, n) for n in (1000, 100_000)]
     if arguments.quick:

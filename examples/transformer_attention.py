@@ -22,6 +22,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from _bert import HUB_NAME, Bert, find_model, mean_hoyer, shuffled, singular_bases
+from matplotlib.ticker import MaxNLocator
 from sklearn.exceptions import ConvergenceWarning
 
 from jacrot import JacobianSparsityRotation
@@ -112,6 +113,7 @@ def main(arguments: list[str] | None = None) -> None:
         ax.set_xlabel("input axis (ordered)")
     for ax in panels[:, 0]:
         ax.set_ylabel("head")
+        ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     right.colorbar(image, ax=panels, label="share of the axis's effect")
     right.suptitle(f"Layer {layers[0]}: which heads every input axis acts through")
     figure.savefig(options.picture, dpi=150)
