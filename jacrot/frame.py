@@ -108,35 +108,92 @@ class Frame:
                 )
             jacobians, norms = jacobians.subset(kept), inside[kept]
         n_outputs = self.n_outputs if self.output == "fixed" else len(self.given[0])
-        size = jacobians.n_matrices * n_outputs * len(self.given[-1])
-        scales = np.sqrt(size) / norms
-        if not criterion.per_sample:
-            scales = np.full(len(norms), np.sqrt(size) / np.sqrt(np.mean(norms**2)))
         bases = (
             (self.output_basis, self.input_basis) if self.output == "free" else (self.input_basis,)
         )
-        scaled = jacobians.scaled(scales)
+        scaled = scaled_for(criterion, jacobians, norms, n_outputs * len(self.given[-1]))
         problem = Problem((Term.of_mode(scaled, self.output),), criterion, bases)
         collapsed = problem.collapsed() if self.output == "fixed" else None
         if collapsed is not None:
             return collapsed
-        fitting = n_samples_in_working_memory(jacobians.n_entries_each, np.float32)
-        n_drawn = np.clip(fitting, MIN_SEARCH_SAMPLES, MAX_SEARCH_SAMPLES)
-        drawn = rng.permutation(len(norms))[:n_drawn]
-        # The search itself is in single precision, but for one sample.
-        dtype = np.float32 if len(drawn) > 1 else np.float64
-        return problem.with_stacks(lambda stack: stack.cast(dtype).subset(drawn))
+        return problem.with_stacks(lambda stack: drawn_for_search(stack, rng))
 
     def axes(self, point: list[Matrix]) -> tuple[Matrix | None, Matrix]:
         """Make ``P`` and ``Q`` of a point: canonical, completed by what has no effect."""
-        Q = _axes(point[-1], self.input_basis, self.reading, self.n_axes)
+        Q = canonical_axes(point[-1], self.input_basis, self.reading, self.n_axes)
         if self.output == "fixed":
             return None, Q
         if self.output == "tied":
             return Q, Q
-        return _axes(point[0], self.output_basis, self.writing, self.n_outputs), Q
+        return canonical_axes(point[0], self.output_basis, self.writing, self.n_outputs), Q
 
 
-def _axes(rotation: Matrix, basis: Matrix | None, moment: Matrix, n_axes: int) -> Matrix:
+def scaled_for(
+    criterion: Criterion, jacobians: Jacobians, norms: Matrix, n_entries: int
+) -> Jacobians:
+    """Scale Jacobians to root mean square 1: every sample, or the stack as a whole.
+
+    Parameters
+    ----------
+    criterion : Criterion
+        Says which of the two.
+    jacobians : Jacobians
+        The stack.
+    norms : ndarray of shape (n_samples,)
+        Frobenius norms of the samples.
+    n_entries : int
+        Number of entries of a matrix, in the subspaces that are searched.
+
+    Returns
+    -------
+    Jacobians
+        The scaled stack.
+    """
+    size = np.sqrt(jacobians.n_matrices * n_entries)
+    if criterion.per_sample:
+        return jacobians.scaled(size / norms)
+    return jacobians.scaled(np.full(len(norms), size / np.sqrt(np.mean(norms**2))))
+
+
+def drawn_for_search(jacobians: Jacobians, rng: np.random.RandomState) -> Jacobians:
+    """Draw the samples to search on, in random order and in the precision of the search.
+
+    Parameters
+    ----------
+    jacobians : Jacobians
+        The scaled stack.
+    rng : numpy.random.RandomState
+        Draws them.
+
+    Returns
+    -------
+    Jacobians
+        The part of the stack, in single precision but for one sample.
+    """
+    fitting = n_samples_in_working_memory(jacobians.n_entries_each, np.float32)
+    n_drawn = np.clip(fitting, MIN_SEARCH_SAMPLES, MAX_SEARCH_SAMPLES)
+    drawn = rng.permutation(jacobians.shape[0])[:n_drawn]
+    return jacobians.cast(np.float32 if len(drawn) > 1 else np.float64).subset(drawn)
+
+
+def canonical_axes(rotation: Matrix, basis: Matrix | None, moment: Matrix, n_axes: int) -> Matrix:
+    """Make axes of all features of a rotation: ordered, signed, and completed.
+
+    Parameters
+    ----------
+    rotation : ndarray of shape (n, n)
+        What the search found.
+    basis : ndarray of shape (n, n_features) or None
+        Orthonormal rows inside which it turns, ``None`` for the whole space.
+    moment : ndarray of shape (n_features, n_features)
+        Second moment of the Jacobians, which orders the axes.
+    n_axes : int
+        How many axes are wanted.
+
+    Returns
+    -------
+    ndarray of shape (n_axes, n_features)
+        Orthonormal rows.
+    """
     axes = rotation if basis is None else rotation @ basis
     return signed(completed(ordered(axes, moment), n_axes))

@@ -2,54 +2,42 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-from joblib import cpu_count, effective_n_jobs
 from numpy.typing import ArrayLike
 from sklearn.base import (
-    BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
     _fit_context,
 )
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
-from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
-from tqdm import tqdm
+from sklearn.utils.validation import check_is_fitted
 
-from jacrot._arrays import FEATURES_AXIS, Array, Matrix, real_array
+from jacrot._arrays import Array, Matrix, real_array
+from jacrot._estimator import NetworkEstimator, are_batches, mean_hoyer, shared, with_effect
 from jacrot._random import random_rotation, random_source
-from jacrot._threads import Apply, one_blas_thread
+from jacrot._threads import one_blas_thread
 from jacrot.activations import ACTIVATIONS
 from jacrot.criteria import CRITERIA, get_criterion, hoyer_of_norms
 from jacrot.frame import Frame
-from jacrot.jacobians import Indices, Jacobians, StackJacobians
+from jacrot.jacobians import Jacobians, StackJacobians
 from jacrot.network import Network, orthogonal
 from jacrot.network_jacobians import (
-    SINGLE_PRECISION_ENTRIES,
     drawn_pairs,
     network_jacobians,
     pooled_jacobians,
 )
 from jacrot.objective import OutputMode
-from jacrot.positions import to_rows
-from jacrot.problem import Problem
-from jacrot.solver import Solution, solve
-from jacrot.subspace import NEGLIGIBLE, nearest_rotation, sensitivities
-from jacrot.weights import chains_transposed, is_made_of_layers, transposed_hint
+from jacrot.subspace import nearest_rotation, sensitivities
 
 # Which pairs of input and position are scored, where there are too many for all.
 SCORE_SEED = 0
 
 
-class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkEstimator):
     """Rotation of a network's activations that makes the Jacobian of what follows sparse.
 
     Finds the orthogonal ``Q``, and on request an orthogonal ``P``, that minimise ::
@@ -281,11 +269,13 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
                 f"n_components={self.n_components} must be at most n_features={jacobians.shape[2]}."
             )
 
-        jacobians, l1, l2 = _with_effect(jacobians)
+        jacobians, l1, l2 = with_effect(jacobians)
         with one_blas_thread():
-            with _shared(jacobians) as apply:
+            with shared(jacobians) as apply:
                 frame = Frame(jacobians, l2, output, self.n_components, apply)
-            solution = self._search(frame.problem(criterion, rng), frame, rng)
+            problem = frame.problem(criterion, rng)
+            start = self._start(frame, rng)
+            solution = self._search(problem, (frame.given, frame.singular), start, rng)
             P, Q = frame.axes(solution.point)
 
         self.network_ = network
@@ -294,7 +284,7 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         effects = sensitivities(Q, frame.reading)
         self.explained_sensitivity_ratio_ = effects / np.trace(frame.reading)
         self.sparsity_before_ = float(hoyer_of_norms(l1, l2, jacobians.n_entries_each).mean())
-        self.sparsity_ = _mean_hoyer(jacobians, l2, P, Q)
+        self.sparsity_ = mean_hoyer(jacobians, l2, P, Q)
         self._report(solution)
         return self
 
@@ -395,8 +385,8 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         check_is_fitted(self)
         batches = self._batches(X, reset=False)
         stack = _network_stack(self._networks, batches, np.random.RandomState(SCORE_SEED))
-        jacobians, _, norms = _with_effect(stack)
-        return _mean_hoyer(jacobians, norms, self.output_rotation_, self.rotation_)
+        jacobians, _, norms = with_effect(stack)
+        return mean_hoyer(jacobians, norms, self.output_rotation_, self.rotation_)
 
     def jacobians(self, X: ArrayLike) -> Array:
         """Compute the rotated Jacobians ``P J_i Qᵀ``.
@@ -452,39 +442,13 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    def _who_has_the_network(self, X: Any, y: Any) -> tuple[Any, Any]:
-        """Tell the two forms of ``fit`` apart."""
-        forms = (
-            "write JacobianSparsityRotation(network).fit(X), or "
-            "JacobianSparsityRotation().fit(weights, X)"
-        )
-        if self.network is None and _are_batches(y):
-            return X, y
-        if self.network is not None and y is None and _are_batches(X):
-            return self.network, X
-        if self.network is None:
-            if _is_network_like(y):
-                raise ValueError(f"the weights stand where the activations belong: {forms}.")
-            if y is None:
-                raise ValueError(f"there is no network: {forms}.")
-            if np.ndim(y) < 2:
-                raise ValueError(
-                    f"there is no network, or the activations have fewer than two dimensions: "
-                    f"{forms} with X of shape (n_samples, n_features)."
-                )
-            return X, y
-        # A second array of other length is no target of X, so X must have been meant as weights.
-        if _is_network_like(X) or (getattr(y, "ndim", 0) == 2 and _num_samples(X) != len(y)):
-            raise ValueError(f"there are two networks, in the constructor and in fit: {forms}.")
-        return self.network, X
-
     def _network_and_jacobians(
         self, weights: Any, X: Any, rng: np.random.RandomState
     ) -> tuple[Network | tuple[Network, ...] | None, Jacobians]:
         batches = self._batches(X, reset=True)
         if getattr(weights, "ndim", 0) in (3, 4):
             return None, _precomputed(weights, batches[0])
-        if not _are_batches(X):
+        if not are_batches(X):
             network = self._network(weights, batches[0])
             return network, _network_stack((network,), batches, rng)
         if not isinstance(weights, (list, tuple)) or len(weights) != len(batches):
@@ -495,31 +459,11 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         networks = tuple(map(self._network, weights, batches))
         return networks, _network_stack(networks, batches, rng)
 
-    def _network(self, weights: Any, X: Array) -> Network:
-        # What is made of layers knows its own activations.
-        network = Network(weights, "relu" if is_made_of_layers(weights) else self.activation)
-        n_features = X.shape[FEATURES_AXIS[X.ndim]]
-        if network.n_inputs not in (None, n_features):
-            hint = "write the layers from these activations on, as network[1:] does."
-            if chains_transposed(network.layers) and network.layers[0].n_outputs == n_features:
-                hint = transposed_hint("out_in")
-            raise ValueError(
-                f"X has {n_features} features but the network reads {network.n_inputs}; {hint}"
-            )
-        return network
-
     def _batches(self, X: Any, reset: bool) -> list[Array]:
         """Read the activations, in a list with one array unless there are several blocks."""
-        if not _are_batches(X):
+        if not are_batches(X):
             return [self._activations(X, reset)]
         return [self._activations(x, reset and index == 0) for index, x in enumerate(X)]
-
-    def _activations(self, X: Any, reset: bool) -> Array:
-        if getattr(X, "ndim", 2) in (3, 4):
-            X = real_array(X, "X", ndim=(3, 4))
-            validate_data(self, to_rows(X), dtype=[np.float64, np.float32], reset=reset)
-            return X
-        return validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)
 
     def _jacobians(self, X: Any, P: Matrix | None, Q: Matrix | None) -> Array:
         batches = self._batches(X, reset=False)
@@ -550,59 +494,6 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         rotation = orthogonal(self.init, "init", self.n_features_in_)
         return [*frame.given[:-1], nearest_rotation(rotation, frame.input_basis)]
 
-    def _search(self, problem: Problem, frame: Frame, rng: np.random.RandomState) -> Solution:
-        """Run ``n_init`` searches and keep the one of lowest exact cost."""
-        start = self._start(frame, rng)
-        seeds = rng.randint(np.iinfo(np.int32).max, size=self.n_init)
-        n_processes = min(effective_n_jobs(self.n_jobs), self.n_init)
-        in_this_process = n_processes == 1
-        with tqdm(desc="rotation", unit=" stages", disable=not self.verbose) as bar:
-
-            def progress(label: str) -> None:
-                bar.set_postfix_str(label)
-                bar.update()
-
-            # A bar cannot be sent to another process: there, whole searches are counted.
-            inside = {"progress": progress} if in_this_process else {}
-            searches = (
-                delayed(solve)(
-                    problem,
-                    frame.given,
-                    frame.singular,
-                    start,
-                    restart,
-                    seed,
-                    max_iter=self.max_iter,
-                    tol=self.tol,
-                    n_threads=max(1, cpu_count() // n_processes),
-                    **inside,
-                )
-                for restart, seed in enumerate(seeds)
-            )
-            solutions = []
-            for solution in Parallel(n_jobs=n_processes, return_as="generator")(searches):
-                solutions.append(solution)
-                if not in_this_process:
-                    progress(f"search {len(solutions)} of {self.n_init}")
-        return min(solutions, key=lambda solution: solution.cost)
-
-    def _report(self, solution: Solution) -> None:
-        columns = ("stage", "iteration", "evaluations", "cost", "seconds")
-        table = np.array(solution.history, dtype=np.float64).reshape(-1, len(columns))
-        self.history_ = {
-            name: column.astype(np.int64) if name in columns[:3] else column
-            for name, column in zip(columns, table.T, strict=True)
-        }
-        self.n_iter_ = solution.n_iter
-        self.converged_ = solution.converged
-        if not self.converged_:
-            warnings.warn(
-                f"the search did not converge in max_iter={self.max_iter} steps; raise max_iter or "
-                "tol.",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
-
 
 def _network_stack(
     networks: tuple[Network, ...], batches: list[Array], rng: np.random.RandomState | None
@@ -631,27 +522,6 @@ def _precomputed(jacobians: Any, X: Array) -> Jacobians:
     return StackJacobians(jacobians)
 
 
-def _are_batches(X: Any) -> bool:
-    """Tell a list of arrays, one for each of several blocks, from one array."""
-    return (
-        isinstance(X, (list, tuple))
-        and len(X) > 0
-        and all(getattr(batch, "ndim", 0) >= 2 for batch in X)
-    )
-
-
-def _is_network_like(X: Any) -> bool:
-    """Tell weights from activations where only one of them can stand."""
-    if isinstance(X, (list, tuple)):
-        # Rows of activations are lists of numbers: only weights have arrays inside.
-        first = X[0] if len(X) else None
-        if isinstance(first, (list, tuple)):
-            return any(np.ndim(entry) for entry in first)
-        return getattr(first, "ndim", 0) >= 2 or callable(first)
-    # Some arrays are callable, and some of scipy's sparse ones are mappings.
-    return not hasattr(X, "shape") and (isinstance(X, (Network, Mapping)) or callable(X))
-
-
 def _output_mode(rotate_output: bool | str, jacobians: Jacobians) -> OutputMode:
     if rotate_output == "tied":
         _, n_outputs, n_inputs = jacobians.shape
@@ -662,59 +532,3 @@ def _output_mode(rotate_output: bool | str, jacobians: Jacobians) -> OutputMode:
             )
         return "tied"
     return "free" if rotate_output else "fixed"
-
-
-def _with_effect(jacobians: Jacobians) -> tuple[Jacobians, Matrix, Matrix]:
-    """Leave out samples whose Jacobian is zero, with a warning; give the ℓ₁ and ℓ₂ norms too."""
-    l1, l2 = jacobians.norms()
-    if not np.isfinite(l2).all():
-        raise ValueError(
-            f"{np.count_nonzero(~np.isfinite(l2))} of {len(l2)} samples have a Jacobian with NaN "
-            "or infinity; look at the weights and activations (an overflow?), or leave these "
-            "samples out."
-        )
-    alive = _alive(l2)
-    if alive.size == l2.size:
-        return jacobians, l1, l2
-    return jacobians.subset(alive), l1[alive], l2[alive]
-
-
-@contextmanager
-def _shared(jacobians: Jacobians) -> Iterator[Apply]:
-    """Share the blocks of a stack among threads."""
-    with ThreadPoolExecutor(cpu_count() if jacobians.concurrent else 1) as pool:
-        yield pool.map
-
-
-def _mean_hoyer(jacobians: Jacobians, norms: Matrix, P: Matrix | None, Q: Matrix) -> float:
-    """Average the sparsity of ``P J_i Qᵀ`` over the samples that are more than rounding in it.
-
-    In so many samples that rounding averages out, single precision halves the time.
-    """
-    stack = jacobians.scaled(1 / norms)
-    if jacobians.n_entries > SINGLE_PRECISION_ENTRIES:
-        stack = stack.cast(np.float32)
-    with one_blas_thread(), _shared(stack) as apply:
-        l1, l2 = stack.norms(P, Q, apply)
-    alive = _alive(np.where(l2 > np.sqrt(NEGLIGIBLE), l2, 0))
-    size = jacobians.n_matrices * (jacobians.shape[1] if P is None else len(P)) * len(Q)
-    return float(hoyer_of_norms(l1[alive], l2[alive], size).mean())
-
-
-def _alive(norms: Matrix) -> Indices:
-    """Find the samples whose Jacobian is not zero; warn of the others."""
-    alive = np.flatnonzero(norms)
-    if alive.size == 0:
-        raise ValueError(
-            f"the Jacobian is zero at every one of n_samples={norms.size}: nothing depends on "
-            "these activations (dead units, a saturated activation, the wrong layer, or too few "
-            "components?)."
-        )
-    if alive.size < norms.size:
-        warnings.warn(
-            f"{norms.size - alive.size} of {norms.size} samples have a zero Jacobian and are left "
-            "out.",
-            UserWarning,
-            stacklevel=4,
-        )
-    return alive

@@ -531,7 +531,7 @@ def test_network_knows_its_own_activation():
 
 def test_more_processes_than_searches_start_none(monkeypatch):
     monkeypatch.setattr(
-        "jacrot.rotation.Parallel",
+        "jacrot._estimator.Parallel",
         lambda n_jobs, **options: (
             pytest.fail("processes") if n_jobs != 1 else Parallel(n_jobs=n_jobs, **options)
         ),

@@ -1,0 +1,225 @@
+"""What the estimators share: the door, the searches, the report."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from joblib import cpu_count, effective_n_jobs
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import _num_samples, validate_data
+from tqdm import tqdm
+
+from jacrot._arrays import FEATURES_AXIS, Array, Matrix, real_array
+from jacrot._threads import Apply, one_blas_thread
+from jacrot.criteria import hoyer_of_norms
+from jacrot.jacobians import Indices, Jacobians
+from jacrot.network import Network
+from jacrot.network_jacobians import SINGLE_PRECISION_ENTRIES
+from jacrot.positions import to_rows
+from jacrot.problem import Problem
+from jacrot.solver import Solution, solve
+from jacrot.subspace import NEGLIGIBLE
+from jacrot.weights import chains_transposed, is_made_of_layers, transposed_hint
+
+
+class NetworkEstimator(BaseEstimator):
+    """An estimator whose network is given to its constructor or to ``fit``.
+
+    Parameters are those of the subclass, among them ``network``, ``activation``, ``n_init``,
+    ``max_iter``, ``tol``, ``n_jobs`` and ``verbose``.
+    """
+
+    network: Any
+    activation: Any
+    n_init: int
+    max_iter: int
+    tol: float
+    n_jobs: int | None
+    verbose: int
+
+    def _who_has_the_network(self, X: Any, y: Any) -> tuple[Any, Any]:
+        """Tell the two forms of ``fit`` apart."""
+        name = type(self).__name__
+        forms = f"write {name}(network).fit(X), or {name}().fit(weights, X)"
+        if self.network is None and are_batches(y):
+            return X, y
+        if self.network is not None and y is None and are_batches(X):
+            return self.network, X
+        if self.network is None:
+            if _is_network_like(y):
+                raise ValueError(f"the weights stand where the activations belong: {forms}.")
+            if y is None:
+                raise ValueError(f"there is no network: {forms}.")
+            if np.ndim(y) < 2:
+                raise ValueError(
+                    f"there is no network, or the activations have fewer than two dimensions: "
+                    f"{forms} with X of shape (n_samples, n_features)."
+                )
+            return X, y
+        # A second array of other length is no target of X, so X must have been meant as weights.
+        if _is_network_like(X) or (getattr(y, "ndim", 0) == 2 and _num_samples(X) != len(y)):
+            raise ValueError(f"there are two networks, in the constructor and in fit: {forms}.")
+        return self.network, X
+
+    def _network(self, weights: Any, X: Array) -> Network:
+        # What is made of layers knows its own activations.
+        network = Network(weights, "relu" if is_made_of_layers(weights) else self.activation)
+        n_features = X.shape[FEATURES_AXIS[X.ndim]]
+        if network.n_inputs not in (None, n_features):
+            hint = "write the layers from these activations on, as network[1:] does."
+            if chains_transposed(network.layers) and network.layers[0].n_outputs == n_features:
+                hint = transposed_hint("out_in")
+            raise ValueError(
+                f"X has {n_features} features but the network reads {network.n_inputs}; {hint}"
+            )
+        return network
+
+    def _activations(self, X: Any, reset: bool) -> Array:
+        if getattr(X, "ndim", 2) in (3, 4):
+            X = real_array(X, "X", ndim=(3, 4))
+            validate_data(self, to_rows(X), dtype=[np.float64, np.float32], reset=reset)
+            return X
+        return validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)
+
+    def _search(
+        self,
+        problem: Problem,
+        candidates: tuple[list[Matrix], list[Matrix]],
+        start: list[Matrix] | None,
+        rng: np.random.RandomState,
+    ) -> Solution:
+        """Run ``n_init`` searches and keep the one of lowest exact cost."""
+        seeds = rng.randint(np.iinfo(np.int32).max, size=self.n_init)
+        n_processes = min(effective_n_jobs(self.n_jobs), self.n_init)
+        in_this_process = n_processes == 1
+        with tqdm(desc="rotation", unit=" stages", disable=not self.verbose) as bar:
+
+            def progress(label: str) -> None:
+                bar.set_postfix_str(label)
+                bar.update()
+
+            # A bar cannot be sent to another process: there, whole searches are counted.
+            inside = {"progress": progress} if in_this_process else {}
+            searches = (
+                delayed(solve)(
+                    problem,
+                    *candidates,
+                    start,
+                    restart,
+                    seed,
+                    max_iter=self.max_iter,
+                    tol=self.tol,
+                    n_threads=max(1, cpu_count() // n_processes),
+                    **inside,
+                )
+                for restart, seed in enumerate(seeds)
+            )
+            solutions = []
+            for solution in Parallel(n_jobs=n_processes, return_as="generator")(searches):
+                solutions.append(solution)
+                if not in_this_process:
+                    progress(f"search {len(solutions)} of {self.n_init}")
+        return min(solutions, key=lambda solution: solution.cost)
+
+    def _report(self, solution: Solution) -> None:
+        columns = ("stage", "iteration", "evaluations", "cost", "seconds")
+        table = np.array(solution.history, dtype=np.float64).reshape(-1, len(columns))
+        self.history_ = {
+            name: column.astype(np.int64) if name in columns[:3] else column
+            for name, column in zip(columns, table.T, strict=True)
+        }
+        self.n_iter_ = solution.n_iter
+        self.converged_ = solution.converged
+        if not self.converged_:
+            warnings.warn(
+                f"the search did not converge in max_iter={self.max_iter} steps; raise max_iter or "
+                "tol.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+
+
+def are_batches(X: Any) -> bool:
+    """Tell a list of arrays, one for each of several blocks, from one array."""
+    return (
+        isinstance(X, (list, tuple))
+        and len(X) > 0
+        and all(getattr(batch, "ndim", 0) >= 2 for batch in X)
+    )
+
+
+def _is_network_like(X: Any) -> bool:
+    """Tell weights from activations where only one of them can stand."""
+    if isinstance(X, (list, tuple)):
+        # Rows of activations are lists of numbers: only weights have arrays inside.
+        first = X[0] if len(X) else None
+        if isinstance(first, (list, tuple)):
+            return any(np.ndim(entry) for entry in first)
+        return getattr(first, "ndim", 0) >= 2 or callable(first)
+    # Some arrays are callable, and some of scipy's sparse ones are mappings.
+    return not hasattr(X, "shape") and (isinstance(X, (Network, Mapping)) or callable(X))
+
+
+def with_effect(jacobians: Jacobians) -> tuple[Jacobians, Matrix, Matrix]:
+    """Leave out samples whose Jacobian is zero, with a warning; give the ℓ₁ and ℓ₂ norms too."""
+    l1, l2 = jacobians.norms()
+    if not np.isfinite(l2).all():
+        raise ValueError(
+            f"{np.count_nonzero(~np.isfinite(l2))} of {len(l2)} samples have a Jacobian with NaN "
+            "or infinity; look at the weights and activations (an overflow?), or leave these "
+            "samples out."
+        )
+    alive = _alive(l2)
+    if alive.size == l2.size:
+        return jacobians, l1, l2
+    return jacobians.subset(alive), l1[alive], l2[alive]
+
+
+@contextmanager
+def shared(jacobians: Jacobians) -> Iterator[Apply]:
+    """Share the blocks of a stack among threads."""
+    with ThreadPoolExecutor(cpu_count() if jacobians.concurrent else 1) as pool:
+        yield pool.map
+
+
+def mean_hoyer(jacobians: Jacobians, norms: Matrix, P: Matrix | None, Q: Matrix | None) -> float:
+    """Average the sparsity of ``P J_i Qᵀ`` over the samples that are more than rounding in it.
+
+    In so many samples that rounding averages out, single precision halves the time.
+    """
+    stack = jacobians.scaled(1 / norms)
+    if jacobians.n_entries > SINGLE_PRECISION_ENTRIES:
+        stack = stack.cast(np.float32)
+    with one_blas_thread(), shared(stack) as apply:
+        l1, l2 = stack.norms(P, Q, apply)
+    alive = _alive(np.where(l2 > np.sqrt(NEGLIGIBLE), l2, 0))
+    _, n_outputs, n_inputs = jacobians.shape
+    size = jacobians.n_matrices * (n_outputs if P is None else len(P))
+    size *= n_inputs if Q is None else len(Q)
+    return float(hoyer_of_norms(l1[alive], l2[alive], size).mean())
+
+
+def _alive(norms: Matrix) -> Indices:
+    """Find the samples whose Jacobian is not zero; warn of the others."""
+    alive = np.flatnonzero(norms)
+    if alive.size == 0:
+        raise ValueError(
+            f"the Jacobian is zero at every one of n_samples={norms.size}: nothing depends on "
+            "these activations (dead units, a saturated activation, the wrong layer, or too few "
+            "components?)."
+        )
+    if alive.size < norms.size:
+        warnings.warn(
+            f"{norms.size - alive.size} of {norms.size} samples have a zero Jacobian and are left "
+            "out.",
+            UserWarning,
+            stacklevel=4,
+        )
+    return alive
