@@ -1,5 +1,7 @@
 """Modules and state dicts of PyTorch, against their own forward pass and Jacobian."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 from builders import framework
@@ -56,18 +58,29 @@ def check(model, shape, seed=0, read=from_torch):
     model.eval()
     # The module may change its inputs.
     expected = model(x.clone()).detach().numpy()
-    jacobians = torch.func.vmap(torch.func.jacrev(lambda row: model(row.clone()[None])[0]))(x)
+    jacobians, exact = (
+        module_jacobians(model, x),
+        module_jacobians(deepcopy(model).double(), x.double()),
+    )
     for module, mode in zip(model.modules(), modes, strict=True):
         module.training = mode
     close(network(x.numpy()), expected)
-    close(network.jacobians(x.numpy()), jacobians.detach().numpy())
+    # Where PyTorch itself is off by more, as behind a saturated softmax, so may we be.
+    rounding = 3 * np.abs(jacobians - exact).max()
+    close(network.jacobians(x.numpy()), jacobians, rounding)
     return network
 
 
-def close(found, expected):
+def module_jacobians(model, x):
+    jacobians = torch.func.vmap(torch.func.jacrev(lambda row: model(row.clone()[None])[0]))(x)
+    return jacobians.detach().numpy()
+
+
+def close(found, expected, rounding=0):
     assert found.shape == expected.shape
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max() + 1e-7)
+    tolerance = 1e-5 * np.abs(expected).max() + 1e-7 + rounding
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
 
 
 @SETTINGS
