@@ -1,15 +1,18 @@
 """What the transformer examples share: all-MiniLM-L6-v2, or another BERT, as jacrot networks."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from sklearn import datasets
 
 from jacrot import Network
 from jacrot.criteria import hoyer
 from jacrot.layers import Attention, Dense, LayerNorm, Residual, Sequential
 
+BASES, WEIGHTS = ("given", "singular", "rotated"), ("trained", "shuffled")
 HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 SIDES = {"query": "self.query", "key": "self.key", "value": "self.value", "output": "output.dense"}
 
@@ -116,3 +119,17 @@ def mean_hoyer(J: np.ndarray, P: np.ndarray | None = None, Q: np.ndarray | None 
         X = X if P is None else P.astype(X.dtype) @ X
         total += hoyer(X).sum()
     return total / len(J)
+
+
+def draw_sparsities(ax: Axes, layers: Sequence[int], sparsities: np.ndarray) -> None:
+    """Draw a line over the layers for every basis, of trained and of shuffled weights.
+
+    `sparsities` has shape ``(n_layers, 2, 3)``, in the order of `WEIGHTS` and `BASES`.
+    """
+    for column, (basis, marker) in enumerate(zip(BASES, "osD", strict=True)):
+        for which, style in enumerate(({}, {"mfc": "none", "ls": ":"})):
+            label = f"{basis}, {WEIGHTS[which]}"
+            values = sparsities[:, which, column]
+            ax.plot(layers, values, marker=marker, color=f"C{column}", label=label, **style)
+    ax.set(xlabel="layer", xticks=list(layers), ylim=(0, None))
+    ax.legend(fontsize="small", ncols=2, loc="lower center")

@@ -21,14 +21,22 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
-from _bert import HUB_NAME, Bert, find_model, mean_hoyer, shuffled, singular_bases
+from _bert import (
+    BASES,
+    HUB_NAME,
+    WEIGHTS,
+    Bert,
+    draw_sparsities,
+    find_model,
+    mean_hoyer,
+    shuffled,
+    singular_bases,
+)
 from matplotlib.ticker import MaxNLocator
 from sklearn.exceptions import ConvergenceWarning
 
 from jacrot import JacobianSparsityRotation
 from jacrot.layers import Attention
-
-COLUMNS = ("given", "singular", "rotated")
 
 
 def effects(circuits: np.ndarray, Q: np.ndarray | None = None) -> np.ndarray:
@@ -59,10 +67,10 @@ def main(arguments: list[str] | None = None) -> None:
     layers = range(model.n_layers) if options.layers is None else options.layers
     rng = np.random.default_rng(options.seed)
     print("mean Hoyer sparsity of the value–output circuits; share of the strongest head")
-    print(f"{'layer':<7}{'weights':<10}" + "".join(f"{name:>10}" for name in COLUMNS), end="")
+    print(f"{'layer':<7}{'weights':<10}" + "".join(f"{name:>10}" for name in BASES), end="")
     print(f"{'given':>10}{'rotated':>10}{'seconds':>9}")
 
-    sparsities = np.zeros((len(layers), 2, len(COLUMNS)))
+    sparsities = np.zeros((len(layers), 2, len(BASES)))
     shown = []
     for index, layer in enumerate(layers):
         trained = model.attention(layer)
@@ -81,7 +89,7 @@ def main(arguments: list[str] | None = None) -> None:
             bases = ((None, None), singular_bases(circuits), (P, Q))
             sparsities[index, which] = [mean_hoyer(circuits, *pair) for pair in bases]
             shares = [effects(circuits), effects(circuits, Q)]
-            print(f"{layer:<7}{('trained', 'shuffled')[which]:<10}", end="")
+            print(f"{layer:<7}{WEIGHTS[which]:<10}", end="")
             print("".join(f"{value:>10.3f}" for value in sparsities[index, which]), end="")
             strongest = [share.max(axis=0).mean() for share in shares]
             print(f"{strongest[0]:>10.2f}{strongest[1]:>10.2f}{seconds:>9.1f}", flush=True)
@@ -91,14 +99,9 @@ def main(arguments: list[str] | None = None) -> None:
     figure = plt.figure(figsize=(14, 4.6), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=[1, 1.7])
     ax = left.subplots()
-    for column, (name, marker) in enumerate(zip(COLUMNS, "osD", strict=True)):
-        for which, style in enumerate(({}, {"mfc": "none", "ls": ":"})):
-            label = f"{name}, {('trained', 'shuffled')[which]}"
-            values = sparsities[:, which, column]
-            ax.plot(layers, values, marker=marker, color=f"C{column}", label=label, **style)
-    ax.set(xlabel="layer", ylabel="mean Hoyer sparsity", xticks=list(layers), ylim=(0, None))
+    draw_sparsities(ax, layers, sparsities)
+    ax.set_ylabel("mean Hoyer sparsity")
     ax.set_title("Value–output circuits of all heads")
-    ax.legend(fontsize="small", ncols=2, loc="lower center")
     panels = right.subplots(2, 2, sharex=True, sharey=True)
     for row, weights in enumerate(("trained", "shuffled")):
         for column, basis in enumerate(("given", "rotated")):

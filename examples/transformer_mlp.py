@@ -20,14 +20,22 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
-from _bert import HUB_NAME, Bert, find_model, mean_hoyer, shuffled, singular_bases
+from _bert import (
+    BASES,
+    HUB_NAME,
+    WEIGHTS,
+    Bert,
+    draw_sparsities,
+    find_model,
+    mean_hoyer,
+    shuffled,
+    singular_bases,
+)
 from sklearn.exceptions import ConvergenceWarning
 
 from jacrot import JacobianSparsityRotation, Network
 from jacrot.display import JacobianDisplay
 from jacrot.layers import Dense
-
-COLUMNS = ("given", "singular", "rotated")
 
 
 def shuffled_mlp(mlp: Network, rng: np.random.Generator) -> Network:
@@ -59,10 +67,10 @@ def main(arguments: list[str] | None = None) -> None:
     tokens = rng.permutation(X.shape[0] * X.shape[1])[:n_tokens]
     print(f"{model.n_layers} layers, width {X.shape[2]}; {options.tokens} tokens to fit on")
     print("mean Hoyer sparsity of the MLP's Jacobian, held-out tokens (0: dense)")
-    print(f"{'layer':<7}{'weights':<10}" + "".join(f"{name:>10}" for name in COLUMNS), end="")
+    print(f"{'layer':<7}{'weights':<10}" + "".join(f"{name:>10}" for name in BASES), end="")
     print(f"{'training':>10}{'seconds':>9}")
 
-    sparsities = np.zeros((len(layers), 2, len(COLUMNS)))
+    sparsities = np.zeros((len(layers), 2, len(BASES)))
     shown = None
     for index, layer in enumerate(layers):
         hidden = model.encoder[: 2 * layer + 1](X).reshape(-1, X.shape[2])[tokens]
@@ -79,7 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
             P, Q = rotation.output_rotation_, rotation.rotation_
             bases = ((None, None), singular_bases(mlp.jacobians(A_train)), (P, Q))
             sparsities[index, which] = [mean_hoyer(J, *pair) for pair in bases]
-            print(f"{layer:<7}{('trained', 'shuffled')[which]:<10}", end="")
+            print(f"{layer:<7}{WEIGHTS[which]:<10}", end="")
             print("".join(f"{value:>10.3f}" for value in sparsities[index, which]), end="")
             print(f"{rotation.sparsity_:>10.3f}{seconds:>9.1f}", flush=True)
             same = rotation.rotated_network()(rotation.transform(A_test))
@@ -92,15 +100,9 @@ def main(arguments: list[str] | None = None) -> None:
     figure = plt.figure(figsize=(15, 4.4), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=[1, 2])
     ax = left.subplots()
-    for column, (name, marker) in enumerate(zip(COLUMNS, "osD", strict=True)):
-        for which, style in enumerate(({}, {"mfc": "none", "ls": ":"})):
-            label = f"{name}, {('trained', 'shuffled')[which]}"
-            values = sparsities[:, which, column]
-            ax.plot(layers, values, marker=marker, color=f"C{column}", label=label, **style)
-    ax.set(xlabel="layer", ylabel="mean Hoyer sparsity, held out", xticks=list(layers))
-    ax.set_ylim(0, None)
+    draw_sparsities(ax, layers, sparsities)
+    ax.set_ylabel("mean Hoyer sparsity, held out")
     ax.set_title("MLP Jacobians of all tokens")
-    ax.legend(fontsize="small", ncols=2, loc="lower center")
     JacobianDisplay.from_jacobians(*shown, rotated_output=True, ax=right.subplots(1, 2))
     right.suptitle(f"MLP of layer {layers[0]}, mean over tokens")
     figure.savefig(options.picture, dpi=150)

@@ -6,19 +6,22 @@ import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from numbers import Integral, Real
+from typing import Any, ClassVar
 
 import numpy as np
 from joblib import cpu_count, effective_n_jobs
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _num_samples, validate_data
 from tqdm import tqdm
 
 from jacrot._arrays import FEATURES_AXIS, Array, Matrix, real_array
 from jacrot._threads import Apply, one_blas_thread
-from jacrot.criteria import hoyer_of_norms
+from jacrot.activations import ACTIVATIONS
+from jacrot.criteria import CRITERIA, hoyer_of_norms
 from jacrot.jacobians import Indices, Jacobians
 from jacrot.network import Network
 from jacrot.network_jacobians import SINGLE_PRECISION_ENTRIES
@@ -35,6 +38,18 @@ class NetworkEstimator(BaseEstimator):
     Parameters are those of the subclass, among them ``network``, ``activation``, ``n_init``,
     ``max_iter``, ``tol``, ``n_jobs`` and ``verbose``.
     """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "network": "no_validation",
+        "activation": [StrOptions(set(ACTIVATIONS)), callable, list, tuple],
+        "criterion": [StrOptions(set(CRITERIA)), callable],
+        "n_init": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "random_state": ["random_state"],
+        "n_jobs": [Integral, None],
+        "verbose": ["verbose"],
+    }
 
     network: Any
     activation: Any

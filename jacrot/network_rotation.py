@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import _fit_context
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
@@ -18,8 +16,7 @@ from jacrot._arrays import Array, Matrix
 from jacrot._estimator import NetworkEstimator, mean_hoyer, shared, with_effect
 from jacrot._random import random_source
 from jacrot._threads import one_blas_thread
-from jacrot.activations import ACTIVATIONS
-from jacrot.criteria import CRITERIA, Criterion, get_criterion
+from jacrot.criteria import Criterion, get_criterion
 from jacrot.frame import canonical_axes, drawn_for_search, scaled_for
 from jacrot.jacobians import Jacobians
 from jacrot.network import Network
@@ -129,17 +126,9 @@ class NetworkRotation(NetworkEstimator):
     # `site` says where to look, and is no metadata of the samples.
     __metadata_request__transform: ClassVar[dict[str, Any]] = {"site": UNUSED}
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        "network": "no_validation",
-        "activation": [StrOptions(set(ACTIVATIONS)), callable, list, tuple],
+        **NetworkEstimator._parameter_constraints,
         "rotate_input": ["boolean"],
         "rotate_output": ["boolean"],
-        "criterion": [StrOptions(set(CRITERIA)), callable],
-        "n_init": [Interval(Integral, 1, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
-        "random_state": ["random_state"],
-        "n_jobs": [Integral, None],
-        "verbose": ["verbose"],
     }
 
     def __init__(
@@ -207,14 +196,21 @@ class NetworkRotation(NetworkEstimator):
             )
         last = network.n_layers
         sites = [*range(0 if self.rotate_input else 1, last + 1 if self.rotate_output else last)]
+        parts = _parts(network, X, rng)
         with one_blas_thread():
-            layers = [_layer_jacobians(*part) for part in _parts(network, X, rng)]
+            layers = [_layer_jacobians(*part) for part in parts]
             bases = {site: effective_basis(_moment(layers, site)) for site in sites}
             problem = _problem(layers, sites, bases, criterion, rng)
-        one_by_one = self._one_by_one(network, X, sites, rng)
+        identity = {site: np.eye(len(_moment(layers, site))) for site in sites}
+        # What every layer reads, rotated for that layer alone; the logits stay as they are.
+        one_by_one = identity | {
+            site: self._alone(layer, activations, rng)
+            for site, (layer, activations, _) in enumerate(parts)
+            if site in sites
+        }
         given, start = (
             [nearest_rotation(axes[site], bases[site]) for site in sites]
-            for axes in ({site: np.eye(len(Q)) for site, Q in one_by_one.items()}, one_by_one)
+            for axes in (identity, one_by_one)
         )
         with one_blas_thread():
             solution = self._search(problem, (given, start), None, rng)
@@ -297,21 +293,12 @@ class NetworkRotation(NetworkEstimator):
         network = self.network_.rotated(inner)
         return network.writing(self.rotations_[last]) if last in self.rotations_ else network
 
-    def _one_by_one(
-        self, network: Network, X: Array, sites: list[int], rng: np.random.RandomState
-    ) -> Rotations:
-        """Rotate what every layer reads alone; the logits stay as they are."""
-        rotations = {}
-        for site in sites:
-            activations = X if site == 0 else network[:site](X)
-            if site == network.n_layers:
-                rotations[site] = np.eye(activations.shape[1])
-                continue
-            alone = JacobianSparsityRotation(
-                criterion=self.criterion, max_iter=self.max_iter, tol=self.tol, random_state=rng
-            )
-            rotations[site] = alone.fit(network[site : site + 1], activations).rotation_
-        return rotations
+    def _alone(self, layer: Network, X: Array, rng: np.random.RandomState) -> Matrix:
+        """Rotate what one layer reads, with its outputs in the given basis."""
+        rotation = JacobianSparsityRotation(
+            criterion=self.criterion, max_iter=self.max_iter, tol=self.tol, random_state=rng
+        )
+        return rotation.fit(layer, X).rotation_
 
 
 def _parts(

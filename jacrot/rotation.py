@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -20,8 +20,7 @@ from jacrot._arrays import Array, Matrix, real_array
 from jacrot._estimator import NetworkEstimator, are_batches, mean_hoyer, shared, with_effect
 from jacrot._random import random_rotation, random_source
 from jacrot._threads import one_blas_thread
-from jacrot.activations import ACTIVATIONS
-from jacrot.criteria import CRITERIA, get_criterion, hoyer_of_norms
+from jacrot.criteria import get_criterion, hoyer_of_norms
 from jacrot.frame import Frame
 from jacrot.jacobians import Jacobians, StackJacobians
 from jacrot.network import Network, orthogonal
@@ -183,22 +182,14 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        "network": "no_validation",
-        "activation": [StrOptions(set(ACTIVATIONS)), callable, list, tuple],
+        **NetworkEstimator._parameter_constraints,
         "rotate_output": ["boolean", StrOptions({"tied"})],
         "n_components": [
             Interval(Integral, 1, None, closed="left"),
             Interval(RealNotInt, 0, 1, closed="right"),
             None,
         ],
-        "criterion": [StrOptions(set(CRITERIA)), callable],
         "init": [StrOptions({"auto", "identity", "svd", "random"}), "array-like"],
-        "n_init": [Interval(Integral, 1, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
-        "random_state": ["random_state"],
-        "n_jobs": [Integral, None],
-        "verbose": ["verbose"],
     }
 
     def __init__(

@@ -1,8 +1,10 @@
 """Random networks and rotations for the tests."""
 
-import importlib
+import importlib.util
 import os
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ from jacrot.activations import ACTIVATIONS
 from jacrot.criteria import get_criterion
 from jacrot.objective import Term
 from jacrot.problem import Problem
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
 
 # What hypothesis draws of a chain of dense layers: more activations than it has layers.
 CHAINS = {
@@ -28,6 +32,18 @@ def framework(name):
     if os.environ.get("JACROT_ALL_FRAMEWORKS"):
         return importlib.import_module(name)
     return pytest.importorskip(name, reason=f"{name} is not installed")
+
+
+def example(name):
+    """Load a script of the examples anew; they import one another."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(EXAMPLES))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(EXAMPLES))
+    return module
 
 
 def random_network(widths, activations, seed=0, dtype=np.float64):

@@ -1,32 +1,20 @@
 """Every example runs, on small settings."""
 
 import gzip
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import framework
+from builders import EXAMPLES, example, framework
 from matplotlib.image import imread
 from sklearn.datasets import load_digits
 
 from jacrot.readers import load
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
-
 
 def run(name, *arguments):
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.main([str(argument) for argument in arguments])
-
-
-@pytest.fixture(autouse=True)
-def _examples_import_one_another(monkeypatch):
-    monkeypatch.syspath_prepend(EXAMPLES)
+    example(name).main([str(argument) for argument in arguments])
 
 
 def test_every_example_is_tested():

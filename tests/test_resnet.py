@@ -1,12 +1,11 @@
 """ResNet-20 with its real weights, against PyTorch."""
 
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import framework, rotation
+from builders import example, framework, rotation
 
 torch = framework("torch")
 WEIGHTS = Path(os.environ.get("JACROT_DATA", ".")) / "networks" / "resnet20_cifar10.npz"
@@ -54,17 +53,12 @@ class ResNet20(torch.nn.Module):
 
 @pytest.fixture(scope="module")
 def models():
-    examples = str(Path(__file__).parents[1] / "examples")
-    sys.path.insert(0, examples)
-    try:
-        from resnet import photographs, resnet
-    finally:
-        sys.path.remove(examples)
+    script = example("resnet")
     with np.load(WEIGHTS) as file:
         arrays = dict(file)
     module = ResNet20()
     module.load_state_dict({name: torch.as_tensor(array) for name, array in arrays.items()}, False)
-    return module.eval(), resnet(arrays), photographs(6, seed=0)
+    return module.eval(), script.resnet(arrays), script.photographs(6, seed=0)
 
 
 def test_logits_are_those_of_pytorch(models):
