@@ -176,12 +176,16 @@ class Criterion(ABC):
         Whether ``φ_ε`` depends on ``ε``, so that the search lowers it stage by stage.
     concurrent : bool
         Whether several threads may evaluate it at once.
+    of_table : bool
+        Whether ``φ_ε`` is applied to the table ``M_ab = mean_i X²_{i,ab}`` in the place of the
+        entries ``X_{i,ab}``.
     """
 
     degree: int | None = None
     per_sample: bool = True
     smoothed: bool = False
     concurrent: bool = True
+    of_table: bool = False
 
     @abstractmethod
     def derivatives(self, x: Array, smoothing: float, order: int) -> tuple[Array, ...]:
@@ -259,6 +263,36 @@ class Welsch(Criterion):
         square = x * x
         e = np.exp(-0.5 * square)
         return (1 - e, x * e, (1 - square) * e)[: order + 1]
+
+
+class LogTable(Criterion):
+    """``φ_τ(M) = log(1 + M/(τ² ΣM))`` of the table ``M_ab = mean_i X²_{i,ab}``.
+
+    It counts connections: what a pair of axes carries over all samples, not what each sample uses.
+    ``τ`` is the share of ``√ΣM`` below which a connection as good as vanishes: a tenth of the
+    smoothing, and no less than `last_share`.
+
+    Parameters
+    ----------
+    last_share : float, default=0.001
+        ``τ`` at last.
+    """
+
+    per_sample = False
+    smoothed = True
+    of_table = True
+
+    def __init__(self, last_share: float = 1e-3) -> None:
+        self.last_share = last_share
+
+    def derivatives(self, x: Array, smoothing: float, order: int) -> tuple[Array, ...]:
+        """Compute ``log(1 + M/ε²)``, ``1/(ε² + M)`` and ``−1/(ε² + M)²``, ``ε² = τ² ΣM``.
+
+        ``ΣM`` counts as a constant.
+        """
+        width = max(smoothing / 10, self.last_share) ** 2 * x.sum()
+        slope = 1 / (width + x)
+        return (np.log1p(x / width), slope, -slope * slope)[: order + 1]
 
 
 class CallableCriterion(Criterion):
@@ -344,6 +378,7 @@ class CallableCriterion(Criterion):
 CRITERIA: dict[str, type[Criterion]] = {
     "hoyer": Hoyer,
     "l1": L1,
+    "log": LogTable,
     "logcosh": LogCosh,
     "quartimax": Quartimax,
 }
@@ -354,7 +389,7 @@ def get_criterion(criterion: str | Callable[[Array], Array]) -> Criterion:
 
     Parameters
     ----------
-    criterion : {"hoyer", "l1", "logcosh", "quartimax"} or callable
+    criterion : {"hoyer", "l1", "log", "logcosh", "quartimax"} or callable
         Name, or an even elementwise function written with ``autograd.numpy``.
 
     Returns

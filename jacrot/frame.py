@@ -93,7 +93,9 @@ class Frame:
             for moment, basis in sides
         ]
 
-    def problem(self, criterion: Criterion, rng: np.random.RandomState) -> Problem:
+    def problem(
+        self, criterion: Criterion, rng: np.random.RandomState, readout: Matrix | None = None
+    ) -> Problem:
         """Scale the samples as the criterion wants them, and draw those to search on."""
         jacobians, norms = self.jacobians, self.norms
         if self.n_components is not None:
@@ -112,7 +114,7 @@ class Frame:
             (self.output_basis, self.input_basis) if self.output == "free" else (self.input_basis,)
         )
         scaled = scaled_for(criterion, jacobians, norms, n_outputs * len(self.given[-1]))
-        problem = Problem((Term.of_mode(scaled, self.output),), criterion, bases)
+        problem = Problem((Term.of_mode(scaled, self.output, readout),), criterion, bases)
         collapsed = problem.collapsed() if self.output == "fixed" else None
         if collapsed is not None:
             return collapsed

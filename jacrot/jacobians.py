@@ -79,6 +79,10 @@ class Jacobians(ABC):
     def cast(self, dtype: DTypeLike) -> Jacobians:
         """Yield blocks in another precision."""
 
+    def transformed(self, left: Matrix | None, right: Matrix | None) -> Jacobians:
+        """Make ``L J_i R``, ``None`` for the identity."""
+        return TransformedJacobians(self, left, right)
+
     def collapsed(self, degree: int) -> Jacobians | None:
         """Replace the samples by one matrix with the same ``Σ_i Σ |J_i Qᵀ|^degree`` for all Q."""
         return None
@@ -185,6 +189,11 @@ class LayerJacobians(Jacobians):
         """Yield blocks in another precision."""
         return LayerJacobians(self.weight.astype(dtype), self.slopes.astype(dtype))
 
+    def transformed(self, left: Matrix | None, right: Matrix | None) -> Jacobians:
+        """Fold ``R`` into the weight."""
+        layer = self if right is None else LayerJacobians(self.weight @ right, self.slopes)
+        return layer if left is None else TransformedJacobians(layer, left, None)
+
     def collapsed(self, degree: int) -> Jacobians:
         """Make ``diag(c) W``, ``c_k = (Σ_i |d_ik|^degree)^(1/degree)``, of all offsets.
 
@@ -287,6 +296,66 @@ class MatrixJacobians(Jacobians):
     def cast(self, dtype: DTypeLike) -> MatrixJacobians:
         """Yield blocks in another precision."""
         return MatrixJacobians(self.matrix.astype(dtype))
+
+
+class TransformedJacobians(Jacobians):
+    """``L J_i R``: a stack in other coordinates on both sides.
+
+    Parameters
+    ----------
+    stack : Jacobians
+        ``J_i``.
+    left : ndarray of shape (n_transformed, n_outputs) or None
+        ``L``, ``None`` for the identity.
+    right : ndarray of shape (n_inputs, n_transformed) or None
+        ``R``, ``None`` for the identity.
+    """
+
+    def __init__(self, stack: Jacobians, left: Array | None, right: Array | None) -> None:
+        self.stack = stack
+        self.left = left
+        self.right = right
+        self.n_matrices = stack.n_matrices
+        self.concurrent = stack.concurrent
+        n_samples, n_outputs, n_inputs = stack.shape
+        self.shape = (
+            n_samples,
+            n_outputs if left is None else left.shape[0],
+            n_inputs if right is None else right.shape[1],
+        )
+
+    def blocks(self, P: Array | None, Q: Array | None) -> list[Block]:
+        """Prepare ``(P L) J_i (Q Rᵀ)ᵀ`` in blocks."""
+        return self.stack.blocks(*self._axes(P, Q))
+
+    def subset(self, indices: Indices) -> TransformedJacobians:
+        """Take some samples."""
+        return self._of(self.stack.subset(indices))
+
+    def scaled(self, scales: Array) -> TransformedJacobians:
+        """Scale the samples."""
+        return self._of(self.stack.scaled(scales))
+
+    def cast(self, dtype: DTypeLike) -> TransformedJacobians:
+        """Yield blocks in another precision."""
+        return self._of(self.stack.cast(dtype))
+
+    def norms(
+        self, P: Array | None = None, Q: Array | None = None, apply: Apply = map
+    ) -> tuple[Matrix, Matrix]:
+        """Compute the norms as the stack does."""
+        return self.stack.norms(*self._axes(P, Q), apply)
+
+    def _of(self, stack: Jacobians) -> TransformedJacobians:
+        return TransformedJacobians(stack, self.left, self.right)
+
+    def _axes(self, P: Array | None, Q: Array | None) -> tuple[Array | None, Array | None]:
+        """Give the axes of the stack that these axes of the transformed one are."""
+        if self.left is not None:
+            P = self.left if P is None else P @ self.left
+        if self.right is not None:
+            Q = self.right.T if Q is None else Q @ self.right.T
+        return P, Q
 
 
 class Source(Protocol):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import _fit_context
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
@@ -16,18 +17,30 @@ from jacrot._arrays import Array, Matrix
 from jacrot._estimator import NetworkEstimator, mean_hoyer, shared, with_effect
 from jacrot._random import random_source
 from jacrot._threads import one_blas_thread
-from jacrot.criteria import Criterion, get_criterion
+from jacrot.coordinates import (
+    Coordinates,
+    SiteBasis,
+    centring,
+    read_by,
+    readout_moment,
+    written_by,
+)
+from jacrot.criteria import Criterion, LogTable, get_criterion
 from jacrot.frame import canonical_axes, drawn_for_search, scaled_for
 from jacrot.jacobians import Jacobians
+from jacrot.layers import Basis, Layer
 from jacrot.network import Network
 from jacrot.network_jacobians import drawn_pairs, network_jacobians
 from jacrot.objective import Term
-from jacrot.positions import at_positions
+from jacrot.positions import at_positions, to_rows
 from jacrot.problem import Problem
 from jacrot.rotation import SCORE_SEED, JacobianSparsityRotation
-from jacrot.subspace import effective_basis, nearest_rotation
+from jacrot.subspace import effective_basis, nearest_rotation, principal_directions
 
 Rotations = dict[int, Matrix]
+
+# In one unit for all layers, weaker connections than this are not among those that are needed.
+JOINT_SHARE = 3e-3
 
 
 @dataclass(frozen=True)
@@ -39,6 +52,8 @@ class _LayerJacobians:
     # E[JᵀJ] and E[JJᵀ], every sample scaled alike.
     reading: Matrix
     writing: Matrix
+    # What reads its outputs, in functional coordinates.
+    readout: Matrix | None
 
 
 class NetworkRotation(NetworkEstimator):
@@ -53,6 +68,12 @@ class NetworkRotation(NetworkEstimator):
     in their own basis, ``R_0 = I`` and ``R_L = I``, unless they are to be rotated too. The result
     is never worse than the rotations of the layers one by one.
 
+    In functional coordinates every rotated site has whitened activations ``z = R_l C_l^-½ (a −
+    mean)``, and ``X_l = R_{l+1} C_{l+1}^-½ J_l C_l^½ R_lᵀ`` is the Jacobian between them. Its rows
+    are weighed by how much the logits depend on them, ``u_a² = (R C^½ G C^½ Rᵀ)_aa``, and what is
+    minimised is ``Σ log(1 + M_ab/ε²)`` over the connections of all layers, ``M_ab = u_a² mean_i
+    X²_{i,ab}``, ``ε = 0.003 √ΣM`` at last.
+
     Used as ``NetworkRotation(network).fit(X)`` or ``NetworkRotation().fit(weights, X)``, where `X`
     are the inputs of the network.
 
@@ -65,8 +86,12 @@ class NetworkRotation(NetworkEstimator):
         Applied after every layer of raw weights; a list gives one per layer.
     rotate_input, rotate_output : bool, default=False
         Whether site 0, the inputs, and site ``n_layers``, the logits, are rotated too.
-    criterion : {"hoyer", "l1", "logcosh", "quartimax"} or callable, default="hoyer"
+    criterion : {"hoyer", "l1", "log", "logcosh", "quartimax"} or callable, default="hoyer"
         ``φ``; see :class:`jacrot.JacobianSparsityRotation`.
+    coordinates : {"neurons", "functional"}, default="neurons"
+        Of what ``R_l`` is a rotation: of the activations, or of the whitened activations, for which
+        ``criterion="log"`` is needed. These axes are not orthogonal in the space of neurons. The
+        outputs of the network are taken for logits.
     n_init : int, default=1
         Number of searches, the best of which is kept. Further ones start from random rotations.
     max_iter : int, default=5000
@@ -85,6 +110,8 @@ class NetworkRotation(NetworkEstimator):
     rotations_ : dict of int to ndarray of shape (n_features, n_features)
         ``R_l`` by site; site ``l`` is what layer ``l`` reads. Rows are the new axes, by falling
         effect on that layer (of the logits: by how much they are moved).
+    means_, whitenings_ : dict of int to ndarray, or None
+        In functional coordinates the mean of the activations at a site, and ``C^-½``.
     network_ : Network
         The network analysed.
     sparsities_, sparsities_before_ : ndarray of shape (n_layers,)
@@ -129,6 +156,7 @@ class NetworkRotation(NetworkEstimator):
         **NetworkEstimator._parameter_constraints,
         "rotate_input": ["boolean"],
         "rotate_output": ["boolean"],
+        "coordinates": [StrOptions({"neurons", "functional"})],
     }
 
     def __init__(
@@ -139,6 +167,7 @@ class NetworkRotation(NetworkEstimator):
         rotate_input: bool = False,
         rotate_output: bool = False,
         criterion: str | Callable[[Array], Array] = "hoyer",
+        coordinates: Literal["neurons", "functional"] = "neurons",
         n_init: int = 1,
         max_iter: int = 5000,
         tol: float = 1e-4,
@@ -151,6 +180,7 @@ class NetworkRotation(NetworkEstimator):
         self.rotate_input = rotate_input
         self.rotate_output = rotate_output
         self.criterion = criterion
+        self.coordinates = coordinates
         self.n_init = n_init
         self.max_iter = max_iter
         self.tol = tol
@@ -185,7 +215,7 @@ class NetworkRotation(NetworkEstimator):
             `X`, or if the Jacobians of a layer are all zero, or some are NaN or infinite.
         """
         weights, X = self._who_has_the_network(X, y)
-        criterion = get_criterion(self.criterion)
+        criterion: Criterion = get_criterion(self.criterion)
         rng = random_source(self.random_state)
         X = self._activations(X, reset=True)
         network = self._network(weights, X)
@@ -196,31 +226,48 @@ class NetworkRotation(NetworkEstimator):
             )
         last = network.n_layers
         sites = [*range(0 if self.rotate_input else 1, last + 1 if self.rotate_output else last)]
+        functional = self.coordinates == "functional"
+        if functional and self.criterion != "log":
+            raise ValueError(
+                f"criterion={self.criterion!r} is not defined in functional coordinates, where the "
+                "weights of the outputs turn with the axes; write criterion='log'."
+            )
+            criterion = LogTable(JOINT_SHARE)
         parts = _parts(network, X, rng)
         with one_blas_thread():
-            layers = [_layer_jacobians(*part) for part in parts]
+            self._coordinates = _coordinates(parts, sites) if functional else {}
+            layers = [
+                _layer_jacobians(part, site, self._coordinates, network if functional else None)
+                for site, part in enumerate(parts)
+            ]
             bases = {site: effective_basis(_moment(layers, site)) for site in sites}
             problem = _problem(layers, sites, bases, criterion, rng)
         identity = {site: np.eye(len(_moment(layers, site))) for site in sites}
         # What every layer reads, rotated for that layer alone; the logits stay as they are.
         one_by_one = identity | {
-            site: self._alone(layer, activations, rng)
-            for site, (layer, activations, _) in enumerate(parts)
-            if site in sites
+            site: self._alone(network, site, parts[site].X, rng) for site in sites if site < last
         }
         given, start = (
             [nearest_rotation(axes[site], bases[site]) for site in sites]
             for axes in (identity, one_by_one)
         )
         with one_blas_thread():
-            solution = self._search(problem, (given, start), None, rng)
+            interaction = _interaction(layers, sites, bases) if functional else None
+            solution = self._search(problem, (given, start), interaction, rng)
 
         self.network_ = network
+        self.means_ = self.whitenings_ = None
+        if functional:
+            self.means_ = {site: part.mean for site, part in self._coordinates.items()}
+            self.whitenings_ = {site: part.forward for site, part in self._coordinates.items()}
         self.rotations_ = {}
         for site, point in zip(sites, solution.point, strict=True):
             order = layers[site].reading if site < last else layers[site - 1].writing
             self.rotations_[site] = canonical_axes(point, bases[site], order, len(order))
-        self.sparsities_before_ = _sparsities(layers, {})
+        plain = layers
+        if functional:
+            plain = [_layer_jacobians(part, site, {}, None) for site, part in enumerate(parts)]
+        self.sparsities_before_ = _sparsities(plain, {})
         self.sparsities_ = _sparsities(layers, self.rotations_)
         self.sparsity_before_ = float(self.sparsities_before_.mean())
         self.sparsity_ = float(self.sparsities_.mean())
@@ -228,7 +275,9 @@ class NetworkRotation(NetworkEstimator):
         return self
 
     def transform(self, X: ArrayLike, site: int) -> Array:
-        """Compute the rotated activations at a site: ``Z = A_l R_lᵀ``.
+        """Compute the rotated activations at a site.
+
+        ``Z = A_l R_lᵀ``, or ``(A_l − mean) C_l^-½ R_lᵀ`` in functional coordinates.
 
         Parameters
         ----------
@@ -254,8 +303,11 @@ class NetworkRotation(NetworkEstimator):
             )
         x = self._activations(X, reset=False)
         activations = x if site == 0 else self.network_[:site](x)
-        rotation = self.rotations_[site].astype(activations.dtype, copy=False)
-        return at_positions(lambda rows: rows @ rotation.T, activations)
+        encoder = self._site_basis(site).encoder.astype(activations.dtype, copy=False)
+        mean = self._coordinates[site].mean if site in self._coordinates else 0
+        return at_positions(lambda rows: (rows - mean) @ encoder.T, activations).astype(
+            activations.dtype, copy=False
+        )
 
     def score(self, X: ArrayLike, y: Any = None) -> float:
         """Mean over the layers of the Hoyer sparsity of the rotated Jacobians.
@@ -273,10 +325,7 @@ class NetworkRotation(NetworkEstimator):
             Between 0 and 1. Samples whose Jacobian is zero are left out, with a warning.
         """
         check_is_fitted(self)
-        x = self._activations(X, reset=False)
-        parts = _parts(self.network_, x, np.random.RandomState(SCORE_SEED))
-        layers = [_layer_jacobians(*part) for part in parts]
-        return float(_sparsities(layers, self.rotations_).mean())
+        return float(_sparsities(self._layers(X), self.rotations_).mean())
 
     def rotated_network(self) -> Network:
         """Make the same network with all rotations folded in.
@@ -289,35 +338,115 @@ class NetworkRotation(NetworkEstimator):
         """
         check_is_fitted(self)
         last = self.network_.n_layers
+        if self._coordinates:
+            return self._functional_network()
         inner = {site: Q for site, Q in self.rotations_.items() if site < last}
         network = self.network_.rotated(inner)
         return network.writing(self.rotations_[last]) if last in self.rotations_ else network
 
-    def _alone(self, layer: Network, X: Array, rng: np.random.RandomState) -> Matrix:
+    def _layers(self, X: ArrayLike) -> list[_LayerJacobians]:
+        """Make the Jacobians of every layer, those that are rotated."""
+        x = self._activations(X, reset=False)
+        parts = _parts(self.network_, x, np.random.RandomState(SCORE_SEED))
+        with one_blas_thread():
+            return [
+                _layer_jacobians(part, site, self._coordinates, None)
+                for site, part in enumerate(parts)
+            ]
+
+    def _alone(self, network: Network, site: int, X: Array, rng: np.random.RandomState) -> Matrix:
         """Rotate what one layer reads, with its outputs in the given basis."""
+        readout = None
+        if self.coordinates == "functional" and site + 1 < network.n_layers:
+            readout = network[site + 1 :]
         rotation = JacobianSparsityRotation(
-            criterion=self.criterion, max_iter=self.max_iter, tol=self.tol, random_state=rng
+            criterion=self.criterion,
+            coordinates=self.coordinates,
+            readout=readout,
+            max_iter=self.max_iter,
+            tol=self.tol,
+            random_state=rng,
         )
-        return rotation.fit(layer, X).rotation_
+        return rotation.fit(network[site : site + 1], X).rotation_
+
+    def _site_basis(self, site: int) -> SiteBasis:
+        """Give the basis of a site, the identity where it was not rotated."""
+        if site not in self.rotations_:
+            network = self.network_
+            X = np.zeros((1, self.n_features_in_))
+            return SiteBasis.of(None, None, (network[:site](X) if site else X).shape[1])
+        rotation = self.rotations_[site]
+        return SiteBasis.of(rotation, self._coordinates.get(site), len(rotation))
+
+    def _functional_network(self) -> Network:
+        layers = list(self.network_.layers)
+        inputs: list[Layer] = []
+        for site in sorted(self.rotations_):
+            basis, mean = self._site_basis(site), self._coordinates[site].mean
+            if site == 0:
+                inputs = [Basis(basis.encoder, -basis.encoder @ mean)]
+            else:
+                layers[site - 1] = written_by(layers[site - 1], basis.encoder, mean)
+            if site < len(layers):
+                layers[site] = read_by(layers[site], basis.decoder, mean)
+        return Network([*inputs, *layers])
 
 
-def _parts(
-    network: Network, X: Array, rng: np.random.RandomState
-) -> list[tuple[Network, Array, Any]]:
-    """List every layer as a network, what it reads, and which samples of that are taken."""
+class _Part(NamedTuple):
+    """A layer as a network, what it reads, and which samples of that are taken."""
+
+    layer: Network
+    X: Array
+    pairs: Any
+
+
+def _parts(network: Network, X: Array, rng: np.random.RandomState) -> list[_Part]:
+    """List all layers."""
     parts = []
     for site in range(network.n_layers):
         layer = network[site : site + 1]
-        parts.append((layer, X, drawn_pairs(layer, X, rng)))
+        parts.append(_Part(layer, X, drawn_pairs(layer, X, rng)))
         X = layer(X)
     return parts
 
 
-def _layer_jacobians(layer: Network, X: Array, pairs: Any) -> _LayerJacobians:
-    stack, _, norms = with_effect(network_jacobians(layer, X, pairs))
+def _coordinates(parts: list[_Part], sites: list[int]) -> dict[int, Coordinates]:
+    """Whiten what is read and written at the sites to rotate."""
+    coordinates = {}
+    for site in sites:
+        if site == len(parts):
+            coordinates[site] = Coordinates.whitening(parts[-1].layer(parts[-1].X))
+            continue
+        reading, _ = network_jacobians(*parts[site]).moments()
+        if site > 0:
+            # What the layer before writes counts too, where the next does not read it.
+            reading = reading + network_jacobians(*parts[site - 1]).moments()[1]
+        coordinates[site] = Coordinates.whitening(parts[site].X, effective_basis(reading))
+    return coordinates
+
+
+def _layer_jacobians(
+    part: _Part, site: int, coordinates: dict[int, Coordinates], network: Network | None
+) -> _LayerJacobians:
+    """Make the Jacobians of a layer in the coordinates of its two sides."""
+    stack = network_jacobians(*part)
+    inner, outer = coordinates.get(site), coordinates.get(site + 1)
+    readout = None
+    if coordinates:
+        # Inputs in their own basis count by how much they vary.
+        spread = np.diag(to_rows(part.X).std(axis=0)) if inner is None else inner.metric
+        stack = stack.transformed(None if outer is None else outer.forward, spread)
+    if outer is not None and network is not None:
+        outputs = part.layer(part.X)
+        if site + 1 < network.n_layers:
+            moment = readout_moment(network[site + 1 :], outputs)
+        else:
+            moment = centring(outputs.shape[1])
+        readout = outer.metric @ moment @ outer.metric
+    stack, _, norms = with_effect(stack)
     with shared(stack) as apply:
         reading, writing = stack.scaled(1 / norms).moments(apply=apply)
-    return _LayerJacobians(stack, norms, reading, writing)
+    return _LayerJacobians(stack, norms, reading, writing, readout)
 
 
 def _moment(layers: list[_LayerJacobians], site: int) -> Matrix:
@@ -328,6 +457,23 @@ def _moment(layers: list[_LayerJacobians], site: int) -> Matrix:
     if site < len(layers):
         moments.append(layers[site].reading)
     return np.asarray(sum(moments))
+
+
+def _interaction(
+    layers: list[_LayerJacobians], sites: list[int], bases: dict[int, Matrix | None]
+) -> list[Matrix]:
+    """Make the axes of the local interaction basis: what the logits depend on most comes first."""
+    point = []
+    for site in sites:
+        readout = layers[max(site - 1, 0)].readout
+        assert readout is not None
+        moment = readout
+        if site == 0:
+            metric = Coordinates.weighing(readout).metric
+            moment, _ = layers[0].stack.transformed(metric, None).moments()
+        directions, _ = principal_directions(moment)
+        point.append(nearest_rotation(directions, bases[site]))
+    return point
 
 
 def _problem(
@@ -347,8 +493,11 @@ def _problem(
         for site, n_features in ((number + 1, n_outputs), (number, n_inputs)):
             basis = bases.get(site)
             size *= n_features if basis is None else len(basis)
-        scaled = scaled_for(criterion, layer.stack, layer.norms, size)
-        terms.append(Term(drawn_for_search(scaled, rng), output, input_))
+        # Connections of all layers are counted in one unit.
+        scaled = layer.stack
+        if not criterion.of_table:
+            scaled = scaled_for(criterion, layer.stack, layer.norms, size)
+        terms.append(Term(drawn_for_search(scaled, rng), output, input_, layer.readout))
     return Problem(tuple(terms), criterion, tuple(bases.values()))
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ from jacrot._threads import Apply, summed
 from jacrot.criteria import Criterion
 from jacrot.jacobians import Jacobians
 
+Derivatives = Callable[[Array, int], tuple[Array, ...]]
 OutputMode = Literal["fixed", "free", "tied"]
 
 # Share of scikit-learn's working_memory for the rotated blocks between a cost and its gradient.
@@ -40,21 +42,43 @@ class Term:
     output, input : int or None
         Index in the point of the rotation of the outputs and of the inputs, ``None`` to keep the
         given axes.
+    readout : ndarray of shape (n_outputs, n_outputs), default=None
+        ``G``, what reads the outputs, where a table's criterion weighs every output axis ``a`` by
+        ``u_a² = (P G Pᵀ)_aa``; ``None`` for no weights.
     """
 
     jacobians: Jacobians
     output: int | None
     input: int | None
+    readout: Matrix | None = None
 
     @classmethod
-    def of_mode(cls, jacobians: Jacobians, mode: OutputMode) -> Term:
+    def of_mode(cls, jacobians: Jacobians, mode: OutputMode, readout: Matrix | None = None) -> Term:
         """Make the only term of a problem.
 
         The point is ``(Q,)`` where the output basis is fixed or tied to the input basis, and
         ``(P, Q)`` where it is free.
         """
         output, input_ = {"fixed": (None, 0), "free": (0, 1), "tied": (0, 0)}[mode]
-        return cls(jacobians, output, input_)
+        return cls(jacobians, output, input_, readout)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The mean squares of the entries of a term, and what reads its outputs, in their axes."""
+
+    squares: Matrix
+    readout: Matrix | None
+
+    @property
+    def weights(self) -> Matrix:
+        """``u²``, in a column."""
+        return np.ones((1, 1)) if self.readout is None else np.diag(self.readout)[:, None]
+
+    @property
+    def powers(self) -> Matrix:
+        """``M_ab``."""
+        return self.weights * self.squares
 
 
 class Objective:
@@ -111,15 +135,13 @@ class Objective:
         """Compute ``F`` at a point."""
         self._visit(point)
         if self._cost is None:
-
-            def evaluate(term: Term, block: Array) -> tuple[Any, ...]:
-                (value,) = self.criterion.derivatives(block, self.smoothing, 0)
-                return float(value.sum()), block.size
-
             self.n_evaluations += 1
-            self._cost = sum(
-                total / size for total, size in (self._summed(i, evaluate) for i in self._terms)
-            )
+            if self.criterion.of_table:
+                powers = np.concatenate([table.powers.ravel() for table in self._tables()])
+                (values,) = self.criterion.derivatives(powers, self.smoothing, 0)
+                self._cost = float(values.mean())
+            else:
+                self._cost = sum(map(self._cost_of, self._terms))
         return self._cost
 
     def gradients(self, *point: Matrix) -> list[Matrix]:
@@ -131,8 +153,8 @@ class Objective:
         self._visit(point)
         if self._gradients is None:
 
-            def evaluate(term: Term, block: Array) -> tuple[Any, ...]:
-                value, slope = self.criterion.derivatives(block, self.smoothing, 1)
+            def evaluate(at: Derivatives, term: Term, block: Array) -> tuple[Any, ...]:
+                value, slope = at(block, 1)
                 sides = []
                 if term.output is not None:
                     sides.append(_by_outputs(slope) @ _by_outputs(block).T)
@@ -143,10 +165,13 @@ class Objective:
             self.n_evaluations += 1
             self._cost = 0.0
             self._gradients = [np.zeros((len(R), len(R)), R.dtype) for R in point]
-            for index in self._terms:
-                total, size, *sides = self._summed(index, evaluate)
-                self._cost += total / size
-                self._add(self._gradients, index, sides, size)
+            for index, (derivatives, share, of_weights) in enumerate(self._derivatives()):
+                total, size, *sides = self._summed(index, partial(evaluate, derivatives))
+                self._cost += share * total / size
+                self._add(self._gradients, index, sides, size / share)
+                output = self.terms[index].output
+                if output is not None and of_weights is not None:
+                    self._gradients[output] += of_weights
         return self._gradients
 
     def curvatures(self, *point: Matrix) -> list[Matrix]:
@@ -156,8 +181,8 @@ class Objective:
         left out.
         """
 
-        def evaluate(term: Term, block: Array) -> tuple[Any, ...]:
-            _, slope, curvature = self.criterion.derivatives(block, self.smoothing, 2)
+        def evaluate(at: Derivatives, term: Term, block: Array) -> tuple[Any, ...]:
+            _, slope, curvature = at(block, 2)
             parts = (block * block, curvature, block * slope)
             sides = []
             if term.output is not None:
@@ -169,9 +194,9 @@ class Objective:
         self._visit(point)
         self.n_evaluations += 1
         curvatures = [np.zeros((len(R), len(R)), R.dtype) for R in point]
-        for index in self._terms:
-            size, *sides = self._summed(index, evaluate)
-            self._add(curvatures, index, sides, size)
+        for index, (derivatives, share, _) in enumerate(self._derivatives()):
+            size, *sides = self._summed(index, partial(evaluate, derivatives))
+            self._add(curvatures, index, sides, size / share)
         return curvatures
 
     @property
@@ -193,6 +218,62 @@ class Objective:
         basis = self.bases[index] if self.bases else None
         return self._point[index] if basis is None else self._point[index] @ basis
 
+    def _cost_of(self, index: int) -> float:
+        """Compute the cost of the entries of a term."""
+
+        def evaluate(term: Term, block: Array) -> tuple[Any, ...]:
+            (value,) = self.criterion.derivatives(block, self.smoothing, 0)
+            return float(value.sum()), block.size
+
+        total, size = self._summed(index, evaluate)
+        return total / size
+
+    def _derivatives(self) -> list[tuple[Derivatives, float, Matrix | None]]:
+        """Give ``φ`` and its derivatives at the entries of every term's blocks.
+
+        Of a table's criterion, which is concave, they are those of the parabola ``Σ V_ab X²`` that
+        lies above it and touches it here; all connections of all terms count alike. Second comes
+        the share of a term in the cost, third what its gradient has beside that, because the
+        weights of the outputs turn with them.
+        """
+        if not self.criterion.of_table:
+            entries = partial(_of_entries, self.criterion, self.smoothing)
+            return [(entries, 1.0, None)] * len(self.terms)
+        tables = self._tables()
+        powers = np.concatenate([table.powers.ravel() for table in tables])
+        values, slopes = self.criterion.derivatives(powers, self.smoothing, 1)
+        # Only the share that a connection has of all power counts.
+        slopes = slopes - (slopes * powers).sum() / powers.sum()
+        ends = np.cumsum([table.powers.size for table in tables])[:-1]
+        derivatives: list[tuple[Derivatives, float, Matrix | None]] = []
+        for table, value, slope in zip(
+            tables, np.split(values, ends), np.split(slopes, ends), strict=True
+        ):
+            value, slope = value.reshape(table.powers.shape), slope.reshape(table.powers.shape)
+            of_weights = None
+            if table.readout is not None:
+                pulls = (slope * table.squares).sum(axis=1)
+                of_weights = 2 * pulls[:, None] * table.readout / powers.size
+            of_entries = partial(_of_table, value, 2 * table.weights * slope)
+            derivatives.append((of_entries, value.size / powers.size, of_weights))
+        return derivatives
+
+    def _tables(self) -> list[_Table]:
+        """Compute the mean squares of the entries of every term, and the weights of its rows."""
+
+        def squares(term: Term, block: Array) -> tuple[Any, ...]:
+            return len(block), np.einsum("iab,iab->ab", block, block)
+
+        tables = []
+        for index, term in enumerate(self.terms):
+            n_matrices, total = self._summed(index, squares)
+            axes = self._axes(term.output)
+            readout = None
+            if term.readout is not None and axes is not None:
+                readout = axes @ term.readout @ axes.T
+            tables.append(_Table(total.astype(np.float64) / n_matrices, readout))
+        return tables
+
     def _summed(self, index: int, evaluate: Callable[[Term, Array], tuple[Any, ...]]) -> list[Any]:
         """Sum what is evaluated on every block of a term."""
         term = self.terms[index]
@@ -208,12 +289,24 @@ class Objective:
 
         return summed(len(blocks), lambda number: evaluate(term, rotated(number)), self._apply)
 
-    def _add(self, totals: list[Matrix], index: int, sides: list[Matrix], size: int) -> None:
+    def _add(self, totals: list[Matrix], index: int, sides: list[Matrix], size: float) -> None:
         """Add the sides of a term to the rotations they belong to."""
         term = self.terms[index]
         turned = [rotation for rotation in (term.output, term.input) if rotation is not None]
         for rotation, side in zip(turned, sides, strict=True):
             totals[rotation] += side / size
+
+
+def _of_entries(
+    criterion: Criterion, smoothing: float, block: Array, order: int
+) -> tuple[Array, ...]:
+    return criterion.derivatives(block, smoothing, order)
+
+
+def _of_table(values: Array, curvatures: Array, block: Array, order: int) -> tuple[Array, ...]:
+    values, curvatures = values.astype(block.dtype), curvatures.astype(block.dtype)
+    spread = np.broadcast_to(values, block.shape), np.broadcast_to(curvatures, block.shape)
+    return (spread[0], curvatures * block, spread[1])[: order + 1]
 
 
 def _by_outputs(block: Array) -> Array:

@@ -16,10 +16,11 @@ from sklearn.base import (
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from jacrot._arrays import Array, Matrix, real_array
+from jacrot._arrays import FEATURES_AXIS, Array, Matrix, real_array
 from jacrot._estimator import NetworkEstimator, are_batches, mean_hoyer, shared, with_effect
 from jacrot._random import random_rotation, random_source
 from jacrot._threads import one_blas_thread
+from jacrot.coordinates import Coordinates, read_by, readout_moment, written_by
 from jacrot.criteria import get_criterion, hoyer_of_norms
 from jacrot.frame import Frame
 from jacrot.jacobians import Jacobians, StackJacobians
@@ -30,7 +31,8 @@ from jacrot.network_jacobians import (
     pooled_jacobians,
 )
 from jacrot.objective import OutputMode
-from jacrot.subspace import nearest_rotation, sensitivities
+from jacrot.subspace import effective_basis, nearest_rotation, sensitivities
+from jacrot.weights import is_made_of_layers
 
 # Which pairs of input and position are scored, where there are too many for all.
 SCORE_SEED = 0
@@ -78,11 +80,24 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         directions of ``E[JᵀJ]`` (of ``E[JᵀJ] + E[JJᵀ]`` if tied) and rotates inside them; ``None``
         keeps all.
         Directions without any effect are never rotated: they complete the axes at the end.
-    criterion : {"hoyer", "l1", "logcosh", "quartimax"} or callable, default="hoyer"
+    criterion : {"hoyer", "l1", "log", "logcosh", "quartimax"} or callable, default="hoyer"
         What is minimised. ``"hoyer"`` is the ℓ₁ norm with every sample scaled to the same
         Frobenius norm, ``"l1"`` the same without that, so that samples with large Jacobians
-        count more; ``"quartimax"`` is that of factor analysis, ``"logcosh"`` that of FastICA; a
-        callable is an even elementwise function written with ``autograd.numpy``.
+        count more. ``"log"`` makes connections few: ``Σ_ab log(1 + M_ab/ε²)`` of the table ``M_ab``
+        of mean squares over the samples, ``ε = 0.001 √ΣM`` at last. ``"quartimax"`` is that of
+        factor analysis, ``"logcosh"`` that of FastICA; a callable is an even elementwise function
+        written with ``autograd.numpy``.
+    coordinates : {"neurons", "functional"}, default="neurons"
+        Of what ``Q`` is a rotation. ``"neurons"``: of the activations. ``"functional"``: of
+        ``C^-½ (x − mean)``, ``C`` the covariance of `X`, and ``P`` of ``G^½ y``, ``G`` the second
+        moment of what reads the outputs; the Jacobians are then ``G^½ J_i C^½``. In these the new
+        activations are uncorrelated, and the errors of connections left out add up; but **the
+        axes are not orthogonal in the space of neurons**. With ``rotate_output=False`` every
+        output is scaled by ``√G_aa``; with ``"tied"`` the outputs are in the coordinates of the
+        inputs, weighed by what reads them, for which only ``criterion="log"`` is defined.
+    readout : Network or what makes one, default=None
+        For functional coordinates: what reads the outputs, from them on to the logits, as
+        ``network[2:]`` does where ``network[1:2]`` is fitted. ``None`` is ``G = I``.
     init : {"auto", "identity", "svd", "random"} or array-like, default="auto"
         Start of the first search. ``"auto"`` chooses, and never ends worse than the given basis;
         ``"svd"`` is the eigenvectors of ``E[JᵀJ]`` (and ``E[JJᵀ]``), every sample scaled to the
@@ -112,12 +127,16 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
     output_rotation_ : ndarray of shape (n_outputs, n_outputs) or None
         ``P``, ordered by falling ``E‖Jᵀ p‖²``; ``rotation_`` itself, with as many rows, if tied;
         ``None`` if the outputs are not rotated.
+    mean_, whitening_ : ndarray of shape (n_features_in_,) and (n_features_in_, n_features_in_)
+        In functional coordinates the mean of `X`, and ``C^-½``; else ``None``.
+    output_whitening_ : ndarray of shape (n_outputs, n_outputs) or None
+        ``G^½`` in functional coordinates with a readout, ``C^-½`` if tied.
     network_ : Network, tuple of Network or None
         The network analysed, or the blocks; ``None`` for Jacobians computed elsewhere.
     sparsity_ : float
         Mean Hoyer sparsity of the rotated Jacobians, over the training samples.
     sparsity_before_ : float
-        The same in the given basis.
+        The same of the plain Jacobians, in the given basis.
     explained_sensitivity_ratio_ : ndarray of shape (n_components,)
         ``E‖J q‖² / E‖J‖²`` for each axis.
     n_iter_ : int
@@ -184,6 +203,8 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **NetworkEstimator._parameter_constraints,
         "rotate_output": ["boolean", StrOptions({"tied"})],
+        "coordinates": [StrOptions({"neurons", "functional"})],
+        "readout": "no_validation",
         "n_components": [
             Interval(Integral, 1, None, closed="left"),
             Interval(RealNotInt, 0, 1, closed="right"),
@@ -200,6 +221,8 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         rotate_output: bool | Literal["tied"] = False,
         n_components: int | float | None = None,
         criterion: str | Callable[[Array], Array] = "hoyer",
+        coordinates: Literal["neurons", "functional"] = "neurons",
+        readout: Any = None,
         init: str | ArrayLike = "auto",
         n_init: int = 1,
         max_iter: int = 5000,
@@ -213,6 +236,8 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         self.rotate_output = rotate_output
         self.n_components = n_components
         self.criterion = criterion
+        self.coordinates = coordinates
+        self.readout = readout
         self.init = init
         self.n_init = n_init
         self.max_iter = max_iter
@@ -251,10 +276,12 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         weights, X = self._who_has_the_network(X, y)
         criterion = get_criterion(self.criterion)
         rng = random_source(self.random_state)
-        network, jacobians = self._network_and_jacobians(weights, X, rng)
-        if jacobians.shape[1] == 0:
+        network, batches, given = self._network_and_jacobians(weights, X, rng)
+        if given.shape[1] == 0:
             raise ValueError("the Jacobians have no outputs; write a network that has some.")
-        output = _output_mode(self.rotate_output, jacobians)
+        output = _output_mode(self.rotate_output, given)
+        readout = self._find_coordinates(network, batches, given, output)
+        jacobians = self._in_coordinates(given)
         if isinstance(self.n_components, Integral) and self.n_components > jacobians.shape[2]:
             raise ValueError(
                 f"n_components={self.n_components} must be at most n_features={jacobians.shape[2]}."
@@ -264,7 +291,7 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         with one_blas_thread():
             with shared(jacobians) as apply:
                 frame = Frame(jacobians, l2, output, self.n_components, apply)
-            problem = frame.problem(criterion, rng)
+            problem = frame.problem(criterion, rng, readout)
             start = self._start(frame, rng)
             solution = self._search(problem, (frame.given, frame.singular), start, rng)
             P, Q = frame.axes(solution.point)
@@ -274,7 +301,9 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         self.output_rotation_ = P
         effects = sensitivities(Q, frame.reading)
         self.explained_sensitivity_ratio_ = effects / np.trace(frame.reading)
-        self.sparsity_before_ = float(hoyer_of_norms(l1, l2, jacobians.n_entries_each).mean())
+        norms = (l1, l2) if self._inner is None else given.norms()
+        before = hoyer_of_norms(*norms, given.n_entries_each)
+        self.sparsity_before_ = float(np.nanmean(before))
         self.sparsity_ = mean_hoyer(jacobians, l2, P, Q)
         self._report(solution)
         return self
@@ -300,7 +329,7 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         return self.fit(X, y, **fit_params).transform(activations)
 
     def transform(self, X: ArrayLike) -> Array:
-        """Rotate activations: ``Z = X Qᵀ``.
+        """Rotate activations: ``Z = X Qᵀ``, or ``(X − mean) C^-½ Qᵀ`` in functional coordinates.
 
         Parameters
         ----------
@@ -323,10 +352,13 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
                 f"X has shape {X.shape}, but transform takes rows; write "
                 "jacrot.positions.at_positions(rotation.transform, X)."
             )
-        return X @ self.rotation_.T.astype(X.dtype, copy=False)
+        if self._inner is None:
+            return X @ self.rotation_.T.astype(X.dtype, copy=False)
+        Z = (X - self._inner.mean) @ (self.rotation_ @ self._inner.forward).T
+        return Z.astype(X.dtype, copy=False)
 
     def inverse_transform(self, X: ArrayLike) -> Array:
-        """Rotate back: ``X = Z Q``.
+        """Rotate back: ``X = Z Q``, or ``mean + Z Q C^½`` in functional coordinates.
 
         Parameters
         ----------
@@ -350,7 +382,10 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
                 f"X has {Z.shape[1]} components but the rotation has {len(self.rotation_)}; write "
                 "what transform returned."
             )
-        return Z @ self.rotation_.astype(Z.dtype, copy=False)
+        if self._inner is None:
+            return Z @ self.rotation_.astype(Z.dtype, copy=False)
+        X = self._inner.mean + Z @ (self.rotation_ @ self._inner.backward)
+        return X.astype(Z.dtype, copy=False)
 
     def score(self, X: ArrayLike, y: Any = None) -> float:
         """Mean Hoyer sparsity of the rotated Jacobians: on held-out inputs, what counts.
@@ -376,11 +411,11 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         check_is_fitted(self)
         batches = self._batches(X, reset=False)
         stack = _network_stack(self._networks, batches, np.random.RandomState(SCORE_SEED))
-        jacobians, _, norms = with_effect(stack)
+        jacobians, _, norms = with_effect(self._in_coordinates(stack))
         return mean_hoyer(jacobians, norms, self.output_rotation_, self.rotation_)
 
     def jacobians(self, X: ArrayLike) -> Array:
-        """Compute the rotated Jacobians ``P J_i Qᵀ``.
+        """Compute the rotated Jacobians ``P J_i Qᵀ``, those of :meth:`rotated_network`.
 
         Parameters
         ----------
@@ -400,13 +435,19 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
             If the estimator was fitted to Jacobians computed elsewhere.
         """
         check_is_fitted(self)
-        return self._jacobians(X, self.output_rotation_, self.rotation_)
+        Q, P = self.rotation_, self.output_rotation_
+        if self._inner is not None:
+            Q = Q @ self._inner.backward
+        if self._outer is not None:
+            P = self._outer.forward if P is None else P @ self._outer.forward
+        return self._jacobians(X, P, Q)
 
     def rotated_network(self) -> Network | tuple[Network, ...]:
         """Make the same function in the new basis, ``Q`` and ``P`` folded in.
 
         ``rotated_network()(transform(X))`` is ``network_(X) @ P.T``; with fewer components than
-        features, it is that of the projected activations.
+        features, it is that of the projected activations. In functional coordinates the outputs
+        are ``network_(X) @ output_whitening_ @ P.T``, if tied those of the transformed outputs.
 
         Returns
         -------
@@ -419,6 +460,8 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
             If the estimator was fitted to Jacobians computed elsewhere.
         """
         check_is_fitted(self)
+        if self._inner is not None:
+            return self._functional_network(self._networks[0], self._inner)
         rotated = [network.reading(self.rotation_) for network in self._networks]
         if self.output_rotation_ is not None:
             rotated = [network.writing(self.output_rotation_) for network in rotated]
@@ -435,20 +478,104 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
     def _network_and_jacobians(
         self, weights: Any, X: Any, rng: np.random.RandomState
-    ) -> tuple[Network | tuple[Network, ...] | None, Jacobians]:
+    ) -> tuple[Network | tuple[Network, ...] | None, list[Array], Jacobians]:
         batches = self._batches(X, reset=True)
         if getattr(weights, "ndim", 0) in (3, 4):
-            return None, _precomputed(weights, batches[0])
+            return None, batches, _precomputed(weights, batches[0])
         if not are_batches(X):
             network = self._network(weights, batches[0])
-            return network, _network_stack((network,), batches, rng)
+            return network, batches, _network_stack((network,), batches, rng)
         if not isinstance(weights, (list, tuple)) or len(weights) != len(batches):
             raise ValueError(
                 f"X is a list of {len(batches)} arrays, one for each block that shares the basis; "
                 "write a list of as many blocks: fit([block, block], [X, X])."
             )
         networks = tuple(map(self._network, weights, batches))
-        return networks, _network_stack(networks, batches, rng)
+        return networks, batches, _network_stack(networks, batches, rng)
+
+    def _find_coordinates(
+        self,
+        network: Network | tuple[Network, ...] | None,
+        batches: list[Array],
+        jacobians: Jacobians,
+        output: OutputMode,
+    ) -> Matrix | None:
+        """Find the coordinates of both sides, and the weights of outputs that turn with them."""
+        self._inner = self._outer = self.mean_ = self.whitening_ = self.output_whitening_ = None
+        if self.coordinates == "neurons":
+            if self.readout is not None:
+                raise ValueError(
+                    "readout weighs the outputs in functional coordinates; write "
+                    "coordinates='functional', or leave it out."
+                )
+            return None
+        if len(batches) > 1:
+            raise ValueError(
+                "coordinates='functional' takes one network and its activations; write one block, "
+                "or coordinates='neurons'."
+            )
+        reading, writing = jacobians.moments()
+        effects = reading + writing if output == "tied" else reading
+        self._inner = Coordinates.whitening(batches[0], effective_basis(effects))
+        self.mean_, self.whitening_ = self._inner.mean, self._inner.forward
+        readout = self._readout_moment(network, batches[0])
+        if output == "tied":
+            if self.criterion != "log":
+                raise ValueError(
+                    f"criterion={self.criterion!r} is not defined for rotate_output='tied' in "
+                    "functional coordinates, where the weights of the outputs turn with the axes; "
+                    "write criterion='log'."
+                )
+            metric = self._inner.metric
+            self._outer = self._inner
+            self.output_whitening_ = self.whitening_
+            return metric @ (np.eye(len(metric)) if readout is None else readout) @ metric
+        if readout is not None:
+            if output == "fixed":
+                readout = np.diag(np.diag(readout))
+            self._outer = Coordinates.weighing(readout)
+            self.output_whitening_ = self._outer.forward
+        return None
+
+    def _readout_moment(self, network: Any, X: Array) -> Matrix | None:
+        if self.readout is None:
+            return None
+        if not isinstance(network, Network):
+            raise ValueError(
+                "readout needs the outputs of a network, but only Jacobians were given; leave it "
+                "out, or fit a network."
+            )
+        outputs = network(X)
+        readout = Network(
+            self.readout, "relu" if is_made_of_layers(self.readout) else self.activation
+        )
+        n_outputs = outputs.shape[FEATURES_AXIS[outputs.ndim]]
+        if readout.n_inputs not in (None, n_outputs):
+            raise ValueError(
+                f"readout reads {readout.n_inputs} activations but the network writes {n_outputs}; "
+                "write what follows the network, such as network[2:] after network[1:2]."
+            )
+        return readout_moment(readout, outputs)
+
+    def _in_coordinates(self, stack: Jacobians) -> Jacobians:
+        """Give the Jacobians that are rotated; null directions count for nothing."""
+        if self._inner is None:
+            return stack
+        left = None
+        if self._outer is not None:
+            left = self._outer.forward if self._outer is self._inner else self._outer.metric
+        return stack.transformed(left, self._inner.metric)
+
+    def _functional_network(self, network: Network, inner: Coordinates) -> Network:
+        first, *others = network.layers
+        layers = [read_by(first, inner.backward @ self.rotation_.T, inner.mean), *others]
+        if self._outer is not None:
+            P = self.output_rotation_
+            encoder = self._outer.forward if P is None else P @ self._outer.forward
+            layers[-1] = written_by(layers[-1], encoder, self._outer.mean)
+        elif self.output_rotation_ is not None:
+            layers[-1] = layers[-1].writing(self.output_rotation_)
+        return Network(layers)
 
     def _batches(self, X: Any, reset: bool) -> list[Array]:
         """Read the activations, in a list with one array unless there are several blocks."""

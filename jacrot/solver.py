@@ -145,7 +145,8 @@ class Search:
 
     def _finished(self, problem: Problem, point: list[Matrix]) -> list[Matrix]:
         """Sweep the planes of a one-sided problem, and sharpen the axes."""
-        if problem.is_one_sided:
+        # The sweep turns pairs by the cost of their entries, which a table does not have.
+        if problem.is_one_sided and not problem.criterion.of_table:
             point = self._swept(problem, point)
         if not problem.criterion.smoothed:
             return point

@@ -68,11 +68,12 @@ def test_one_entry_and_bad_shapes():
 CUSTOM = CallableCriterion(lambda x: anp.log(1 + x**2))
 ALL = {name: criterion() for name, criterion in CRITERIA.items()}
 ALL |= {"callable": CUSTOM, "welsch": Welsch()}
+ENTRYWISE = [name for name, criterion in ALL.items() if not criterion.of_table]
 POINTS = np.array([-4.1, -1.2, -0.3, -0.02, 0.0, 0.02, 0.3, 1.2, 4.1])
 
 
 @pytest.mark.parametrize("smoothing", [1.0, 0.1, 0.01])
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", ENTRYWISE)
 def test_derivatives_are_finite_differences(name, smoothing):
     criterion, step = ALL[name], 1e-6
     value, slope, curvature = criterion.derivatives(POINTS, smoothing, 2)
@@ -88,9 +89,35 @@ def test_derivatives_are_finite_differences(name, smoothing):
             np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("smoothing", [1.0, 0.1, 0.0])
+def test_derivatives_of_a_table_are_finite_differences(smoothing):
+    table, rng = np.array([4.0, 1.0, 0.2, 1e-3]), np.random.default_rng(0)
+    value, slope, curvature = ALL["log"].derivatives(table, smoothing, 2)
+    tau = max(smoothing / 10, 1e-3)
+    np.testing.assert_allclose(value, np.log1p(table / (tau**2 * table.sum())), rtol=1e-12)
+    # What rotations do to a table: its sum stays.
+    direction = rng.normal(size=4) * table
+    direction -= direction.mean()
+    step = 1e-6
+    right = ALL["log"].derivatives(table + step * direction, smoothing, 1)
+    left = ALL["log"].derivatives(table - step * direction, smoothing, 1)
+    for derivative, high, low in ((slope, right[0], left[0]), (curvature, right[1], left[1])):
+        np.testing.assert_allclose(derivative * direction, (high - low) / (2 * step), rtol=1e-4)
+
+
+def test_few_strong_connections_cost_less_than_many_weak_ones():
+    few, many = np.eye(10) * 10, np.ones((10, 10))
+    cost = {
+        scale: [ALL["log"].derivatives(scale * M, 0.1, 0)[0].sum() for M in (few, many)]
+        for scale in (1.0, 1e6)
+    }
+    assert cost[1.0][0] < cost[1.0][1] / 5
+    np.testing.assert_allclose(cost[1.0], cost[1e6])
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_derivatives_leave_their_argument_and_its_precision(name):
-    x = POINTS.astype(np.float32)
+    x = (POINTS**2 if ALL[name].of_table else POINTS).astype(np.float32)
     x.flags.writeable = False
     for result in ALL[name].derivatives(x, 0.1, 2):
         assert result.dtype == np.float32

@@ -71,6 +71,18 @@ def stacks():
     yield pytest.param(StackJacobians(J), J, id="precomputed")
     weight, slopes = J[0], J[:, :, 0]
     yield pytest.param(LayerJacobians(weight, slopes), slopes[:, :, None] * weight, id="given")
+    rng = np.random.default_rng(3)
+    left, right = rng.normal(size=(5, 6)), rng.normal(size=(4, 3))
+    for L, R in ((left, right), (left, None), (None, right)):
+        expected = J if L is None else L @ J
+        expected = expected if R is None else expected @ R
+        transformed = StackJacobians(J).transformed(L, R)
+        yield pytest.param(transformed, expected, id=f"transformed {transformed.shape}")
+        expected = slopes[:, :, None] * weight
+        expected = expected if L is None else L @ expected
+        expected = expected if R is None else expected @ R
+        transformed = LayerJacobians(weight, slopes).transformed(L, R)
+        yield pytest.param(transformed, expected, id=f"transformed layer {transformed.shape}")
 
 
 @pytest.fixture(params=[1, 3, 2**18], ids=["block 1", "block 3 rows", "one block"])

@@ -147,6 +147,89 @@ def test_several_rotations_share_their_terms():
         np.testing.assert_allclose(curvatures[index][2, 1], difference, rtol=1e-4, atol=1e-5)
 
 
+def log_of(tables, smoothing):
+    """Count connections of several tables in one unit, by the definition."""
+    powers = anp.concatenate([anp.ravel(table) for table in tables])
+    share = max(smoothing / 10, 1e-3)
+    return anp.mean(anp.log(1 + powers / (share**2 * anp.sum(powers))))
+
+
+@pytest.mark.parametrize("smoothing", [1.0, 0.0])
+@pytest.mark.parametrize("weighed", [False, True], ids=["plain", "weighed"])
+@pytest.mark.parametrize("output", ["fixed", "free", "tied"])
+@pytest.mark.parametrize("kind", ["dense layer", "stack"])
+def test_connections_are_counted_in_the_table_of_mean_squares(kind, output, weighed, smoothing):
+    stack = jacobians(kind, output)
+    J = np.concatenate(list(stack.rotated(None, None)))
+    readout = RNG.normal(size=(2, J.shape[1]))
+    readout = readout.T @ readout + np.eye(J.shape[1]) if weighed and output != "fixed" else None
+    term = Term.of_mode(stack, output, readout)
+    objective = Objective([term], CRITERION["log"], smoothing)
+
+    def table(*point):
+        P = anp.eye(J.shape[1]) if output == "fixed" else point[0]
+        X = anp.einsum("ab,ibc,dc->iad", P, J, point[-1])
+        weights = 1 if readout is None else anp.diag(anp.dot(anp.dot(P, readout), P.T))[:, None]
+        return weights * anp.mean(X**2, axis=0)
+
+    def reference(*point):
+        return log_of([table(*point)], smoothing)
+
+    point = [rotation(N, 1)] if output != "free" else [rotation(M, 2), rotation(N, 1)]
+    np.testing.assert_allclose(objective.cost(*point), reference(*point), rtol=1e-12)
+    for index, gradient in enumerate(objective.gradients(*point)):
+        relative = grad(reference, index)(*point) @ point[index].T
+        scale = np.abs(relative).max()
+        np.testing.assert_allclose(
+            gradient - gradient.T, relative - relative.T, atol=1e-9 * scale, rtol=1e-9
+        )
+    np.testing.assert_allclose(objective.cost(*point), reference(*point), rtol=1e-12)
+    if readout is not None or output == "tied":
+        return
+    # The curvatures are those of the parabola above the cost that touches it here.
+    here = table(*point)
+    width = max(smoothing / 10, 1e-3) ** 2 * here.sum()
+
+    def parabola(*other):
+        return float(np.mean(table(*other) / (width + here)))
+
+    step = 1e-3
+    for index, curvatures in enumerate(objective.curvatures(*point)):
+        for a, b in ((1, 0), (3, 2)):
+            there = [turned(point, index, a, b, angle) for angle in (-step, 0, step)]
+            bounds, costs = [parabola(*p) for p in there], [reference(*p) for p in there]
+            second = (bounds[0] - 2 * bounds[1] + bounds[2]) / step**2
+            np.testing.assert_allclose(curvatures[a, b], second, rtol=1e-4, atol=1e-5)
+            assert (costs[0] - 2 * costs[1] + costs[2]) / step**2 <= second + 1e-6
+
+
+def test_connections_of_several_layers_are_counted_in_one_unit():
+    first, second = RNG.normal(size=(5, M, 3)), RNG.normal(size=(N_SAMPLES, N, M))
+    readouts = [np.diag(np.arange(1.0, M + 1)), np.diag(np.arange(1.0, N + 1))]
+    terms = [
+        Term(StackJacobians(first), 0, None, readouts[0]),
+        Term(StackJacobians(second), 1, 0, readouts[1]),
+    ]
+    objective = Objective(terms, CRITERION["log"], SMOOTHING)
+
+    def reference(R, S):
+        tables = []
+        for axes, readout, X in (
+            (R, readouts[0], anp.einsum("ab,ibc->iac", R, first)),
+            (S, readouts[1], anp.einsum("ab,ibc,dc->iad", S, second, R)),
+        ):
+            weights = anp.diag(anp.dot(anp.dot(axes, readout), axes.T))[:, None]
+            tables.append(weights * anp.mean(X**2, axis=0))
+        return log_of(tables, SMOOTHING)
+
+    point = [rotation(M, 1), rotation(N, 2)]
+    np.testing.assert_allclose(objective.cost(*point), reference(*point), rtol=1e-12)
+    for index, gradient in enumerate(objective.gradients(*point)):
+        relative = grad(reference, index)(*point) @ point[index].T
+        np.testing.assert_allclose(gradient - gradient.T, relative - relative.T, atol=1e-9)
+    np.testing.assert_allclose(objective.cost(*point), reference(*point), rtol=1e-12)
+
+
 def test_gradient_of_a_rotated_problem_is_the_rotated_gradient():
     J, R = RNG.normal(size=(N_SAMPLES, M, N)), rotation(N, 3)
     Q = rotation(N, 4)

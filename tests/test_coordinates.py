@@ -1,0 +1,196 @@
+"""Functional coordinates: whitened, weighed, invertible, and the same function in them."""
+
+import numpy as np
+import pytest
+from builders import random_network
+from sklearn.base import clone
+
+from jacrot import JacobianSparsityRotation, Network, NetworkRotation
+from jacrot.coordinates import Coordinates, read_by, readout_moment, written_by
+from jacrot.datasets import make_planted_problem
+from jacrot.layers import Conv2d, Dense, LayerNorm, Residual
+
+RNG = np.random.default_rng(0)
+MIXING = RNG.normal(size=(6, 6))
+X = RNG.normal(size=(200, 6)) @ MIXING + 3
+NETWORK = random_network([6, 7, 5, 4], ["tanh", "gelu", "identity"], seed=1)
+FUNCTIONAL = {"coordinates": "functional", "criterion": "log", "random_state": 0, "tol": 1e-2}
+
+
+def covariance(Z):
+    return np.cov(Z.T, bias=True)
+
+
+def test_whitened_activations_are_uncorrelated():
+    coordinates = Coordinates.whitening(X)
+    Z = (X - coordinates.mean) @ coordinates.forward.T
+    np.testing.assert_allclose(Z.mean(axis=0), 0, atol=1e-12)
+    np.testing.assert_allclose(covariance(Z), np.eye(6), atol=1e-10)
+    np.testing.assert_allclose(coordinates.forward @ coordinates.backward, np.eye(6), atol=1e-10)
+    np.testing.assert_allclose(coordinates.metric @ coordinates.metric, covariance(X), atol=1e-10)
+    images = X.reshape(50, 2, 2, 6).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(Coordinates.whitening(images).forward, coordinates.forward)
+
+
+def test_directions_that_do_not_vary_are_carried_along():
+    flat = X.copy()
+    flat[:, 2] = flat[:, 0]
+    coordinates = Coordinates.whitening(flat)
+    np.testing.assert_allclose(coordinates.forward @ coordinates.backward, np.eye(6), atol=1e-9)
+    difference = np.eye(6)[2] - np.eye(6)[0]
+    np.testing.assert_allclose(coordinates.metric @ difference, 0, atol=1e-6)
+    inside = np.eye(6)[:4]
+    part = Coordinates.whitening(X, inside)
+    np.testing.assert_allclose(part.forward[4:], np.eye(6)[4:], atol=1e-12)
+    np.testing.assert_allclose(covariance(X @ part.forward.T)[:4, :4], np.eye(4), atol=1e-10)
+    with pytest.raises(ValueError, match="X has 3 rows that are all equal"):
+        Coordinates.whitening(np.ones((3, 2)))
+
+
+def test_what_reads_the_outputs():
+    Y = NETWORK[:1](X)
+    K = NETWORK[1:].jacobians(Y)
+    K = K - K.mean(axis=1, keepdims=True)
+    expected = np.einsum("iab,iac->bc", K, K) / len(K)
+    np.testing.assert_allclose(readout_moment(NETWORK[1:], Y), expected, rtol=1e-10)
+    # One output is no row of logits: nothing is taken out.
+    one = random_network([7, 1], ["tanh"], seed=2)
+    K = one.jacobians(Y)
+    expected = np.einsum("iab,iac->bc", K, K) / len(K)
+    np.testing.assert_allclose(readout_moment(one, Y), expected, rtol=1e-10)
+
+
+IMAGES = RNG.normal(size=(3, 6, 4, 4))
+LAYERS = {
+    "dense": (NETWORK[0], X),
+    "dense, linear": (Dense(RNG.normal(size=(4, 6)), RNG.normal(size=4), "identity"), X),
+    "norm": (LayerNorm(), X),
+    "residual": (Residual([Dense(RNG.normal(size=(6, 6)), activation="tanh")]), X),
+    "padded convolution": (Conv2d(RNG.normal(size=(4, 6, 3, 3)), padding=1), IMAGES),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_read_and_write_affine_coordinates(name):
+    layer, x = LAYERS[name]
+    decoder, mean = RNG.normal(size=(6, 6)), RNG.normal(size=6)
+    image = x.ndim == 4
+    z = np.linalg.solve(decoder, ((np.moveaxis(x, 1, -1) if image else x) - mean)[..., None])
+    z = np.moveaxis(z[..., 0], -1, 1) if image else z[..., 0]
+    y = layer(x)
+    np.testing.assert_allclose(read_by(layer, decoder, mean)(z), y, atol=1e-9)
+    encoder, origin = RNG.normal(size=(3, y.shape[1])), RNG.normal(size=y.shape[1])
+    features_last = np.moveaxis(y, 1, -1)
+    for shift in (origin, np.zeros_like(origin)):
+        expected = np.moveaxis((features_last - shift) @ encoder.T, -1, 1)
+        np.testing.assert_allclose(written_by(layer, encoder, shift)(x), expected, atol=1e-9)
+
+
+MODES = {
+    "outputs kept": {"readout": NETWORK[1:]},
+    "free": {"rotate_output": True, "readout": NETWORK[1:]},
+    "free, nothing reads them": {"rotate_output": True},
+    "no readout": {},
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_rotated_network_is_the_same_function(mode):
+    layer = NETWORK[:1]
+    model = JacobianSparsityRotation(**FUNCTIONAL, **MODES[mode]).fit(layer, X)
+    Z = model.transform(X)
+    np.testing.assert_allclose(covariance(Z), np.eye(6), atol=1e-9)
+    np.testing.assert_allclose(model.inverse_transform(Z), X, atol=1e-9)
+    np.testing.assert_allclose(model.rotation_ @ model.rotation_.T, np.eye(6), atol=1e-12)
+    np.testing.assert_allclose(
+        Z, (X - model.mean_) @ (model.rotation_ @ model.whitening_).T, atol=1e-12
+    )
+    P = np.eye(7) if model.output_rotation_ is None else model.output_rotation_
+    scale = np.eye(7) if model.output_whitening_ is None else model.output_whitening_
+    rotated = model.rotated_network()
+    np.testing.assert_allclose(rotated(Z), layer(X) @ (P @ scale).T, atol=1e-9)
+    np.testing.assert_allclose(rotated.jacobians(Z), model.jacobians(X), atol=1e-9)
+    if mode == "outputs kept":
+        G = readout_moment(NETWORK[1:], layer(X))
+        np.testing.assert_allclose(scale, np.diag(np.sqrt(np.diag(G))), atol=1e-12)
+
+
+def test_tied_outputs_are_in_the_coordinates_of_the_inputs():
+    block = Network([Residual(random_network([6, 8, 6], ["relu", "identity"], seed=4).layers)])
+    readout = random_network([6, 3], ["identity"], seed=5)
+    model = JacobianSparsityRotation(rotate_output="tied", readout=readout, **FUNCTIONAL)
+    Z = model.fit(block, X).transform(X)
+    np.testing.assert_allclose(model.rotated_network()(Z), model.transform(block(X)), atol=1e-9)
+    with pytest.raises(
+        ValueError, match=r"criterion='hoyer' is not defined for rotate_output='tie"
+    ):
+        clone(model).set_params(criterion="hoyer").fit(block, X)
+
+
+def test_axes_that_are_not_orthogonal_are_found():
+    problem = make_planted_problem(16, 48, n_samples=400, density=0.15, random_state=0)
+    mixing = np.linalg.qr(RNG.normal(size=(16, 16)))[0] * np.geomspace(0.05, 2, 16)
+    # x = mixing s: what is sparse reads s, which no rotation of x gives.
+    white = Coordinates.whitening(problem.X)
+    rows = (problem.X - white.mean) @ white.forward @ mixing.T
+    network = Network([problem.weights @ np.linalg.inv(mixing)])
+    planted = problem.rotation @ np.linalg.inv(mixing)
+    cosines = {}
+    for coordinates in ("functional", "neurons"):
+        model = JacobianSparsityRotation(
+            criterion="log", coordinates=coordinates, random_state=0
+        ).fit(network, rows)
+        encoder = model.rotation_
+        if coordinates == "functional":
+            encoder = encoder @ model.whitening_
+        unit = [axes / np.linalg.norm(axes, axis=1, keepdims=True) for axes in (encoder, planted)]
+        cosines[coordinates] = np.abs(unit[0] @ unit[1].T).max(axis=0)
+    assert cosines["functional"].min() > 0.999
+    assert np.median(cosines["neurons"]) < 0.9
+
+
+def test_the_coordinates_forget_linear_maps_of_the_inputs():
+    spectra = []
+    for mixing in (np.eye(6), RNG.normal(size=(6, 6))):
+        network = Network([NETWORK[0].weight @ np.linalg.inv(mixing).T]).layers
+        model = JacobianSparsityRotation(**FUNCTIONAL).fit(Network(network), X @ mixing)
+        J = model.jacobians(X @ mixing)
+        spectra.append(np.linalg.svd(J, compute_uv=False))
+    np.testing.assert_allclose(*spectra, rtol=1e-6, atol=1e-8)
+
+
+def test_bad_arguments_are_named():
+    layer = NETWORK[:1]
+    with pytest.raises(ValueError, match="readout weighs the outputs in functional coordinates"):
+        JacobianSparsityRotation(readout=NETWORK[1:]).fit(layer, X)
+    with pytest.raises(ValueError, match="readout reads 5 activations but the network writes 7"):
+        JacobianSparsityRotation(readout=NETWORK[2:], **FUNCTIONAL).fit(layer, X)
+    with pytest.raises(ValueError, match="readout needs the outputs of a network"):
+        JacobianSparsityRotation(readout=NETWORK[1:], **FUNCTIONAL).fit(layer.jacobians(X), X)
+    with pytest.raises(ValueError, match="takes one network and its activations"):
+        JacobianSparsityRotation(**FUNCTIONAL).fit([layer, layer], [X, X])
+    with pytest.raises(ValueError, match="criterion='hoyer' is not defined in functional"):
+        NetworkRotation(coordinates="functional").fit(NETWORK, X)
+
+
+@pytest.mark.parametrize("rotate_input", [False, True])
+@pytest.mark.parametrize("rotate_output", [False, True])
+def test_a_whole_network_stays_the_same_function(rotate_input, rotate_output):
+    model = NetworkRotation(rotate_input=rotate_input, rotate_output=rotate_output, **FUNCTIONAL)
+    model.fit(NETWORK, X)
+    rotated = model.rotated_network()
+    expected = NETWORK(X)
+    sites = {1, 2} | ({0} if rotate_input else set()) | ({3} if rotate_output else set())
+    assert set(model.rotations_) == set(model.means_) == set(model.whitenings_) == sites
+    for site in sites:
+        Z = model.transform(X, site)
+        np.testing.assert_allclose(np.diag(covariance(Z)).max(), 1, atol=1e-6)
+        R = model.rotations_[site]
+        np.testing.assert_allclose(R @ R.T, np.eye(len(R)), atol=1e-12)
+        shift = 1 if rotate_input else 0
+        if site + shift > 0:
+            np.testing.assert_allclose(rotated[: site + shift](X), Z, atol=1e-8)
+    if rotate_output:
+        expected = model.transform(X, 3)
+    np.testing.assert_allclose(rotated(X), expected, atol=1e-8)
+    assert model.score(X) == pytest.approx(model.sparsity_, abs=1e-6)
