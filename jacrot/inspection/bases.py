@@ -1,0 +1,280 @@
+"""Bases of the activations at a site: by name, or those that an estimator found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from jacrot._arrays import Array, Matrix
+from jacrot._random import random_rotation
+from jacrot.coordinates import Coordinates, SiteBasis, centring, readout_moment
+from jacrot.jacobians import Jacobians
+from jacrot.layers import Dense
+from jacrot.network import Network
+from jacrot.network_jacobians import network_jacobians
+from jacrot.network_rotation import NetworkRotation
+from jacrot.rotation import JacobianSparsityRotation
+from jacrot.subspace import effective_basis, principal_directions
+
+
+class Part:
+    """Consecutive layers of a network, with what they read and write on some inputs.
+
+    Parameters
+    ----------
+    network : Network
+        The whole network.
+    layers : range
+        The layers.
+    X : ndarray of shape (n_samples, n_features)
+        Inputs of the network.
+
+    Attributes
+    ----------
+    activations : list of ndarray
+        What the first layer reads, and what each layer writes.
+    stacks : list of Jacobians
+        Those of every layer.
+    """
+
+    def __init__(self, network: Network, layers: range, X: Array) -> None:
+        self.network = network
+        self.layers = layers
+        self.activations = [network[: layers[0]](X) if layers[0] else X]
+        self.stacks: list[Jacobians] = []
+        for number in layers:
+            layer = network[number : number + 1]
+            self.stacks.append(network_jacobians(layer, self.activations[-1]))
+            self.activations.append(layer(self.activations[-1]))
+
+    @property
+    def widths(self) -> list[int]:
+        """Numbers of activations at the sites."""
+        return [activations.shape[1] for activations in self.activations]
+
+    @cached_property
+    def inside(self) -> Matrix:
+        """The directions of the inputs of the first layer that have an effect, as rows."""
+        basis = effective_basis(self.stacks[0].moments()[0])
+        return np.eye(self.widths[0]) if basis is None else basis
+
+    @cached_property
+    def readouts(self) -> list[Matrix]:
+        """``G = E[KᵀK]`` of what every layer of the part writes."""
+        last = self.network.n_layers
+        return [
+            centring(activations.shape[1])
+            if site == last
+            else readout_moment(self.network[site:], activations)
+            for site, activations in zip(
+                (number + 1 for number in self.layers), self.activations[1:], strict=True
+            )
+        ]
+
+    def orthogonal(self, axes_of: Callable[[Array], Matrix]) -> list[SiteBasis]:
+        """Make orthonormal axes at every site; of the inputs, of directions with an effect."""
+        first, *others = self.activations
+        read = axes_of(first @ self.inside.T) @ self.inside
+        return [SiteBasis.orthogonal(axes) for axes in (read, *map(axes_of, others))]
+
+
+def named_bases(name: str, part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
+    """Make the bases that a name stands for.
+
+    - ``"given"``: the neurons.
+    - ``"random"``: a rotation drawn at every site.
+    - ``"pca"``: principal components of the activations.
+    - ``"svd"``: singular vectors of the weight of a dense layer.
+    - ``"quartimax"``: inputs rotated by factor analysis' quartimax of the stacked Jacobians.
+    - ``"interaction"``: the local interaction basis, eigenvectors of ``C^½ G C^½`` of whitened
+      activations, where ``G_l = E[J_lᵀ G_{l+1} J_l]`` from the centred logits back, and principal
+      components of the logits.
+    - ``"functional_svd"``: singular vectors of the mean ``E[G^½ J C^½]``.
+    - ``"functional"``: those of a :class:`jacrot.JacobianSparsityRotation` with
+      ``criterion="log"``, both sides free, in functional coordinates.
+
+    All but the first keep to the directions of the inputs that have an effect. The first three and
+    ``"interaction"`` are bases of sites; the others belong to one layer.
+
+    Parameters
+    ----------
+    name : str
+        One of these.
+    part : Part
+        One layer or several.
+    rng : numpy.random.RandomState
+        Draws what is random.
+
+    Returns
+    -------
+    list of SiteBasis
+        Of what the first layer reads, and of what each layer writes.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, or its basis belongs to one layer and there are several, or to a
+        dense layer and it is none.
+
+    References
+    ----------
+    L. Bushnaq et al., "The Local Interaction Basis: identifying computationally-relevant and
+    sparsely interacting features in neural networks", arXiv:2405.10928 (2024), section 3 (the
+    Jacobian formula).
+
+    J. O. Neuhaus and C. Wrigley, "The quartimax method", British Journal of Statistical Psychology
+    7 (1954).
+    """
+    if name in _OF_SITES:
+        return _OF_SITES[name](part, rng)
+    if name not in _OF_A_LAYER:
+        raise ValueError(
+            f"basis={name!r} is unknown; write one of {BASES}, a fitted estimator, or a list with "
+            "(encoder, decoder) of every site."
+        )
+    if len(part.layers) > 1:
+        raise ValueError(
+            f"basis={name!r} belongs to the two sides of one layer, but there are "
+            f"{len(part.layers)} layers; write one of {list(_OF_SITES)}, or a fitted "
+            "NetworkRotation."
+        )
+    return _OF_A_LAYER[name](part, rng)
+
+
+def fitted_bases(estimator: Any, layers: range) -> list[SiteBasis]:
+    """Take the bases that an estimator found.
+
+    Parameters
+    ----------
+    estimator : JacobianSparsityRotation or NetworkRotation
+        Fitted: the first to one layer, the second to the whole network.
+    layers : range
+        The layers.
+
+    Returns
+    -------
+    list of SiteBasis
+        Of what the first layer reads, and of what each layer writes.
+
+    Raises
+    ------
+    ValueError
+        If the estimator was fitted to something else.
+    """
+    if isinstance(estimator, NetworkRotation):
+        return [estimator._site_basis(site) for site in range(layers[0], layers[-1] + 2)]
+    network = estimator.network_
+    if not isinstance(network, Network) or network.n_layers != 1 or len(layers) != 1:
+        raise ValueError(
+            "basis is a JacobianSparsityRotation, whose axes belong to the two sides of one layer; "
+            "write layer=l and one that was fitted to network[l:l + 1]."
+        )
+    Q, P = estimator.rotation_, estimator.output_rotation_
+    if len(Q) < Q.shape[1]:
+        raise ValueError(
+            f"basis keeps {len(Q)} of {Q.shape[1]} components, so that its axes do not make up the "
+            "activations; write one fitted with n_components=None."
+        )
+    n_outputs = network(np.zeros((1, Q.shape[1]))).shape[1]
+    return [
+        SiteBasis.of(Q, estimator._inner, Q.shape[1]),
+        SiteBasis.of(P, estimator._outer, n_outputs),
+    ]
+
+
+def _given(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
+    return [SiteBasis.orthogonal(np.eye(width)) for width in part.widths]
+
+
+def _random(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
+    return part.orthogonal(lambda activations: random_rotation(activations.shape[1], rng))
+
+
+def _pca(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
+    return part.orthogonal(_components)
+
+
+def _components(activations: Array) -> Matrix:
+    return principal_directions(np.atleast_2d(np.cov(activations.T)))[0]
+
+
+def _interaction(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
+    last = part.network.n_layers
+    after = Part(part.network[part.layers[0] :], range(last - part.layers[0]), part.activations[0])
+    moments = [centring(after.widths[-1])]
+    for stack in reversed(after.stacks):
+        metric = Coordinates.weighing(moments[0]).metric
+        moments.insert(0, stack.transformed(metric, None).moments()[0])
+    bases = []
+    for site, activations in enumerate(part.activations):
+        number, moment = part.layers[0] + site, moments[site]
+        if number == last:
+            bases.append(SiteBasis.orthogonal(_components(activations)))
+            continue
+        whitening = Coordinates.whitening(activations, part.inside if site == 0 else None)
+        directions, _ = principal_directions(whitening.metric @ moment @ whitening.metric)
+        bases.append(SiteBasis.of(directions, whitening, len(directions)))
+    return bases
+
+
+def _svd(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
+    layer = part.network[part.layers[0]]
+    if not isinstance(layer, Dense) or layer.output_rotation is not None:
+        raise ValueError(
+            f"basis='svd' is that of a dense layer's weight, but layer {part.layers[0]} is "
+            f"{layer!r}; write 'functional_svd'."
+        )
+    left, values, right = np.linalg.svd(layer.weight.astype(np.float64))
+    return [SiteBasis.orthogonal(right[: len(values)]), SiteBasis.orthogonal(left.T)]
+
+
+def _quartimax(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
+    return _fitted(part, rng, criterion="quartimax")
+
+
+def _functional(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
+    after = part.layers[0] + 1
+    readout = part.network[after:] if after < part.network.n_layers else None
+    return _fitted(
+        part,
+        rng,
+        criterion="log",
+        coordinates="functional",
+        rotate_output=True,
+        readout=readout,
+    )
+
+
+def _fitted(part: Part, rng: np.random.RandomState, **parameters: Any) -> list[SiteBasis]:
+    number = part.layers[0]
+    estimator = JacobianSparsityRotation(random_state=rng, **parameters)
+    estimator.fit(part.network[number : number + 1], part.activations[0])
+    return fitted_bases(estimator, part.layers)
+
+
+def _functional_svd(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
+    inner = Coordinates.whitening(part.activations[0], part.inside)
+    outer = Coordinates.weighing(part.readouts[0])
+    stack = part.stacks[0].transformed(outer.metric, inner.metric)
+    total = sum(block.sum(axis=0) for block in stack.rotated(None, None))
+    left, _, right = np.linalg.svd(np.asarray(total))
+    return [SiteBasis.of(right, inner, len(right)), SiteBasis.of(left.T, outer, len(left))]
+
+
+Builder = Callable[[Part, np.random.RandomState], list[SiteBasis]]
+_OF_SITES: dict[str, Builder] = {
+    "given": _given,
+    "random": _random,
+    "pca": _pca,
+    "interaction": _interaction,
+}
+_OF_A_LAYER: dict[str, Builder] = {
+    "svd": _svd,
+    "quartimax": _quartimax,
+    "functional_svd": _functional_svd,
+    "functional": _functional,
+}
+BASES = [*_OF_SITES, *_OF_A_LAYER]
