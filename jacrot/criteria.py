@@ -168,8 +168,9 @@ class Criterion(ABC):
     Attributes
     ----------
     degree : int or None
-        ``p`` where ``φ₀(x)`` is proportional to ``|x|^p``: samples of one dense layer then collapse
-        into one matrix. ``None`` elsewhere.
+        ``p`` where the cost depends on ``Σ_i |X_i|^p`` alone, as it does where ``φ₀(x)`` is
+        proportional to ``|x|^p``: samples of one dense layer then collapse into one matrix.
+        ``None`` elsewhere.
     per_sample : bool
         Whether every sample is scaled to root mean square 1, or the stack as a whole.
     smoothed : bool
@@ -186,6 +187,10 @@ class Criterion(ABC):
     smoothed: bool = False
     concurrent: bool = True
     of_table: bool = False
+
+    def collapsed(self, n_entries: int) -> Criterion:
+        """Make the same criterion of the entries of one matrix, of root mean square 1."""
+        return self
 
     @abstractmethod
     def derivatives(self, x: Array, smoothing: float, order: int) -> tuple[Array, ...]:
@@ -278,12 +283,17 @@ class LogTable(Criterion):
         ``τ`` at last.
     """
 
+    degree = 2
     per_sample = False
     smoothed = True
     of_table = True
 
     def __init__(self, last_share: float = 1e-3) -> None:
         self.last_share = last_share
+
+    def collapsed(self, n_entries: int) -> Criterion:
+        """Make ``log(1 + x²/(τ² N))`` of the entries of one matrix: its table are their squares."""
+        return _LogEntries(n_entries, self.last_share)
 
     def derivatives(self, x: Array, smoothing: float, order: int) -> tuple[Array, ...]:
         """Compute ``log(1 + M/ε²)``, ``1/(ε² + M)`` and ``−1/(ε² + M)²``, ``ε² = τ² ΣM``.
@@ -293,6 +303,25 @@ class LogTable(Criterion):
         width = max(smoothing / 10, self.last_share) ** 2 * x.sum()
         slope = 1 / (width + x)
         return (np.log1p(x / width), slope, -slope * slope)[: order + 1]
+
+
+class _LogEntries(Criterion):
+    """``φ_τ(x) = log(1 + x²/(τ² N))`` of the ``N`` entries of one matrix, of root mean square 1."""
+
+    smoothed = True
+
+    def __init__(self, n_entries: int, last_share: float) -> None:
+        self.n_entries = n_entries
+        self.last_share = last_share
+
+    def derivatives(self, x: Array, smoothing: float, order: int) -> tuple[Array, ...]:
+        """Compute ``log(1 + x²/ε²)``, ``2x/(ε² + x²)`` and ``2 (ε² − x²)/(ε² + x²)²``."""
+        width = max(smoothing / 10, self.last_share) ** 2 * self.n_entries
+        square = x * x
+        total = width + square
+        return (np.log1p(square / width), 2 * x / total, 2 * (width - square) / total**2)[
+            : order + 1
+        ]
 
 
 class CallableCriterion(Criterion):

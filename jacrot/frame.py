@@ -80,7 +80,7 @@ class Frame:
             moment = self.reading + self.writing if output == "tied" else self.reading
             self.input_basis, self.n_axes = leading_basis(moment, n_components)
             if output == "free":
-                _, writing = unit.moments(self.input_basis, apply)
+                _, writing = unit.moments(None, self.input_basis, apply)
         self.output_basis = None
         if output != "fixed":
             self.output_basis = self.input_basis if output == "tied" else effective_basis(writing)

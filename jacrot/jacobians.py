@@ -102,12 +102,14 @@ class Jacobians(ABC):
         l1, l2 = zip(*blocks, strict=True)
         return np.concatenate(l1), np.concatenate(l2)
 
-    def moments(self, Q: Array | None = None, apply: Apply = map) -> tuple[Matrix, Matrix]:
-        """Compute the means of ``X_iᵀ X_i`` and of ``X_i X_iᵀ``, ``X_i = J_i Qᵀ``.
+    def moments(
+        self, P: Array | None = None, Q: Array | None = None, apply: Apply = map
+    ) -> tuple[Matrix, Matrix]:
+        """Compute the means of ``X_iᵀ X_i`` and of ``X_i X_iᵀ``, ``X_i = P J_i Qᵀ``.
 
         Of several matrices of a sample, the sum counts.
         """
-        blocks = self._whole_blocks(None, Q)
+        blocks = self._whole_blocks(P, Q)
 
         def squares(number: int) -> tuple[Matrix, Matrix]:
             block = blocks[number]()
@@ -190,9 +192,14 @@ class LayerJacobians(Jacobians):
         return LayerJacobians(self.weight.astype(dtype), self.slopes.astype(dtype))
 
     def transformed(self, left: Matrix | None, right: Matrix | None) -> Jacobians:
-        """Fold ``R`` into the weight."""
+        """Fold ``R`` into the weight, and ``L`` too if it only scales the outputs."""
         layer = self if right is None else LayerJacobians(self.weight @ right, self.slopes)
-        return layer if left is None else TransformedJacobians(layer, left, None)
+        if left is None:
+            return layer
+        scales = np.diag(left)
+        if np.array_equal(left, np.diag(scales)):
+            return LayerJacobians(scales[:, None] * layer.weight, layer.slopes)
+        return TransformedJacobians(layer, left, None)
 
     def collapsed(self, degree: int) -> Jacobians:
         """Make ``diag(c) W``, ``c_k = (Σ_i |d_ik|^degree)^(1/degree)``, of all offsets.
@@ -216,15 +223,20 @@ class LayerJacobians(Jacobians):
         size = sizes[0] * sizes[1]
         return size * (slopes @ rows.sum(axis=1)), size * np.sqrt(slopes**2 @ (rows**2).sum(axis=1))
 
-    def moments(self, Q: Array | None = None, apply: Apply = map) -> tuple[Matrix, Matrix]:
-        """Compute ``Vᵀ diag(E[d²]) V`` and ``(V Vᵀ) ∘ E[d dᵀ]``, ``V = W Qᵀ``, summed."""
+    def moments(
+        self, P: Array | None = None, Q: Array | None = None, apply: Apply = map
+    ) -> tuple[Matrix, Matrix]:
+        """Compute ``Vᵀ (PᵀP ∘ E[d dᵀ]) V`` and ``P (V Vᵀ ∘ E[d dᵀ]) Pᵀ``, ``V = W Qᵀ``, summed."""
         reading, writing = 0.0, 0.0
         for offset, matrix in enumerate(self.weight if Q is None else self.weight @ Q.T):
             slopes = self.slopes[:, offset]
             products = slopes.T @ slopes / len(slopes)
-            reading = reading + matrix.T @ (np.diag(products)[:, None] * matrix)
+            pulled = np.diag(products)[:, None] * matrix
+            if P is not None:
+                pulled = (P.T @ P * products) @ matrix
+            reading = reading + matrix.T @ pulled
             writing = writing + (matrix @ matrix.T) * products
-        return np.asarray(reading), np.asarray(writing)
+        return np.asarray(reading), np.asarray(writing if P is None else P @ writing @ P.T)
 
 
 def _norms(block: Array) -> tuple[Matrix, Matrix]:
@@ -345,6 +357,12 @@ class TransformedJacobians(Jacobians):
     ) -> tuple[Matrix, Matrix]:
         """Compute the norms as the stack does."""
         return self.stack.norms(*self._axes(P, Q), apply)
+
+    def moments(
+        self, P: Array | None = None, Q: Array | None = None, apply: Apply = map
+    ) -> tuple[Matrix, Matrix]:
+        """Compute the moments as the stack does."""
+        return self.stack.moments(*self._axes(P, Q), apply)
 
     def _of(self, stack: Jacobians) -> TransformedJacobians:
         return TransformedJacobians(stack, self.left, self.right)

@@ -99,7 +99,9 @@ class Problem:
         _, norm = collapsed.norms(None, basis)
         n_inputs = collapsed.shape[2] if basis is None else len(basis)
         scaled = collapsed.scaled(np.sqrt(collapsed.shape[1] * n_inputs) / norm)
-        return replace(self, terms=(Term.of_mode(scaled, "fixed"),), bases=(basis,))
+        terms = (Term.of_mode(scaled, "fixed"),)
+        criterion = self.criterion.collapsed(collapsed.shape[1] * n_inputs)
+        return replace(self, terms=terms, criterion=criterion, bases=(basis,))
 
     def objective(self, smoothing: float, dtype: DTypeLike) -> Objective:
         """Make the oracle at one smoothing."""

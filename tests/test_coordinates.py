@@ -8,7 +8,8 @@ from sklearn.base import clone
 from jacrot import JacobianSparsityRotation, Network, NetworkRotation
 from jacrot.coordinates import Coordinates, read_by, readout_moment, written_by
 from jacrot.datasets import make_planted_problem
-from jacrot.layers import Conv2d, Dense, LayerNorm, Residual
+from jacrot.layers import Conv2d, Dense, Flatten, LayerNorm, Residual
+from jacrot.positions import at_positions, to_rows
 
 RNG = np.random.default_rng(0)
 MIXING = RNG.normal(size=(6, 6))
@@ -113,6 +114,23 @@ def test_the_rotated_network_is_the_same_function(mode):
     if mode == "outputs kept":
         G = readout_moment(NETWORK[1:], layer(X))
         np.testing.assert_allclose(scale, np.diag(np.sqrt(np.diag(G))), atol=1e-12)
+
+
+def test_channels_of_images_are_whitened_at_all_positions():
+    convolution = Conv2d(RNG.normal(size=(4, 6, 3, 3)), RNG.normal(size=4), padding=1)
+    readout = Network([Flatten(), Dense(RNG.normal(size=(3, 64)), activation="identity")])
+    network, images = Network([convolution]), RNG.normal(size=(20, 6, 4, 4)) + 1
+    model = JacobianSparsityRotation(rotate_output=True, readout=readout, **FUNCTIONAL)
+    model.fit(network, images)
+    Z = at_positions(model.transform, images)
+    np.testing.assert_allclose(covariance(to_rows(Z)), np.eye(6), atol=1e-9)
+    back = model.output_rotation_ @ model.output_whitening_
+    outputs = at_positions(lambda rows: rows @ back.T, network(images))
+    np.testing.assert_allclose(model.rotated_network()(Z), outputs, atol=1e-9)
+    K = readout.jacobians(network(images)).reshape(20, 3, 4, 16)
+    K = K - K.mean(axis=1, keepdims=True)
+    G = np.einsum("ikap,ikbp->ab", K, K) / (20 * 16)
+    np.testing.assert_allclose(model.output_whitening_ @ model.output_whitening_, G, rtol=1e-6)
 
 
 def test_tied_outputs_are_in_the_coordinates_of_the_inputs():

@@ -1,13 +1,25 @@
-"""The display: what its artists hold."""
+"""The displays: what their artists hold."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from builders import random_network
 from matplotlib.colors import to_hex
 
 from jacrot import JacobianSparsityRotation
 from jacrot.datasets import make_planted_problem
-from jacrot.display import JacobianDisplay, _structure_order
+from jacrot.display import (
+    AxisStabilityDisplay,
+    CircuitDisplay,
+    ConvergenceDisplay,
+    EdgeCurveDisplay,
+    JacobianDisplay,
+    LocalityDisplay,
+    NullBaselineDisplay,
+)
+from jacrot.display.circuit import _crossings, _on_path, _orders
+from jacrot.display.jacobian import _structure_order
+from jacrot.inspection import AxisStability, LocalityCurve, NullBaseline, edge_curve
 
 PROBLEM = make_planted_problem(8, 12, n_samples=40, random_state=0)
 FITTED = JacobianSparsityRotation(rotate_output=False, random_state=0).fit(
@@ -124,3 +136,276 @@ def test_order_puts_strong_links_on_the_diagonal(shape, rng):
     assert sorted(order[1]) == list(range(shape[1]))
     ordered = matrix[np.ix_(*order)]
     np.testing.assert_array_equal(np.diag(ordered), np.arange(size, 0, -1))
+
+
+@pytest.mark.parametrize(
+    ("against", "label"),
+    [("seconds", "seconds"), ("evaluations", "passes over the samples of the stage")],
+)
+def test_convergence_has_a_line_for_every_stage(against, label):
+    display = ConvergenceDisplay.from_estimator(FITTED, against=against)
+    history = FITTED.history_
+    assert len(display.lines_) == len(np.unique(history["stage"])) > 1
+    for stage, line in enumerate(display.lines_):
+        here = history["stage"] == stage
+        np.testing.assert_array_equal(line.get_xdata(), history[against][here])
+        np.testing.assert_array_equal(line.get_ydata(), history["cost"][here])
+    colours = [line.get_color() for line in display.lines_[:3]]
+    assert colours[0] == colours[2] != colours[1]
+    assert display.ax_.get_xlabel() == label
+    # Numbers of stages that have room.
+    assert 0 < len(display.ax_.texts) <= len(display.lines_)
+
+
+def test_histories_that_cannot_be_drawn():
+    with pytest.raises(ValueError, match="against='cost' must be 'seconds' or 'evaluations'"):
+        ConvergenceDisplay(FITTED.history_, against="cost")
+    with pytest.raises(ValueError, match="history has no 'stage'; write an estimator's history_"):
+        ConvergenceDisplay({"cost": [1.0]})
+    one_axis = JacobianSparsityRotation().fit(np.ones((3, 1)), np.ones((5, 1)))
+    with pytest.raises(ValueError, match="there was nothing to search"):
+        ConvergenceDisplay.from_estimator(one_axis)
+
+
+NULL = NullBaseline(
+    score=0.8,
+    given=0.5,
+    nulls={"shuffled": np.array([0.3, 0.4]), "spectrum": np.array([0.6, 0.7])},
+    nulls_given={"shuffled": np.array([0.1, 0.2]), "spectrum": np.array([0.2, 0.3])},
+)
+
+
+def test_null_scores_stand_beside_the_network():
+    display = NullBaselineDisplay.from_result(NULL)
+    assert set(display.line_.get_xdata()) == {0.8}
+    assert set(display.given_line_.get_xdata()) == {0.5}
+    for name in NULL.nulls:
+        np.testing.assert_array_equal(display.points_[name].get_xdata(), NULL.nulls[name])
+        np.testing.assert_array_equal(
+            display.given_points_[name].get_xdata(), NULL.nulls_given[name]
+        )
+    assert [label.get_text() for label in display.ax_.get_yticklabels()] == list(NULL.nulls)
+    assert display.ax_.get_title(loc="left").replace("\n", " ") == NULL.verdict
+    legend = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    assert len(legend) == len(set(legend)) == 4
+
+
+@pytest.mark.parametrize("n_axes", [10, 1000])
+def test_recurrences_are_sorted_beside_chance(n_axes, rng):
+    cosines = {1: rng.uniform(size=(2, n_axes)), 2: rng.uniform(size=(2, 3))}
+    cosines[1][:, 4] = np.nan
+    effect = {1: np.full(n_axes, 1 / n_axes), 2: np.full(3, 1 / 3)}
+    stability = AxisStability(cosines, cosines, effect, {1: 0.4, 2: 0.7})
+    display = AxisStabilityDisplay.from_result(stability)
+    expected = np.sort(np.delete(cosines[1].mean(axis=0), 4))[::-1]
+    np.testing.assert_allclose(display.lines_[1].get_ydata(), expected)
+    assert len(display.lines_[2].get_ydata()) == 3
+    assert set(display.chance_lines_[2].get_ydata()) == {0.7}
+    assert display.lines_[1].get_label().startswith("site 1 (mean ")
+    assert (display.lines_[1].get_marker() == "o") == (n_axes == 10)
+
+
+def test_counts_against_steps():
+    before, after = np.array([[4.0, 2.0], [4.0, 4.0]]), np.array([[1.0, np.nan], [2.0, 1.0]])
+    weights = np.array([[3.0, 1.0], [1.0, 1.0]]), np.array([[1.0, 0.0], [1.0, 3.0]])
+    curve = LocalityCurve(np.array([0.1, 1.0]), 0.2, 6, before, after, *weights)
+    display = LocalityDisplay.from_result(curve)
+    counts = {name: line.get_ydata().tolist() for name, line in display.lines_.items()}
+    assert counts == {
+        "before": [3, 4],
+        "weighted_before": [3.5, 4],
+        "after": [1, 1.5],
+        "weighted_after": [1, 1.25],
+    }
+    assert display.ax_.get_ylabel().endswith("20 % of the largest change")
+    assert display.ax_.get_ylim()[0] == 0
+    with pytest.raises(ValueError, match=r"result has the layers \[0, 1\]; write one of them"):
+        LocalityDisplay.from_result({0: curve, 1: curve})
+
+
+NETWORK = random_network([12, 8, 7, 5], ["tanh", "tanh", "identity"])
+DATA = np.random.default_rng(0).normal(size=(60, 12))
+LABELS = NETWORK(DATA).argmax(axis=1)
+
+
+def curve_in(basis, layer=None, metric="accuracy"):
+    options = {"calibration": DATA, "basis": basis, "layer": layer, "metric": metric}
+    return edge_curve(NETWORK, DATA, LABELS, **options, n_points=8)
+
+
+def test_edge_curves_and_their_levels():
+    curves = {basis: curve_in(basis) for basis in ("given", "pca", "interaction")}
+    display = EdgeCurveDisplay.from_result(curves)
+    for name, curve in curves.items():
+        np.testing.assert_array_equal(display.lines_[name].get_xdata(), curve.n_edges)
+        np.testing.assert_array_equal(display.lines_[name].get_ydata(), curve.values)
+    one = curves["given"]
+    assert set(display.full_line_.get_ydata()) == {one.full} == {1.0}
+    assert set(display.affine_line_.get_ydata()) == {one.affine}
+    legend = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    levels = ["full network (1)", f"affine map ({one.affine:.4g})"]
+    assert legend == [*levels, "given", "pca", "interaction"]
+    assert display.ax_.get_title() == "rank of G by layer: 7, 4, 4"
+    assert display.ax_.get_xscale() == "log"
+    assert display.ax_.get_ylabel() == "accuracy"
+
+
+def test_one_edge_curve():
+    display = EdgeCurveDisplay.from_result(curve_in("given", layer=1, metric="kl"))
+    assert list(display.lines_) == ["kept edges"]
+    assert display.ax_.get_title() == "rank of G: 4"
+    assert display.ax_.get_ylabel() == "KL divergence from the full network"
+    assert display.ax_.get_yscale() == "symlog"
+
+
+def test_more_edge_curves_than_colours():
+    display = EdgeCurveDisplay.from_result({str(number): curve_in("given") for number in range(12)})
+    looks = {
+        (line.get_color(), line.get_linestyle(), line.get_marker())
+        for line in display.lines_.values()
+    }
+    assert len(looks) == 12
+
+
+def test_edge_curves_that_do_not_belong_together():
+    with pytest.raises(ValueError, match="result holds no curve"):
+        EdgeCurveDisplay.from_result({})
+    for other in (curve_in("given", layer=1), curve_in("given", metric="kl")):
+        with pytest.raises(ValueError, match="curves of different metrics, samples or layers"):
+            EdgeCurveDisplay.from_result({"one": curve_in("pca"), "other": other})
+
+
+@pytest.mark.parametrize("basis", ["given", "interaction"])
+def test_circuit_shows_every_kept_edge(basis):
+    curve = curve_in(basis)
+    display = CircuitDisplay.from_result(curve, 40)
+    kept = curve.kept(40)
+    # Where every axis stands.
+    places = [
+        dict(zip(map(float, dots.get_offsets()[:, 1]), order.tolist(), strict=True))
+        for dots, order in zip(display.nodes_, display.orders_, strict=True)
+    ]
+    drawn = 0
+    for site, lines in enumerate(display.edges_):
+        strengths, seen = [], np.zeros_like(kept[site])
+        for line, colour in zip(lines.get_segments(), lines.get_colors(), strict=True):
+            read, written = places[site][line[0, 1]], places[site + 1][line[-1, 1]]
+            assert (line[0, 0], line[-1, 0]) == (site, site + 1)
+            seen[written, read] = True
+            strength, signed = (t[site][written, read] for t in (curve.strengths, curve.signed))
+            strengths.append(strength)
+            # Vermilion has more red than blue.
+            if abs(signed) > 0.1 * strength:
+                assert (colour[0] > colour[2]) == (signed > 0)
+        np.testing.assert_array_equal(seen, kept[site])
+        widths = np.array(lines.get_linewidths())
+        np.testing.assert_allclose(widths**2 / widths[-1] ** 2, strengths / max(strengths))
+        assert (np.diff(strengths) >= 0).all()
+        drawn += len(strengths)
+    assert drawn == 40
+    read = [mask.any(axis=0) for mask in kept]
+    written = [mask.any(axis=1) for mask in kept]
+    used = [read[0], written[0] | read[1], written[1] | read[2], written[2]]
+    for order, mask in zip(display.orders_, used, strict=True):
+        assert sorted(order) == np.flatnonzero(mask).tolist()
+    title = display.ax_.get_title()
+    share = f"40 of {curve.n_edges[-1]:,} edges: accuracy {curve.measure(40):.4g}, full network 1"
+    assert title.startswith(share)
+    lost = 40 - sum(
+        (mask & np.outer(after, before)).sum()
+        for mask, before, after in zip(kept, _on_path(kept), _on_path(kept)[1:], strict=False)
+    )
+    assert (f"{lost} of them on no path" in title) == (lost > 0)
+    texts = [text.get_text() for text in display.ax_.texts]
+    unit = "classes" if basis == "given" else "axes"
+    assert f"logits\n{len(display.orders_[-1])} {unit}" in texts
+    assert f"inputs\n{len(display.orders_[0])} axes" in texts
+    numbers = [str(axis) for order in display.orders_ for axis in order]
+    assert sorted(text for text in texts if text.isdigit()) == sorted(numbers)
+    assert display.images_ == {}
+
+
+def test_circuit_areas_are_strengths():
+    curve = curve_in("given")
+    display = CircuitDisplay.from_result(curve, 150)
+    tables = [mask * table for mask, table in zip(curve.kept(150), curve.strengths, strict=True)]
+    through = np.concatenate([tables[0].sum(axis=0), tables[1].sum(axis=0) + tables[0].sum(axis=1)])
+    order = np.concatenate([display.orders_[0], 12 + display.orders_[1]])
+    areas = np.concatenate([dots.get_sizes() for dots in display.nodes_[:2]])
+    large = areas > areas.min()
+    ratio = areas[large] / through[order][large]
+    np.testing.assert_allclose(ratio, ratio[0])
+
+
+def test_circuit_of_images_shows_what_axes_write_and_respond_to():
+    curve = curve_in("interaction")
+    display = CircuitDisplay.from_result(curve, 30, image_shape=(3, 4))
+    decoder, signed = curve.bases[0].decoder, np.where(curve.kept(30)[0], curve.signed[0], 0)
+    sites = [(site, axis) for site in (0, 1) for axis in display.orders_[site]]
+    assert set(display.images_) == set(sites)
+    for site, axis in sites:
+        shown = display.images_[site, axis].offsetbox.get_data()
+        expected = decoder[:, axis] if site == 0 else decoder @ signed[axis]
+        np.testing.assert_allclose(shown, expected.reshape(3, 4))
+
+
+def test_hollow_dots_are_on_no_path():
+    # Of two hidden axes one reads and the other is read.
+    kept = (
+        np.array([[True, True], [False, False]]),
+        np.array([[True, False], [False, True]]),
+        np.array([[True, False]]),
+    )
+    expected = [[True, True], [True, False], [True, False], [True]]
+    assert [mask.tolist() for mask in _on_path(kept)] == expected
+
+
+def test_order_undoes_a_permutation(rng):
+    # Nine chains side by side, shuffled.
+    tables = [np.eye(9)[rng.permutation(9)] for _ in range(4)]
+    orders = _orders(tables)
+    for table, read, written in zip(tables, orders, orders[1:], strict=False):
+        np.testing.assert_array_equal(table[np.ix_(written, read)], np.eye(9))
+
+
+def test_crossings_are_counted_in_pairs(rng):
+    table = rng.uniform(size=(5, 6)) * (rng.uniform(size=(5, 6)) < 0.6)
+    edges = [(i, j) for i in range(5) for j in range(6)]
+    expected = sum(
+        table[one] * table[other]
+        for one in edges
+        for other in edges
+        if one[0] < other[0] and one[1] > other[1]
+    )
+    np.testing.assert_allclose(_crossings(table), expected)
+
+
+def test_what_is_no_circuit():
+    curve = curve_in("given")
+    with pytest.raises(ValueError, match="curve is that of a single layer"):
+        CircuitDisplay.from_result(curve_in("given", layer=1), 3)
+    for n_edges in (0, 2.5):
+        with pytest.raises(ValueError, match=f"n_edges={n_edges} must be an integer of at least 1"):
+            CircuitDisplay.from_result(curve, n_edges)
+    with pytest.raises(ValueError, match="n_edges=1000 but only 187 edges have any strength"):
+        CircuitDisplay.from_result(curve, 1000)
+    with pytest.raises(
+        ValueError, match=r"image_shape=\(3, 3\) has 9 pixels but the network reads"
+    ):
+        CircuitDisplay.from_result(curve, 3, image_shape=(3, 3))
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda ax: ConvergenceDisplay.from_estimator(FITTED, ax=ax),
+        lambda ax: NullBaselineDisplay.from_result(NULL, ax=ax),
+        lambda ax: EdgeCurveDisplay.from_result(curve_in("given"), ax=ax),
+        lambda ax: CircuitDisplay.from_result(curve_in("given"), 20, image_shape=(3, 4), ax=ax),
+    ],
+)
+def test_one_axes_given_is_drawn_into(draw):
+    figure, axes = plt.subplots(1, 2)
+    display = draw(axes[1])
+    assert display.ax_ is axes[1]
+    assert display.figure_ is figure

@@ -42,6 +42,7 @@ PUBLIC = (
     "jacrot.criteria",
     "jacrot.datasets",
     "jacrot.display",
+    "jacrot.inspection",
     "jacrot.layers",
     "jacrot.metrics",
     "jacrot.positions",

@@ -18,7 +18,7 @@ def run(name, *arguments):
 
 
 def test_every_example_is_tested():
-    tested = {"mnist_jacobian", "train_digits_mlp", "resnet"}
+    tested = {"mnist_jacobian", "mnist_circuit", "train_digits_mlp", "resnet"}
     tested |= {"transformer_mlp", "transformer_attention"}
     assert {path.stem for path in EXAMPLES.glob("[!_]*.py")} == tested
 
@@ -88,6 +88,42 @@ def test_missing_extra_is_named(monkeypatch):
     monkeypatch.setattr("sklearn.datasets.fetch_openml", without_pandas)
     with pytest.raises(SystemExit, match=r"pip install '\.\[examples\]'"):
         run("mnist_jacobian", "--data", "openml")
+
+
+def edges_needed(output):
+    """Read the tables of edges: by part of the network, by basis."""
+    counts = {}
+    for line in output.splitlines():
+        columns = line[28:].split()
+        if ": accuracy" in line:
+            counts[line.partition(":")[0]] = table = {}
+        elif counts and len(columns) == 3 and all(column.isdigit() for column in columns):
+            table[line[:28].strip()] = [int(column) for column in columns]
+    return counts
+
+
+@pytest.mark.filterwarnings("ignore:the search did not converge")
+def test_mnist_circuit(tmp_path, capsys):
+    sizes = ("--samples", 80, "--repeats", 2, "--max-iter", 20)
+    run("mnist_circuit", *sizes, "--output", tmp_path)
+    output = capsys.readouterr().out
+    counts = edges_needed(output)
+    assert set(counts) == {"first layer", "middle layer", "whole network"}
+    for table in counts.values():
+        assert {"given", "pca", "interaction", "functional"} <= set(table)
+        strict, loose, _ = table["functional"]
+        assert 0 < loose <= strict < table["given"][0] / 4
+    assert "500 of 500 predictions as before" in output
+    assert output.count("nulls: ") == output.count("intervention: ") == 2
+    assert output.count("stability: ") == 4
+    names = {"circuit", "convergence", "edge_curves", "nulls", "stability"}
+    assert {path.stem for path in tmp_path.iterdir()} == names
+    assert all(imread(path).std() > 0.1 for path in tmp_path.iterdir())
+
+
+def test_missing_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="mnist_mlp_784_100_100_10"):
+        run("mnist_circuit", "--data", tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer")

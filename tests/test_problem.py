@@ -52,6 +52,19 @@ def test_inputs_alone_keep_the_outputs(rng):
     np.testing.assert_allclose(alone.exact_cost([Q]), np.abs(J.source @ Q.T).mean())
 
 
+def test_connections_of_a_layer_are_counted_in_one_matrix(rng):
+    layer = LayerJacobians(rng.normal(size=(5, 4)), rng.normal(size=(10, 5)))
+    problem = one_term_problem(layer, criterion="log")
+    collapsed = problem.collapsed()
+    assert collapsed.is_one_matrix
+    for seed, smoothing in ((1, 1.0), (2, 0.1), (3, 0.0)):
+        point = [rotation(4, seed)]
+        costs = [
+            part.objective(smoothing, np.float64).cost(*point) for part in (problem, collapsed)
+        ]
+        np.testing.assert_allclose(*costs, rtol=1e-10)
+
+
 def test_only_layers_collapse(rng):
     assert one_term_problem(stack(rng)).collapsed() is None
     layer = LayerJacobians(rng.normal(size=(5, 4)), rng.normal(size=(10, 5)))

@@ -258,10 +258,12 @@ def _fitted(part: Part, rng: np.random.RandomState, **parameters: Any) -> list[S
 def _functional_svd(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
     inner = Coordinates.whitening(part.activations[0], part.inside)
     outer = Coordinates.weighing(part.readouts[0])
-    stack = part.stacks[0].transformed(outer.metric, inner.metric)
+    # Inside: singular vectors of value zero would mix directions with an effect and without.
+    stack = part.stacks[0].transformed(outer.metric, inner.metric @ part.inside.T)
     total = sum(block.sum(axis=0) for block in stack.rotated(None, None))
     left, _, right = np.linalg.svd(np.asarray(total))
-    return [SiteBasis.of(right, inner, len(right)), SiteBasis.of(left.T, outer, len(left))]
+    axes = right @ part.inside
+    return [SiteBasis.of(axes, inner, len(axes)), SiteBasis.of(left.T, outer, len(left))]
 
 
 Builder = Callable[[Part, np.random.RandomState], list[SiteBasis]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Integral
 from typing import Any
@@ -23,7 +23,7 @@ from jacrot.network import Network
 Metric = Callable[[Array, Any], float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EdgeCurve:
     """A function against the number of its connections that are kept; see :func:`edge_curve`.
 
@@ -64,6 +64,8 @@ class EdgeCurve:
     >>> X = np.random.default_rng(0).normal(size=(50, 2))
     >>> network = Network([np.eye(2) + 1e-3, np.eye(2)], ["tanh", "identity"])
     >>> curve = edge_curve(network, X, calibration=X, layer=0, metric="kl", n_points=4)
+    >>> curve
+    EdgeCurve(kl from 1 to 4 edges; network 0, affine map 0.003325, rank of G 1)
     >>> curve.edges_needed(0.01), [mask.tolist() for mask in curve.kept(2)]
     (2, [[[True, False], [False, True]]])
     """
@@ -77,8 +79,15 @@ class EdgeCurve:
     signed: tuple[Matrix, ...]
     bases: tuple[SiteBasis, ...]
     metric: str
-    measure: Callable[[int], float] = field(repr=False)
+    measure: Callable[[int], float]
     greater_is_better: bool
+
+    def __repr__(self) -> str:
+        ranks = ", ".join(map(str, self.ranks))
+        return (
+            f"EdgeCurve({self.metric} from {self.n_edges[0]} to {self.n_edges[-1]} edges; network "
+            f"{self.full:.4g}, affine map {self.affine:.4g}, rank of G {ranks})"
+        )
 
     def edges_needed(self, tolerance: float) -> int:
         """Count the connections that the metric needs, by more forward passes between the points.
@@ -106,7 +115,8 @@ class EdgeCurve:
         if short[-1] == len(self.n_edges) - 1:
             raise ValueError(
                 f"tolerance={tolerance} is less than the curve reaches at its last point, "
-                f"{self.n_edges[-1]} edges; write a larger one."
+                f"{self.n_edges[-1]} edges; write a larger one, or calibrate on more inputs, so "
+                "that every connection that matters has some strength."
             )
         few, enough = map(int, self.n_edges[short[-1] : short[-1] + 2])
         while enough - few > 1:
@@ -274,7 +284,7 @@ class _Cut:
         self.means = [activations.mean(axis=0) for activations in part.activations]
         self.given = (given - self.means[0]) @ bases[0].encoder.T
         self.layers = [
-            Network([read_by(part.network[number], basis.decoder, mean)])
+            read_by(part.network[number], basis.decoder, mean)
             for number, basis, mean in zip(part.layers, bases[:-1], self.means[:-1], strict=True)
         ]
         tables = [
@@ -294,9 +304,10 @@ class _Cut:
         ):
             nothing = (layer(np.zeros((1, z.shape[1]))) - mean) @ basis.encoder.T
             v = np.repeat(nothing, len(z), axis=0)
+            identity = np.eye(z.shape[1])
             for axis in np.flatnonzero(mask.any(axis=1)):
                 kept = np.flatnonzero(mask[axis])
-                sees = layer.reading(np.eye(z.shape[1])[kept])
+                sees = layer.reading(identity[kept])
                 v[:, axis] = (sees(z[:, kept]) - mean) @ basis.encoder[axis]
             z = v
         return np.asarray(z @ self.bases[-1].decoder.T + self.means[-1])

@@ -1,4 +1,4 @@
-"""Pictures, in the form of scikit-learn's Displays."""
+"""The Jacobian before and after a rotation, as a picture."""
 
 from __future__ import annotations
 
@@ -14,15 +14,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 
 from jacrot._arrays import Array, Matrix, real_array
+from jacrot.display._figure import figure_of
 
 if TYPE_CHECKING:
     from matplotlib.colorbar import Colorbar
-    from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
     from jacrot.rotation import JacobianSparsityRotation
-
-__all__ = ["JacobianDisplay"]
 
 
 class JacobianDisplay:
@@ -262,7 +260,7 @@ class JacobianDisplay:
             self.figure_ = plt.figure(figsize=(9, 4.1 * n_panels), layout=layout)
             self.axes_ = self.figure_.subplots(n_panels, 2, squeeze=False)
         elif isinstance(ax, Axes):
-            self.figure_ = _figure_of(ax)
+            self.figure_ = figure_of(ax)
             place = ax.get_subplotspec()
             if place is None:
                 raise ValueError(
@@ -279,7 +277,7 @@ class JacobianDisplay:
             if axes.size != 2 * n_panels:
                 raise ValueError(f"ax has {axes.size} Axes; write {2 * n_panels}, or one.")
             self.axes_ = axes.reshape(n_panels, 2)
-            self.figure_ = _figure_of(self.axes_[0, 0])
+            self.figure_ = figure_of(self.axes_[0, 0])
 
     def _panel(self, panel: int, side: int, matrix: Matrix, cmap: str, vmax: float) -> AxesImage:
         ax = self.axes_[panel, side]
@@ -294,12 +292,6 @@ class JacobianDisplay:
         ax.set_xlabel(("input neuron", "input axis (ordered)")[side])
         ax.set_ylabel(("output neuron", outputs)[side])
         return image
-
-
-def _figure_of(ax: Axes) -> Figure:
-    figure = ax.get_figure(root=True)
-    assert figure is not None
-    return figure
 
 
 def _chosen(samples: int | Sequence[int], n_samples: int) -> tuple[NDArray[np.intp], list[str]]:
