@@ -61,6 +61,16 @@ def test_any_pytorch_model_goes_to_a_rotation():
     np.testing.assert_allclose(names["captured"].jacobians, expected.detach(), atol=1e-5)
 
 
+def test_fewest_connections_are_those_of_the_functional_coordinates(capsys):
+    names = {}
+    exec(examples()[0], names)
+    capsys.readouterr()
+    exec(examples()[2], names)
+    given, pca, interaction, functional = map(int, capsys.readouterr().out.split())
+    assert functional < pca < given
+    assert functional <= 1.2 * interaction
+
+
 def test_pictures_exist():
     for path in re.findall(r"!\[.*?\]\((.*?)\)", README.read_text(encoding="utf-8")):
         assert (README.parent / path).stat().st_size > 10_000
