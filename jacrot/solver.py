@@ -88,7 +88,8 @@ class Search:
     def automatic(self, given: list[Matrix], singular: list[Matrix]) -> Solution:
         """Search from the starts that a problem offers by itself.
 
-        One matrix, and any stack that does not collapse, is searched from the given basis. Where
+        One matrix, and any stack that does not collapse, is searched from the given basis, but for
+        few connections from the singular one: that is near, and found again more surely. Where
         the samples collapse but ``P`` is free, ``Q`` alone is solved first, and the search starts
         from that, from the given basis or from the singular one, whichever costs least. Where
         ``P`` stays near the given axes, ``Q`` is solved alone as well. The result is never worse
@@ -96,7 +97,10 @@ class Search:
         """
         problem = self.problem
         candidates = [self._priced(given), self._priced(singular)]
-        start = [cayley(_turns(len(matrix), JITTER, self.rng), matrix) for matrix in given]
+        start, smoothing = singular, KEEPING
+        if not problem.criterion.of_table:
+            start = [cayley(_turns(len(matrix), JITTER, self.rng), matrix) for matrix in given]
+            smoothing = FORGETTING
         collapsed = problem.collapsed() if problem.is_two_sided else None
         if collapsed is not None:
             one_sided = self._descended(collapsed, start[-1:], FORGETTING)
@@ -104,7 +108,7 @@ class Search:
             _, best = min(candidates, key=_price)
             point = self._finished(problem, self._descended(problem, best, LOOSENING))
         else:
-            point = self._descended(problem, start, FORGETTING)
+            point = self._descended(problem, start, smoothing)
             small = problem.is_two_sided and problem.n_entries <= ALONE_ENTRIES
             if small and np.median(np.abs(point[0]).max(axis=1)) > NEAR_AXIS:
                 # The outputs are sparse in their own axes: then Q alone is the easier problem.
