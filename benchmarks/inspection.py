@@ -38,6 +38,11 @@ def problem(folder):
     return network, X, np.frombuffer(gzip.decompress(packed)[8:], np.uint8), 2000, 1000
 
 
+def activations(network, layer, X):
+    """Compute what a layer reads."""
+    return network[:layer](X) if layer else X
+
+
 def functional(network, layer, seed, tol):
     """Make the rotation for few connections of a layer."""
     readout = network[layer + 1 :] if layer + 1 < network.n_layers else None
@@ -88,8 +93,7 @@ def connections(network, data, draws, layer, bases):
 
 def evidence(network, layer, X, X_test, model, n_repeats):
     """Try the basis of a layer against nulls, other starts, other inputs, and by real steps."""
-    read = network[:layer] if layer else None
-    A, A_test = (X, X_test) if read is None else (read(X), read(X_test))
+    A, A_test = activations(network, layer, X), activations(network, layer, X_test)
     fitted = model.fit(network[layer : layer + 1], A)
     null = null_baseline(fitted, A, A_test, n_repeats=n_repeats, random_state=0)
     stability = axis_stability(fitted, A, n_starts=n_repeats, n_resamples=n_repeats, random_state=0)
@@ -129,19 +133,16 @@ def main(argv=None):
     print(machine())
     header = ["basis", "0.5 % loss", "1 % loss", f"divergence {DIVERGENCE}"]
 
-    def activations(layer, calibration):
-        return network[:layer](calibration) if layer else calibration
-
     layers = {"Middle layer": 1} if quick else {"First layer": 0, "Middle layer": 1}
     for title, layer in layers.items():
 
         def of_neurons(calibration, seed, layer=layer):
             model = JacobianSparsityRotation(rotate_output=True, tol=tol, random_state=seed)
-            return model.fit(network[layer : layer + 1], activations(layer, calibration))
+            return model.fit(network[layer : layer + 1], activations(network, layer, calibration))
 
         def ours(calibration, seed, layer=layer):
             model = functional(network, layer, seed, tol)
-            return model.fit(network[layer : layer + 1], activations(layer, calibration))
+            return model.fit(network[layer : layer + 1], activations(network, layer, calibration))
 
         bases = {name: name for name in (("given", "pca") if quick else BASES)}
         bases |= {TWO_SIDED_L1: of_neurons, OURS: ours}

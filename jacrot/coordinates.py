@@ -129,7 +129,25 @@ class SiteBasis:
         return cls(axes @ coordinates.forward, coordinates.backward @ axes.T)
 
 
-def readout_moment(readout: Network, Y: Array) -> Matrix:
+def after(network: Network, site: int) -> Network | None:
+    """Take what reads a site of a network.
+
+    Parameters
+    ----------
+    network : Network
+        The whole network.
+    site : int
+        What layer `site` reads.
+
+    Returns
+    -------
+    Network or None
+        From there on to the logits; ``None`` for the logits themselves.
+    """
+    return network[site:] if site < network.n_layers else None
+
+
+def readout_moment(readout: Network | None, Y: Array) -> Matrix:
     """Compute how much what reads some outputs depends on them, ``G = E[KᵀK]``.
 
     ``K`` is the Jacobian of the logits with their mean taken out: a shift of all of them changes no
@@ -137,8 +155,8 @@ def readout_moment(readout: Network, Y: Array) -> Matrix:
 
     Parameters
     ----------
-    readout : Network
-        From the outputs on to the logits.
+    readout : Network or None
+        From the outputs on to the logits; ``None`` where the outputs are the logits.
     Y : ndarray
         The outputs: rows, sequences or images.
 
@@ -147,6 +165,8 @@ def readout_moment(readout: Network, Y: Array) -> Matrix:
     ndarray of shape (n_outputs, n_outputs)
         The second moment.
     """
+    if readout is None:
+        return centring(Y.shape[1])
     pairs = drawn_pairs(readout, Y, random_source(0))
     n_logits = readout(Y[:1]).shape[1]
     centred = readout.writing(centring(n_logits)) if n_logits > 1 else readout

@@ -275,12 +275,7 @@ class LogTable(Criterion):
 
     It counts connections: what a pair of axes carries over all samples, not what each sample uses.
     ``τ`` is the share of ``√ΣM`` below which a connection as good as vanishes: a tenth of the
-    smoothing, and no less than `last_share`.
-
-    Parameters
-    ----------
-    last_share : float, default=0.001
-        ``τ`` at last.
+    smoothing, and 0.001 at last.
     """
 
     degree = 2
@@ -288,19 +283,16 @@ class LogTable(Criterion):
     smoothed = True
     of_table = True
 
-    def __init__(self, last_share: float = 1e-3) -> None:
-        self.last_share = last_share
-
     def collapsed(self, n_entries: int) -> Criterion:
         """Make ``log(1 + x²/(τ² N))`` of the entries of one matrix: its table are their squares."""
-        return _LogEntries(n_entries, self.last_share)
+        return _LogEntries(n_entries)
 
     def derivatives(self, x: Array, smoothing: float, order: int) -> tuple[Array, ...]:
         """Compute ``log(1 + M/ε²)``, ``1/(ε² + M)`` and ``−1/(ε² + M)²``, ``ε² = τ² ΣM``.
 
         ``ΣM`` counts as a constant.
         """
-        width = max(smoothing / 10, self.last_share) ** 2 * x.sum()
+        width = _share(smoothing) ** 2 * x.sum()
         slope = 1 / (width + x)
         return (np.log1p(x / width), slope, -slope * slope)[: order + 1]
 
@@ -310,18 +302,22 @@ class _LogEntries(Criterion):
 
     smoothed = True
 
-    def __init__(self, n_entries: int, last_share: float) -> None:
+    def __init__(self, n_entries: int) -> None:
         self.n_entries = n_entries
-        self.last_share = last_share
 
     def derivatives(self, x: Array, smoothing: float, order: int) -> tuple[Array, ...]:
         """Compute ``log(1 + x²/ε²)``, ``2x/(ε² + x²)`` and ``2 (ε² − x²)/(ε² + x²)²``."""
-        width = max(smoothing / 10, self.last_share) ** 2 * self.n_entries
+        width = _share(smoothing) ** 2 * self.n_entries
         square = x * x
         total = width + square
         return (np.log1p(square / width), 2 * x / total, 2 * (width - square) / total**2)[
             : order + 1
         ]
+
+
+def _share(smoothing: float) -> float:
+    """Give ``τ`` of both."""
+    return max(smoothing / 10, 1e-3)
 
 
 class CallableCriterion(Criterion):

@@ -20,12 +20,12 @@ from jacrot._threads import one_blas_thread
 from jacrot.coordinates import (
     Coordinates,
     SiteBasis,
-    centring,
+    after,
     read_by,
     readout_moment,
     written_by,
 )
-from jacrot.criteria import Criterion, LogTable, get_criterion
+from jacrot.criteria import Criterion, get_criterion
 from jacrot.frame import canonical_axes, drawn_for_search, scaled_for
 from jacrot.jacobians import Jacobians
 from jacrot.layers import Basis, Layer
@@ -38,9 +38,6 @@ from jacrot.rotation import SCORE_SEED, JacobianSparsityRotation
 from jacrot.subspace import effective_basis, nearest_rotation, principal_directions
 
 Rotations = dict[int, Matrix]
-
-# In one unit for all layers, weaker connections than this are not among those that are needed.
-JOINT_SHARE = 3e-3
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,7 @@ class NetworkRotation(NetworkEstimator):
     mean)``, and ``X_l = R_{l+1} C_{l+1}^-½ J_l C_l^½ R_lᵀ`` is the Jacobian between them. Its rows
     are weighed by how much the logits depend on them, ``u_a² = (R C^½ G C^½ Rᵀ)_aa``, and what is
     minimised is ``Σ log(1 + M_ab/ε²)`` over the connections of all layers, ``M_ab = u_a² mean_i
-    X²_{i,ab}``, ``ε = 0.003 √ΣM`` at last.
+    X²_{i,ab}``, ``ε = 0.001 √ΣM`` at last.
 
     Used as ``NetworkRotation(network).fit(X)`` or ``NetworkRotation().fit(weights, X)``, where `X`
     are the inputs of the network.
@@ -215,7 +212,7 @@ class NetworkRotation(NetworkEstimator):
             `X`, or if the Jacobians of a layer are all zero, or some are NaN or infinite.
         """
         weights, X = self._who_has_the_network(X, y)
-        criterion: Criterion = get_criterion(self.criterion)
+        criterion = get_criterion(self.criterion)
         rng = random_source(self.random_state)
         X = self._activations(X, reset=True)
         network = self._network(weights, X)
@@ -232,7 +229,6 @@ class NetworkRotation(NetworkEstimator):
                 f"criterion={self.criterion!r} is not defined in functional coordinates, where the "
                 "weights of the outputs turn with the axes; write criterion='log'."
             )
-            criterion = LogTable(JOINT_SHARE)
         parts = _parts(network, X, rng)
         with one_blas_thread():
             self._coordinates = _coordinates(parts, sites) if functional else {}
@@ -356,13 +352,11 @@ class NetworkRotation(NetworkEstimator):
 
     def _alone(self, network: Network, site: int, X: Array, rng: np.random.RandomState) -> Matrix:
         """Rotate what one layer reads, with its outputs in the given basis."""
-        readout = None
-        if self.coordinates == "functional" and site + 1 < network.n_layers:
-            readout = network[site + 1 :]
+        functional = self.coordinates == "functional"
         rotation = JacobianSparsityRotation(
             criterion=self.criterion,
             coordinates=self.coordinates,
-            readout=readout,
+            readout=after(network, site + 1) if functional else None,
             max_iter=self.max_iter,
             tol=self.tol,
             random_state=rng,
@@ -438,10 +432,7 @@ def _layer_jacobians(
         stack = stack.transformed(None if outer is None else outer.forward, spread)
     if outer is not None and network is not None:
         outputs = part.layer(part.X)
-        if site + 1 < network.n_layers:
-            moment = readout_moment(network[site + 1 :], outputs)
-        else:
-            moment = centring(outputs.shape[1])
+        moment = readout_moment(after(network, site + 1), outputs)
         readout = outer.metric @ moment @ outer.metric
     stack, _, norms = with_effect(stack)
     with shared(stack) as apply:

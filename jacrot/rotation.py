@@ -20,7 +20,7 @@ from jacrot._arrays import FEATURES_AXIS, Array, Matrix, real_array
 from jacrot._estimator import NetworkEstimator, are_batches, mean_hoyer, shared, with_effect
 from jacrot._random import random_rotation, random_source
 from jacrot._threads import one_blas_thread
-from jacrot.coordinates import Coordinates, read_by, readout_moment, written_by
+from jacrot.coordinates import Coordinates, SiteBasis, read_by, readout_moment, written_by
 from jacrot.criteria import get_criterion, hoyer_of_norms
 from jacrot.frame import Frame
 from jacrot.jacobians import Jacobians, StackJacobians
@@ -435,12 +435,8 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
             If the estimator was fitted to Jacobians computed elsewhere.
         """
         check_is_fitted(self)
-        Q, P = self.rotation_, self.output_rotation_
-        if self._inner is not None:
-            Q = Q @ self._inner.backward
-        if self._outer is not None:
-            P = self._outer.forward if P is None else P @ self._outer.forward
-        return self._jacobians(X, P, Q)
+        read = SiteBasis.of(self.rotation_, self._inner, self.n_features_in_)
+        return self._jacobians(X, self._output_encoder, read.decoder.T)
 
     def rotated_network(self) -> Network | tuple[Network, ...]:
         """Make the same function in the new basis, ``Q`` and ``P`` folded in.
@@ -568,14 +564,21 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
     def _functional_network(self, network: Network, inner: Coordinates) -> Network:
         first, *others = network.layers
-        layers = [read_by(first, inner.backward @ self.rotation_.T, inner.mean), *others]
-        if self._outer is not None:
-            P = self.output_rotation_
-            encoder = self._outer.forward if P is None else P @ self._outer.forward
-            layers[-1] = written_by(layers[-1], encoder, self._outer.mean)
-        elif self.output_rotation_ is not None:
-            layers[-1] = layers[-1].writing(self.output_rotation_)
+        read = SiteBasis.of(self.rotation_, inner, self.n_features_in_)
+        layers = [read_by(first, read.decoder, inner.mean), *others]
+        if self._output_encoder is not None:
+            encoder = self._output_encoder
+            mean = np.zeros(encoder.shape[1]) if self._outer is None else self._outer.mean
+            layers[-1] = written_by(layers[-1], encoder, mean)
         return Network(layers)
+
+    @property
+    def _output_encoder(self) -> Matrix | None:
+        """What the new outputs read of the given ones, ``None`` for the same."""
+        P = self.output_rotation_
+        if self._outer is None:
+            return P
+        return self._outer.forward if P is None else P @ self._outer.forward
 
     def _batches(self, X: Any, reset: bool) -> list[Array]:
         """Read the activations, in a list with one array unless there are several blocks."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from jacrot._arrays import Array, Matrix
 from jacrot._random import random_rotation
-from jacrot.coordinates import Coordinates, SiteBasis, centring, readout_moment
+from jacrot.coordinates import Coordinates, SiteBasis, after, centring, readout_moment
 from jacrot.jacobians import Jacobians
 from jacrot.layers import Dense
 from jacrot.network import Network
@@ -64,14 +64,9 @@ class Part:
     @cached_property
     def readouts(self) -> list[Matrix]:
         """``G = E[KᵀK]`` of what every layer of the part writes."""
-        last = self.network.n_layers
         return [
-            centring(activations.shape[1])
-            if site == last
-            else readout_moment(self.network[site:], activations)
-            for site, activations in zip(
-                (number + 1 for number in self.layers), self.activations[1:], strict=True
-            )
+            readout_moment(after(self.network, number + 1), written)
+            for number, written in zip(self.layers, self.activations[1:], strict=True)
         ]
 
     def orthogonal(self, axes_of: Callable[[Array], Matrix]) -> list[SiteBasis]:
@@ -202,10 +197,13 @@ def _components(activations: Array) -> Matrix:
 
 
 def _interaction(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
-    last = part.network.n_layers
-    after = Part(part.network[part.layers[0] :], range(last - part.layers[0]), part.activations[0])
-    moments = [centring(after.widths[-1])]
-    for stack in reversed(after.stacks):
+    last, stacks, logits = part.network.n_layers, part.stacks, part.activations[-1]
+    readout = after(part.network, part.layers[-1] + 1)
+    if readout is not None:
+        rest = Part(readout, range(readout.n_layers), logits)
+        stacks, logits = stacks + rest.stacks, rest.activations[-1]
+    moments = [centring(logits.shape[1])]
+    for stack in reversed(stacks):
         metric = Coordinates.weighing(moments[0]).metric
         moments.insert(0, stack.transformed(metric, None).moments()[0])
     bases = []
@@ -236,15 +234,13 @@ def _quartimax(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
 
 
 def _functional(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
-    after = part.layers[0] + 1
-    readout = part.network[after:] if after < part.network.n_layers else None
     return _fitted(
         part,
         rng,
         criterion="log",
         coordinates="functional",
         rotate_output=True,
-        readout=readout,
+        readout=after(part.network, part.layers[0] + 1),
     )
 
 
