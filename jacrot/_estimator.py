@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from joblib import cpu_count, effective_n_jobs
@@ -19,6 +20,7 @@ from sklearn.utils.validation import _num_samples, validate_data
 from tqdm import tqdm
 
 from jacrot._arrays import FEATURES_AXIS, Array, Matrix, real_array
+from jacrot._callbacks import CallbackSupportMixin, Task
 from jacrot._threads import Apply, one_blas_thread
 from jacrot.activations import ACTIVATIONS
 from jacrot.criteria import CRITERIA, hoyer_of_norms
@@ -27,16 +29,16 @@ from jacrot.network import Network
 from jacrot.network_jacobians import SINGLE_PRECISION_ENTRIES
 from jacrot.positions import to_rows
 from jacrot.problem import Problem
-from jacrot.solver import Solution, solve
+from jacrot.solver import Search, Solution, solve
 from jacrot.subspace import NEGLIGIBLE
 from jacrot.weights import chains_transposed, is_made_of_layers, transposed_hint
 
 
-class NetworkEstimator(BaseEstimator):
+class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
     """An estimator whose network is given to its constructor or to ``fit``.
 
     Parameters are those of the subclass, among them ``network``, ``activation``, ``n_init``,
-    ``max_iter``, ``tol``, ``n_jobs`` and ``verbose``.
+    ``max_iter``, ``tol``, ``on_interrupt``, ``n_jobs`` and ``verbose``.
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
@@ -46,6 +48,7 @@ class NetworkEstimator(BaseEstimator):
         "n_init": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
+        "on_interrupt": [StrOptions({"raise", "keep"})],
         "random_state": ["random_state"],
         "n_jobs": [Integral, None],
         "verbose": ["verbose"],
@@ -56,6 +59,7 @@ class NetworkEstimator(BaseEstimator):
     n_init: int
     max_iter: int
     tol: float
+    on_interrupt: Literal["raise", "keep"]
     n_jobs: int | None
     verbose: int
 
@@ -109,39 +113,43 @@ class NetworkEstimator(BaseEstimator):
         candidates: tuple[list[Matrix], list[Matrix]],
         start: list[Matrix] | None,
         rng: np.random.RandomState,
+        task: Task,
+        attributes: Callable[[list[Matrix]], dict[str, Any]],
     ) -> Solution:
         """Run ``n_init`` searches and keep the one of lowest exact cost."""
         seeds = rng.randint(np.iinfo(np.int32).max, size=self.n_init)
         n_processes = min(effective_n_jobs(self.n_jobs), self.n_init)
-        in_this_process = n_processes == 1
+        searches = [(problem, *candidates, start, *of_restart) for of_restart in enumerate(seeds)]
+        options = {
+            "max_iter": self.max_iter,
+            "tol": self.tol,
+            "n_threads": max(1, cpu_count() // n_processes),
+            "keep": self.on_interrupt == "keep",
+        }
+        solutions: list[Solution] = []
+        interrupted = False
         with tqdm(desc="rotation", unit=" stages", disable=not self.verbose) as bar:
-
-            def progress(label: str) -> None:
-                bar.set_postfix_str(label)
-                bar.update()
-
-            # A bar cannot be sent to another process: there, whole searches are counted.
-            inside = {"progress": progress} if in_this_process else {}
-            searches = (
-                delayed(solve)(
-                    problem,
-                    *candidates,
-                    start,
-                    restart,
-                    seed,
-                    max_iter=self.max_iter,
-                    tol=self.tol,
-                    n_threads=max(1, cpu_count() // n_processes),
-                    **inside,
+            watch = _Watch(bar, task, attributes)
+            if n_processes == 1:
+                found = (solve(*search, **options, watch=watch) for search in searches)
+            else:
+                # Nobody watches another process: there, whole searches are counted.
+                found = Parallel(n_jobs=n_processes, return_as="generator")(
+                    delayed(solve)(*search, **options) for search in searches
                 )
-                for restart, seed in enumerate(seeds)
-            )
-            solutions = []
-            for solution in Parallel(n_jobs=n_processes, return_as="generator")(searches):
-                solutions.append(solution)
-                if not in_this_process:
-                    progress(f"search {len(solutions)} of {self.n_init}")
-        return min(solutions, key=lambda solution: solution.cost)
+            try:
+                for solution in found:
+                    solutions.append(solution)
+                    interrupted = solution.ending == "interrupted"
+                    if watch.found(solution) or interrupted:
+                        break
+            except KeyboardInterrupt:
+                # Other processes were interrupted, or a search that had found nothing yet.
+                if self.on_interrupt == "raise" or not solutions:
+                    raise
+                interrupted = True
+        best = min(solutions, key=lambda solution: solution.cost)
+        return replace(best, ending="interrupted") if interrupted else best
 
     def _report(self, solution: Solution) -> None:
         columns = ("stage", "iteration", "evaluations", "cost", "seconds")
@@ -150,15 +158,61 @@ class NetworkEstimator(BaseEstimator):
             name: column.astype(np.int64) if name in columns[:3] else column
             for name, column in zip(columns, table.T, strict=True)
         }
+        self.stages_ = solution.stages
         self.n_iter_ = solution.n_iter
         self.converged_ = solution.converged
-        if not self.converged_:
-            warnings.warn(
-                f"the search did not converge in max_iter={self.max_iter} steps; raise max_iter or "
-                "tol.",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
+        self._interrupted = solution.ending == "interrupted"
+        reasons = {
+            "max_iter": f"the search did not converge in max_iter={self.max_iter} steps; raise "
+            "max_iter or tol.",
+            "interrupted": "the search was interrupted; the rotation is the best it had found.",
+        }
+        if solution.ending in reasons:
+            warnings.warn(reasons[solution.ending], ConvergenceWarning, stacklevel=4)
+
+
+class _Watch:
+    """Tells a progress bar and scikit-learn's callbacks of searches and their stages."""
+
+    def __init__(
+        self, bar: Any, fit: Task, attributes: Callable[[list[Matrix]], dict[str, Any]]
+    ) -> None:
+        self.bar = bar
+        self.fit = fit
+        self.attributes = attributes
+        self.search: Task | None = None
+        self.stage: Task | None = None
+        self.n_found = 0
+
+    def begin(self, label: str) -> None:
+        """Tell that a stage begins, the first one of a search that the search does too."""
+        self.bar.set_postfix_str(label)
+        self.bar.update()
+        if self.search is None:
+            self.search = self.fit.part(f"search {self.n_found + 1}", None)
+        self.stage = self.search.part(label)
+
+    def end(self, search: Search) -> bool:
+        """Tell that a stage has ended; true where a callback asks to stop."""
+        assert self.stage is not None
+        return self.stage.end(search.log.last(), lambda: self._fitted(search.best()))
+
+    def found(self, solution: Solution) -> bool:
+        """Tell that a search has ended; true where a callback asks for no more."""
+        self.n_found += 1
+        if self.search is None:
+            # It ran in another process, or there was nothing to search.
+            self.bar.set_postfix_str(f"search {self.n_found} of {self.fit.estimator.n_init}")
+            self.bar.update()
+            self.search = self.fit.part(f"search {self.n_found}", None)
+        record = {"cost": solution.cost, "n_iter": solution.n_iter, "ending": solution.ending}
+        stop = self.search.end(record, lambda: self._fitted(solution))
+        self.search = None
+        return stop
+
+    def _fitted(self, solution: Solution | None) -> dict[str, Any]:
+        assert solution is not None, "a stage has ended, so there is a point"
+        return self.attributes(solution.point)
 
 
 def are_batches(X: Any) -> bool:

@@ -30,7 +30,7 @@ class QuadraticLineSearcher:
     longest : float
         Longest step, in the norm of the manifold.
     record : callable
-        Called with the cost before every step that is made.
+        Called with the cost and the point before every step that is made.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class QuadraticLineSearcher:
         Steps made.
     """
 
-    def __init__(self, tol: float, longest: float, record: Callable[[float], None]) -> None:
+    def __init__(self, tol: float, longest: float, record: Callable[[float, Any], None]) -> None:
         self.tol = tol
         self.longest = longest
         self.record = record
@@ -98,7 +98,7 @@ class QuadraticLineSearcher:
                         step, new_x = best, other_x
                 self._step = step
                 self.n_steps += 1
-                self.record(f0)
+                self.record(f0, x)
                 return step * norm, new_x
             step = min(best, 0.5 * step)
         return 0.0, x

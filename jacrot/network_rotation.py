@@ -14,6 +14,7 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from jacrot._arrays import Array, Matrix
+from jacrot._callbacks import Task
 from jacrot._estimator import NetworkEstimator, mean_hoyer, shared, with_effect
 from jacrot._random import random_source
 from jacrot._threads import one_blas_thread
@@ -35,6 +36,7 @@ from jacrot.objective import Term
 from jacrot.positions import at_positions, to_rows
 from jacrot.problem import Problem
 from jacrot.rotation import SCORE_SEED, JacobianSparsityRotation
+from jacrot.solver import cheapest
 from jacrot.subspace import effective_basis, nearest_rotation, principal_directions
 
 Rotations = dict[int, Matrix]
@@ -95,6 +97,8 @@ class NetworkRotation(NetworkEstimator):
         Conjugate-gradient steps of a search.
     tol : float, default=1e-4
         The search stops when the mean relative decrease of the cost over five steps is below.
+    on_interrupt : {"raise", "keep"}, default="raise"
+        What Ctrl-C during the search does; see :class:`jacrot.JacobianSparsityRotation`.
     random_state : int, RandomState instance or None, default=None
         Draws the samples of the early stages and of the warm start, and the random starts.
     n_jobs : int, default=None
@@ -119,9 +123,10 @@ class NetworkRotation(NetworkEstimator):
     n_iter_ : int
         Conjugate-gradient steps of the search that was kept.
     history_ : dict of ndarray
+    stages_ : list of str
         What that search visited; see :class:`jacrot.JacobianSparsityRotation`.
     converged_ : bool
-        Whether the search ended by itself, not by `max_iter`.
+        Whether the search ended by itself, not by `max_iter`, Ctrl-C or a callback.
     n_features_in_ : int
         Number of inputs of the network.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -147,6 +152,9 @@ class NetworkRotation(NetworkEstimator):
     True
     """
 
+    network_: Network
+    rotations_: Rotations
+
     # `site` says where to look, and is no metadata of the samples.
     __metadata_request__transform: ClassVar[dict[str, Any]] = {"site": UNUSED}
     _parameter_constraints: ClassVar[dict[str, Any]] = {
@@ -168,6 +176,7 @@ class NetworkRotation(NetworkEstimator):
         n_init: int = 1,
         max_iter: int = 5000,
         tol: float = 1e-4,
+        on_interrupt: Literal["raise", "keep"] = "raise",
         random_state: int | np.random.RandomState | None = None,
         n_jobs: int | None = None,
         verbose: int = 0,
@@ -181,6 +190,7 @@ class NetworkRotation(NetworkEstimator):
         self.n_init = n_init
         self.max_iter = max_iter
         self.tol = tol
+        self.on_interrupt = on_interrupt
         self.random_state = random_state
         self.n_jobs = n_jobs
         self.verbose = verbose
@@ -214,6 +224,7 @@ class NetworkRotation(NetworkEstimator):
         weights, X = self._who_has_the_network(X, y)
         criterion = get_criterion(self.criterion)
         rng = random_source(self.random_state)
+        task = Task.of_fit(self, X, None)
         X = self._activations(X, reset=True)
         network = self._network(weights, X)
         if network.n_layers < 2:
@@ -240,26 +251,35 @@ class NetworkRotation(NetworkEstimator):
             problem = _problem(layers, sites, bases, criterion, rng)
         identity = {site: np.eye(len(_moment(layers, site))) for site in sites}
         # What every layer reads, rotated for that layer alone; the logits stay as they are.
-        one_by_one = identity | {
-            site: self._alone(network, site, parts[site].X, rng) for site in sites if site < last
-        }
+        one_by_one = dict(identity)
+        self._interrupted = False
+        for site in sites:
+            if site < last and not self._interrupted:
+                one_by_one[site] = self._alone(network, site, parts[site].X, rng, task)
         given, start = (
             [nearest_rotation(axes[site], bases[site]) for site in sites]
             for axes in (identity, one_by_one)
         )
-        with one_blas_thread():
-            interaction = _interaction(layers, sites, bases) if functional else None
-            solution = self._search(problem, (given, start), interaction, rng)
 
-        self.network_ = network
+        def attributes(point: list[Matrix]) -> dict[str, Any]:
+            rotations = {}
+            for site, matrix in zip(sites, point, strict=True):
+                order = layers[site].reading if site < last else layers[site - 1].writing
+                rotations[site] = canonical_axes(matrix, bases[site], order, len(order))
+            return {"network_": network, "rotations_": rotations}
+
+        with one_blas_thread():
+            if self._interrupted:
+                solution = cheapest(problem, given, start)
+            else:
+                interaction = _interaction(layers, sites, bases) if functional else None
+                solution = self._search(problem, (given, start), interaction, rng, task, attributes)
+
+        self.__dict__.update(attributes(solution.point))
         self.means_ = self.whitenings_ = None
         if functional:
             self.means_ = {site: part.mean for site, part in self._coordinates.items()}
             self.whitenings_ = {site: part.forward for site, part in self._coordinates.items()}
-        self.rotations_ = {}
-        for site, point in zip(sites, solution.point, strict=True):
-            order = layers[site].reading if site < last else layers[site - 1].writing
-            self.rotations_[site] = canonical_axes(point, bases[site], order, len(order))
         plain = layers
         if functional:
             plain = [_layer_jacobians(part, site, {}, None) for site, part in enumerate(parts)]
@@ -268,6 +288,7 @@ class NetworkRotation(NetworkEstimator):
         self.sparsity_before_ = float(self.sparsities_before_.mean())
         self.sparsity_ = float(self.sparsities_.mean())
         self._report(solution)
+        task.end(attributes=lambda: attributes(solution.point))
         return self
 
     def transform(self, X: ArrayLike, site: int) -> Array:
@@ -350,7 +371,9 @@ class NetworkRotation(NetworkEstimator):
                 for site, part in enumerate(parts)
             ]
 
-    def _alone(self, network: Network, site: int, X: Array, rng: np.random.RandomState) -> Matrix:
+    def _alone(
+        self, network: Network, site: int, X: Array, rng: np.random.RandomState, task: Task
+    ) -> Matrix:
         """Rotate what one layer reads, with its outputs in the given basis."""
         functional = self.coordinates == "functional"
         rotation = JacobianSparsityRotation(
@@ -359,9 +382,13 @@ class NetworkRotation(NetworkEstimator):
             readout=after(network, site + 1) if functional else None,
             max_iter=self.max_iter,
             tol=self.tol,
+            on_interrupt=self.on_interrupt,
             random_state=rng,
         )
-        return rotation.fit(network[site : site + 1], X).rotation_
+        with task.handed_to(rotation, f"site {site} alone"):
+            rotation.fit(network[site : site + 1], X)
+        self._interrupted = rotation._interrupted
+        return rotation.rotation_
 
     def _site_basis(self, site: int) -> SiteBasis:
         """Give the basis of a site, the identity where it was not rotated."""

@@ -17,6 +17,7 @@ from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from jacrot._arrays import FEATURES_AXIS, Array, Matrix, real_array
+from jacrot._callbacks import Task
 from jacrot._estimator import NetworkEstimator, are_batches, mean_hoyer, shared, with_effect
 from jacrot._random import random_rotation, random_source
 from jacrot._threads import one_blas_thread
@@ -112,6 +113,10 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
     tol : float, default=1e-4
         The search stops when the mean relative decrease of the cost over five steps is below
         `tol` (a tenth of it where all samples collapse into one matrix, which costs little).
+    on_interrupt : {"raise", "keep"}, default="raise"
+        What Ctrl-C (``KeyboardInterrupt``) during the search does: ``"raise"`` ends ``fit`` and
+        fits nothing, ``"keep"`` fits the best rotation so far, with ``converged_`` false and a
+        warning. Before there is one, it raises.
     random_state : int, RandomState instance or None, default=None
         Draws the samples of the early stages and of the warm start, and the random starts.
     n_jobs : int, default=None
@@ -146,8 +151,10 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         ``"evaluations"`` (passes so far over the samples of the stages, or over mini-batches in a
         warm start), ``"cost"`` (with the smoothing and on the samples of the stage or the
         mini-batch), ``"seconds"``.
+    stages_ : list of str
+        The names of the stages that ``history_["stage"]`` counts.
     converged_ : bool
-        Whether the search ended by itself, not by `max_iter`.
+        Whether the search ended by itself, not by `max_iter`, Ctrl-C or a callback.
     n_features_in_ : int
         Number of activations.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -200,6 +207,10 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
     True
     """
 
+    rotation_: Matrix
+    output_rotation_: Matrix | None
+    network_: Network | tuple[Network, ...] | None
+
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **NetworkEstimator._parameter_constraints,
         "rotate_output": ["boolean", StrOptions({"tied"})],
@@ -227,6 +238,7 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         n_init: int = 1,
         max_iter: int = 5000,
         tol: float = 1e-4,
+        on_interrupt: Literal["raise", "keep"] = "raise",
         random_state: int | np.random.RandomState | None = None,
         n_jobs: int | None = None,
         verbose: int = 0,
@@ -242,6 +254,7 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         self.n_init = n_init
         self.max_iter = max_iter
         self.tol = tol
+        self.on_interrupt = on_interrupt
         self.random_state = random_state
         self.n_jobs = n_jobs
         self.verbose = verbose
@@ -276,6 +289,7 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         weights, X = self._who_has_the_network(X, y)
         criterion = get_criterion(self.criterion)
         rng = random_source(self.random_state)
+        task = Task.of_fit(self, X, self.n_init)
         network, batches, given = self._network_and_jacobians(weights, X, rng)
         if given.shape[1] == 0:
             raise ValueError("the Jacobians have no outputs; write a network that has some.")
@@ -293,12 +307,16 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
                 frame = Frame(jacobians, l2, output, self.n_components, apply)
             problem = frame.problem(criterion, rng, readout)
             start = self._start(frame, rng)
-            solution = self._search(problem, (frame.given, frame.singular), start, rng)
-            P, Q = frame.axes(solution.point)
 
-        self.network_ = network
-        self.rotation_ = Q
-        self.output_rotation_ = P
+            def attributes(point: list[Matrix]) -> dict[str, Any]:
+                P, Q = frame.axes(point)
+                return {"network_": network, "rotation_": Q, "output_rotation_": P}
+
+            candidates = frame.given, frame.singular
+            solution = self._search(problem, candidates, start, rng, task, attributes)
+            self.__dict__.update(attributes(solution.point))
+
+        P, Q = self.output_rotation_, self.rotation_
         effects = sensitivities(Q, frame.reading)
         self.explained_sensitivity_ratio_ = effects / np.trace(frame.reading)
         norms = (l1, l2) if self._inner is None else given.norms()
@@ -306,6 +324,7 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         self.sparsity_before_ = float(np.nanmean(before))
         self.sparsity_ = mean_hoyer(jacobians, l2, P, Q)
         self._report(solution)
+        task.end(attributes=lambda: attributes(solution.point))
         return self
 
     def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -22,10 +23,11 @@ from jacrot.stages import (
     SETTLING,
     SHARPENING,
     Log,
-    Progress,
     Row,
     Stage,
+    StopSearch,
     descend,
+    orthonormal,
 )
 from jacrot.warm_start import warm_start
 
@@ -56,6 +58,10 @@ HOPS, HOP_TOL, HOPS_WORK = 8, 1e-4, 2**25
 HOP_ANGLE = 0.5
 
 
+# How a search came to its end.
+Ending = Literal["converged", "max_iter", "stopped", "interrupted"]
+
+
 @dataclass(frozen=True)
 class Solution:
     """A point, its exact cost, and how the search came there; see :class:`~jacrot.stages.Log`."""
@@ -63,8 +69,14 @@ class Solution:
     point: list[Matrix]
     cost: float
     history: list[Row]
+    stages: list[str]
     n_iter: int
-    converged: bool
+    ending: Ending
+
+    @property
+    def converged(self) -> bool:
+        """Whether the search ended by itself."""
+        return self.ending == "converged"
 
 
 class Search:
@@ -78,14 +90,26 @@ class Search:
         The budget.
     rng : numpy.random.RandomState
         All randomness of the search.
+    given : list of ndarray
+        The point of the given basis.
     """
 
-    def __init__(self, problem: Problem, log: Log, rng: Random) -> None:
+    def __init__(self, problem: Problem, log: Log, rng: Random, given: list[Matrix]) -> None:
         self.problem = problem
         self.log = log
         self.rng = rng
+        self.given = given
+        self._cheapest: tuple[float, list[Matrix]] | None = None
 
-    def automatic(self, given: list[Matrix], singular: list[Matrix]) -> Solution:
+    def best(self) -> Solution | None:
+        """Give the best point so far, priced before or where the search stands."""
+        if self.log.point is not None:
+            # A problem with the outputs fixed leaves them in the given basis.
+            fixed = self.given[: len(self.given) - len(self.log.point)]
+            self._priced([*fixed, *map(orthonormal, self.log.point)])
+        return None if self._cheapest is None else self._solution(self._cheapest)
+
+    def automatic(self, singular: list[Matrix]) -> Solution:
         """Search from the starts that a problem offers by itself.
 
         One matrix, and any stack that does not collapse, is searched from the given basis, but for
@@ -95,7 +119,7 @@ class Search:
         ``P`` stays near the given axes, ``Q`` is solved alone as well. The result is never worse
         than the given and the singular basis.
         """
-        problem = self.problem
+        problem, given = self.problem, self.given
         candidates = [self._priced(given), self._priced(singular)]
         start, smoothing = singular, KEEPING
         if not problem.criterion.of_table:
@@ -192,12 +216,15 @@ class Search:
         few = few.cast(np.float32 if stack.shape[2] >= LARGE_MATRIX else np.float64)
         basis = problem.bases[0]
         for _ in range(MAX_SWEEPS):
-            self.log.progress("plane sweep")
-            axes = point[0] if basis is None else point[0] @ basis
-            rows = np.vstack([block.reshape(-1, len(axes)) for block in few.rotated(None, axes)])
-            turned, n_turned = plane_sweep(rows, point[0], problem.criterion)
+            with self.log.stage("plane sweep"):
+                axes = point[0] if basis is None else point[0] @ basis
+                blocks = few.rotated(None, axes)
+                rows = np.vstack([block.reshape(-1, len(axes)) for block in blocks])
+                turned, n_turned = plane_sweep(rows, point[0], problem.criterion)
+                swept = problem.exact_cost([turned]) if n_turned else cost
+                self.log.record(1, swept, [turned])
             # What pays on some samples only does not pay.
-            if n_turned == 0 or not problem.exact_cost([turned]) < cost:
+            if not swept < cost:
                 break
             candidate = descend(problem, [turned], SETTLING, self.log)
             gain = cost - problem.exact_cost(candidate)
@@ -209,12 +236,25 @@ class Search:
 
     def _priced(self, point: list[Matrix]) -> tuple[float, list[Matrix]]:
         """Put its exact cost, a pass over all samples, before a point."""
-        return self.problem.exact_cost(point), point
+        priced = self.problem.exact_cost(point), point
+        self._cheapest = min(filter(None, [self._cheapest, priced]), key=_price)
+        return priced
 
     def _solution(self, priced: tuple[float, list[Matrix]]) -> Solution:
         cost, point = priced
         log = self.log
-        return Solution(point, cost, log.history, log.n_iter, log.converged)
+        ending: Ending = "converged" if log.converged else "max_iter"
+        return Solution(point, cost, log.history, log.stages, log.n_iter, ending)
+
+
+class Watch(Protocol):
+    """Who follows a search."""
+
+    def begin(self, label: str) -> None:
+        """Hear that a stage begins."""
+
+    def end(self, search: Search) -> bool:
+        """Hear that a stage has ended; say whether the search is to end."""
 
 
 def solve(
@@ -228,7 +268,8 @@ def solve(
     max_iter: int,
     tol: float,
     n_threads: int = 1,
-    progress: Progress = lambda label: None,
+    keep: bool = False,
+    watch: Watch | None = None,
 ) -> Solution:
     """Run one search of several.
 
@@ -251,27 +292,63 @@ def solve(
         Mean relative decrease a step at which the last stage stops.
     n_threads : int
         Threads that share the samples.
-    progress : callable
-        Called with a label at every stage.
+    keep : bool
+        Whether an interrupted search gives the best it has.
+    watch : Watch
+        Is told of the stages.
 
     Returns
     -------
     Solution
         What this search found.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If the search is interrupted, and is not to keep its best or has nothing yet.
     """
     rng = Random(seed)
     with ThreadPoolExecutor(n_threads) as pool, one_blas_thread():
-        search = Search(
-            replace(problem, apply=pool.map if n_threads > 1 else map),
-            Log(max_iter, tol, progress),
-            rng,
-        )
-        if restart > 0:
-            random = [random_rotation(len(matrix), rng) for matrix in given]
-            return search.started(random, RESTARTS[(restart - 1) % len(RESTARTS)])
-        if start is not None:
-            return search.started(start, KEEPING)
-        return search.automatic(given, singular)
+        problem = replace(problem, apply=pool.map if n_threads > 1 else map)
+        log = Log(max_iter, tol)
+        search = Search(problem, log, rng, given)
+        if watch is not None:
+            log.begun, log.ended = watch.begin, lambda: watch.end(search)
+        ending: Ending
+        try:
+            if restart > 0:
+                random = [random_rotation(len(matrix), rng) for matrix in given]
+                return search.started(random, RESTARTS[(restart - 1) % len(RESTARTS)])
+            if start is not None:
+                return search.started(start, KEEPING)
+            return search.automatic(singular)
+        except StopSearch:
+            ending, best = "stopped", search.best()
+        except KeyboardInterrupt:
+            ending, best = "interrupted", search.best() if keep else None
+            if best is None:
+                raise
+        assert best is not None, "a stage has ended, so there is a point"
+        return replace(best, ending=ending)
+
+
+def cheapest(problem: Problem, given: list[Matrix], start: list[Matrix]) -> Solution:
+    """Choose between two points where the search between them was interrupted.
+
+    Parameters
+    ----------
+    problem : Problem
+        What is minimised.
+    given, start : list of ndarray
+        The points.
+
+    Returns
+    -------
+    Solution
+        The cheaper one.
+    """
+    cost, point = min(((problem.exact_cost(point), point) for point in (given, start)), key=_price)
+    return Solution(point, cost, [], [], 0, "interrupted")
 
 
 def _price(priced: tuple[float, list[Matrix]]) -> float:

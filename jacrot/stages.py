@@ -8,7 +8,8 @@ samples are enough to point the way.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,7 +24,6 @@ from jacrot.manifold import Rotations
 from jacrot.preconditioner import plane_preconditioner
 from jacrot.problem import Problem
 
-Progress = Callable[[str], None]
 Row = tuple[int, int, int, float, float]
 
 
@@ -68,6 +68,10 @@ LARGEST_ANGLE = 0.5
 NEWTON_SCHULZ_STEPS = 2
 
 
+class StopSearch(Exception):
+    """Somebody who watches the search has seen enough."""
+
+
 @dataclass
 class Log:
     """What a search has done so far, and may still do.
@@ -78,14 +82,21 @@ class Log:
         Conjugate-gradient steps over all stages.
     tol : float
         Mean relative decrease a step at which the last stage stops.
-    progress : callable
-        Called with a label at every stage.
+    begun : callable
+        Called with a label when a stage begins.
+    ended : callable
+        Called when a stage has ended; true to end the search.
 
     Attributes
     ----------
     history : list of tuple
         A row for every point visited: stage, iteration in the stage, passes over the samples of
         the stages so far, cost (at the smoothing and on the samples of the stage), seconds so far.
+    stages : list of str
+        The labels of the stages so far.
+    point : list of ndarray or None
+        Where the search stands, orthogonal up to rounding; of a problem with the outputs fixed,
+        the rotation of the inputs alone.
     n_iter : int
         Conjugate-gradient steps so far.
     converged : bool
@@ -94,28 +105,41 @@ class Log:
 
     max_iter: int
     tol: float
-    progress: Progress = lambda label: None
+    begun: Callable[[str], None] = lambda label: None
+    ended: Callable[[], bool] = lambda: False
     history: list[Row] = field(default_factory=list)
+    stages: list[str] = field(default_factory=list)
+    point: list[Matrix] | None = None
     n_iter: int = 0
     converged: bool = True
-    _n_stages: int = -1
     _n_rows: int = 0
     _n_evaluations: int = 0
     _begin: float = field(default_factory=time.perf_counter)
 
-    def begin(self, label: str) -> None:
-        """Start a stage."""
-        self.progress(label)
-        self._n_stages += 1
+    @contextmanager
+    def stage(self, label: str) -> Iterator[None]:
+        """Be in a stage."""
+        self.begun(label)
+        self.stages.append(label)
         self._n_rows = len(self.history)
         self._n_evaluations = self.history[-1][2] if self.history else 0
+        yield
+        if self.ended():
+            raise StopSearch
 
-    def record(self, n_evaluations: int, cost: float) -> None:
-        """Add a row, after that many passes of the stage."""
+    def last(self) -> dict[str, str | int | float]:
+        """Give the last row, with the label of its stage."""
+        _, *row = self.history[-1]
+        names = ("iteration", "evaluations", "cost", "seconds")
+        return {"stage": self.stages[-1], **dict(zip(names, row, strict=True))}
+
+    def record(self, n_evaluations: int, cost: float, point: list[Matrix]) -> None:
+        """Add a row for a point, after that many passes of the stage."""
+        self.point = point
         iteration = len(self.history) - self._n_rows
         seconds = time.perf_counter() - self._begin
         passes = self._n_evaluations + n_evaluations
-        self.history.append((self._n_stages, iteration, passes, cost, seconds))
+        self.history.append((len(self.stages) - 1, iteration, passes, cost, seconds))
 
 
 def descend(
@@ -181,7 +205,6 @@ def run_stage(
     """
     if max(len(matrix) for matrix in start) == 1:
         return start
-    log.begin(f"ε={smoothing:g}")
     manifold = Product([Rotations(len(matrix)) for matrix in start])
     dtype = precision(problem, tol)
     start = [matrix.astype(dtype) for matrix in start]
@@ -203,8 +226,8 @@ def run_stage(
     def relative_gradient(*point: Matrix) -> list[Matrix]:
         return objective.gradients(*point)
 
-    def record(cost: float) -> None:
-        log.record(objective.n_evaluations + few.n_evaluations, cost)
+    def record(cost: float, point: list[Matrix]) -> None:
+        log.record(objective.n_evaluations + few.n_evaluations, cost, point)
 
     budget = log.max_iter - log.n_iter
     longest = LARGEST_ANGLE * float(np.sqrt(sum(len(matrix) for matrix in start)))
@@ -227,11 +250,11 @@ def run_stage(
         preconditioner=plane_preconditioner(few),
     )
     # A run ends on a step of 0, after which pymanopt divides 0 by 0 for the next direction.
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with log.stage(f"ε={smoothing:g}"), np.errstate(divide="ignore", invalid="ignore"):
         result = optimizer.run(pymanopt_problem, initial_point=start)
-    record(result.cost)
-    log.n_iter += searcher.n_steps
-    log.converged = searcher.n_steps < budget
+        record(result.cost, result.point)
+        log.n_iter += searcher.n_steps
+        log.converged = searcher.n_steps < budget
     return [orthonormal(matrix) for matrix in result.point]
 
 

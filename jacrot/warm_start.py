@@ -68,28 +68,28 @@ def warm_start(
     n_steps = int(np.clip(STEPS_OF_AXIS * n_axes, LEAST_STEPS, MOST_STEPS))
     work = n_batch * problem.n_entries_each * sum(map(len, point))
     n_steps = int(min(n_steps, MOST_WORK // work + 1, log.max_iter))
-    log.begin("warm start")
     point = [matrix.astype(np.float32) for matrix in point]
     first = [np.zeros_like(matrix) for matrix in point]
     second = [np.zeros_like(matrix) for matrix in point]
     batches = _batches(problem.n_samples, n_batch, rng)
-    for step in range(n_steps):
-        progress = step / n_steps
-        objective = problem.minibatch(
-            next(batches), smoothing * (LAST_SMOOTHING / smoothing) ** progress
-        )
-        gradients = objective.gradients(*point)
-        log.record(step + 1, objective.cost(*point))
-        angle = smoothing * 0.5 * (1 + np.cos(np.pi * progress))
-        for index, (matrix, gradient) in enumerate(zip(point, gradients, strict=True)):
-            relative = skew(gradient)
-            first[index] += (1 - FIRST_DECAY) * (relative - first[index])
-            second[index] += (1 - SECOND_DECAY) * (relative**2 - second[index])
-            mean = first[index] / (1 - FIRST_DECAY ** (step + 1))
-            mean_square = second[index] / (1 - SECOND_DECAY ** (step + 1))
-            # Entries of about 1 in every plane: over the root of their number for the angle.
-            scale = float(angle / np.sqrt(len(matrix)))
-            point[index] = cayley(mean / np.sqrt(mean_square + TINY) * -scale, matrix)
+    with log.stage("warm start"):
+        for step in range(n_steps):
+            progress = step / n_steps
+            objective = problem.minibatch(
+                next(batches), smoothing * (LAST_SMOOTHING / smoothing) ** progress
+            )
+            gradients = objective.gradients(*point)
+            log.record(step + 1, objective.cost(*point), list(point))
+            angle = smoothing * 0.5 * (1 + np.cos(np.pi * progress))
+            for index, (matrix, gradient) in enumerate(zip(point, gradients, strict=True)):
+                relative = skew(gradient)
+                first[index] += (1 - FIRST_DECAY) * (relative - first[index])
+                second[index] += (1 - SECOND_DECAY) * (relative**2 - second[index])
+                mean = first[index] / (1 - FIRST_DECAY ** (step + 1))
+                mean_square = second[index] / (1 - SECOND_DECAY ** (step + 1))
+                # Entries of about 1 in every plane: over the root of their number for the angle.
+                scale = float(angle / np.sqrt(len(matrix)))
+                point[index] = cayley(mean / np.sqrt(mean_square + TINY) * -scale, matrix)
     return [orthonormal(matrix) for matrix in point]
 
 

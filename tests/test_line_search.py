@@ -14,7 +14,7 @@ LONGEST = 0.7
 
 def searcher(tol=0.0):
     costs = []
-    return QuadraticLineSearcher(tol, LONGEST, costs.append), costs
+    return QuadraticLineSearcher(tol, LONGEST, lambda cost, x: costs.append(cost)), costs
 
 
 def test_parabola_is_minimised_exactly():

@@ -57,13 +57,11 @@ def test_a_spent_budget_ends_the_stages(rng):
 def test_a_criterion_without_smoothing_needs_no_stages(rng):
     problem, log = one_term_problem(StackJacobians(planted_stack(rng))), Log(500, 1e-4)
     quartimax = one_term_problem(StackJacobians(planted_stack(rng)), criterion="quartimax")
-    labels = []
-    log.progress = labels.append
     descend(quartimax, [rotation(8)], CONTINUATION, log)
-    assert set(labels) == {"ε=0"}
-    labels.clear()
+    assert set(log.stages) == {"ε=0"}
+    log.stages.clear()
     descend(problem, [rotation(8)], FINISH, log)
-    assert labels == [f"ε={stage.smoothing:g}" for stage in FINISH]
+    assert log.stages == [f"ε={stage.smoothing:g}" for stage in FINISH]
 
 
 def test_one_axis_cannot_turn():

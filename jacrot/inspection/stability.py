@@ -220,9 +220,12 @@ def chance_level(n_axes: int, rng: np.random.RandomState) -> float:
 
 def _axes(estimator: Any) -> dict[Name, Matrix]:
     """List the rotations of an estimator by name."""
+    axes: dict[Name, Matrix] = {}
     if isinstance(estimator, NetworkRotation):
-        return dict(estimator.rotations_)
-    axes: dict[Name, Matrix] = {"input": estimator.rotation_}
+        for site, rotation in estimator.rotations_.items():
+            axes[site] = rotation
+        return axes
+    axes["input"] = estimator.rotation_
     if estimator.rotate_output is True:
         axes["output"] = estimator.output_rotation_
     return axes
