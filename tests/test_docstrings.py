@@ -25,6 +25,9 @@ FRAMEWORKS = {
     "jacrot.readers.keras": "keras",
     "jacrot.readers.onnx": "onnx",
     "jacrot.readers.torch": "torch",
+    "jacrot.writers._modules": "torch",
+    "jacrot.writers.onnx": "onnx",
+    "jacrot.writers.torch": "torch",
 }
 
 
@@ -47,6 +50,7 @@ PUBLIC = (
     "jacrot.metrics",
     "jacrot.positions",
     "jacrot.readers",
+    "jacrot.writers",
 )
 # No summary over several lines, no extended summary, no "See Also", types in parentheses allowed.
 WAIVED = {"ES01", "GL01", "GL02", "GL03", "SA01", "SA04", "SS06"}
