@@ -1,11 +1,16 @@
 """The displays: what their artists hold."""
 
+import inspect
+from itertools import combinations
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from builders import random_network
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.text import Text
 
+import jacrot.display
 from jacrot import JacobianSparsityRotation
 from jacrot.datasets import make_planted_problem
 from jacrot.display import (
@@ -17,7 +22,8 @@ from jacrot.display import (
     LocalityDisplay,
     NullBaselineDisplay,
 )
-from jacrot.display.circuit import _crossings, _on_path, _orders
+from jacrot.display._figure import line_look
+from jacrot.display.circuit import SHADES, _crossings, _on_path, _orders
 from jacrot.display.jacobian import _structure_order
 from jacrot.inspection import AxisStability, LocalityCurve, NullBaseline, edge_curve
 
@@ -47,7 +53,7 @@ def test_images_are_the_mean_absolute_jacobians_on_one_scale():
     labels = [ax.get_xlabel() for ax in display.axes_[0]]
     assert labels == ["input neuron", "input axis (ordered)"]
     assert display.axes_[0, 1].get_ylabel() == "output neuron (ordered)"
-    assert display.colorbar_.ax.get_ylabel() == "|derivative| / rms"
+    assert display.colorbar_.ax.get_ylabel() == "|derivative| / rms, mean over samples"
 
 
 def test_single_samples_on_request():
@@ -58,6 +64,7 @@ def test_single_samples_on_request():
         display.images_[1, 0].get_array(), np.abs(J) / np.sqrt(np.mean(J**2))
     )
     assert display.axes_[1, 0].get_title() == "sample 7, given basis"
+    assert display.colorbar_.ax.get_ylabel() == "|derivative| / rms"
     one = JacobianDisplay.from_estimator(FITTED, PROBLEM.X, samples=0)
     assert one.axes_.shape == (1, 2)
 
@@ -120,6 +127,46 @@ def test_unusual_shapes(shape, rng):
     assert display.images_[0, 1].get_array().shape == shape[1:]
 
 
+def test_large_jacobians_are_drawn_in_cells_of_their_means(rng):
+    # 7 × 3 entries a cell, but the last: 1,100 = 157 · 7 + 1, 400 = 133 · 3 + 1.
+    before, after = rng.exponential(size=(2, 1, 1100, 400))
+    display = JacobianDisplay(before, after).plot()
+    assert display.cell_ == (7, 3)
+    ordered = after[0][np.ix_(display.row_orders_[0], display.column_orders_[0])]
+    for image, matrix in zip(display.images_[0], (before[0], ordered), strict=True):
+        cells = image.get_array()
+        assert cells.shape == (158, 134)
+        np.testing.assert_allclose(cells[2, 5], matrix[14:21, 15:18].mean())
+        np.testing.assert_allclose(cells[157, 133], matrix[1099, 399])
+        # A cell stands where its entries are.
+        assert image.get_extent() == [-0.5, 3 * 134 - 0.5, 7 * 158 - 0.5, -0.5]
+    for ax in display.axes_[0]:
+        assert (ax.get_xlim(), ax.get_ylim()) == ((-0.5, 399.5), (1099.5, -0.5))
+        assert ax.get_xlabel().endswith("\neach cell: mean over 7 outputs × 3 inputs")
+
+
+def test_strongest_axes_only(rng):
+    before, after = rng.exponential(size=(2, 1, 12, 1000))
+    before[0, :, 17] += 10
+    after[0, :, 900] += 10
+    display = JacobianDisplay(before, after, rotated_output=True).plot(max_axes=50)
+    given, rotated = (image.get_array() for image in display.images_[0])
+    assert given.shape == rotated.shape == (12, 50)
+    np.testing.assert_array_equal(given[:, 0], before[0, :, 17])
+    strongest = np.argsort(-(after[0] ** 2).sum(axis=0))[:50]
+    assert sorted(display.column_orders_[0]) == sorted(strongest)
+    expected = after[0][np.ix_(display.row_orders_[0], display.column_orders_[0])]
+    np.testing.assert_array_equal(rotated, expected)
+    labels = [(ax.get_ylabel(), ax.get_xlabel()) for ax in display.axes_[0]]
+    assert labels == [
+        ("output neuron", "input neuron (50 strongest of 1,000)"),
+        ("output axis (ordered)", "input axis (50 strongest of 1,000, ordered)"),
+    ]
+    for max_axes in (0, 2.5):
+        with pytest.raises(ValueError, match=f"max_axes={max_axes} must be an integer of at least"):
+            display.plot(max_axes=max_axes)
+
+
 def test_nothing_to_draw():
     with pytest.raises(ValueError, match="before: all Jacobians are zero"):
         JacobianDisplay.from_jacobians(np.zeros((3, 2, 2)), np.ones((3, 2, 2)))
@@ -153,18 +200,53 @@ def test_convergence_has_a_line_for_every_stage(against, label):
     colours = [line.get_color() for line in display.lines_[:3]]
     assert colours[0] == colours[2] != colours[1]
     assert display.ax_.get_xlabel() == label
-    # Numbers of stages that have room.
-    assert 0 < len(display.ax_.texts) <= len(display.lines_)
+
+
+def history(lengths):
+    stage = np.repeat(np.arange(len(lengths)), np.array(lengths, dtype=int))
+    return {"stage": stage, "cost": 1.0 + stage, "seconds": np.arange(float(len(stage)))}
+
+
+def test_stages_have_their_names_where_there_is_room():
+    names = ["warm start", "ε=0.1", "plane sweep", "ε=0.01"]
+    display = ConvergenceDisplay(history([60, 6, 1, 33]), names).plot()
+    labels = {label.get_text(): label for label in display.names_ax_.get_xticklabels()}
+    # The third stage ends a hundredth of the width after it began.
+    assert {name: label.get_rotation() for name, label in labels.items()} == {
+        "warm start": 0,
+        "ε=0.1": 90,
+        "ε=0.01": 0,
+    }
+    np.testing.assert_allclose(display.names_ax_.get_xticks(), [30, 63, (67 + 99) / 2])
+    title = display.ax_.get_title(loc="left")
+    assert title.endswith("\ntoo short to be named: 1 of 4 stages")
+    display = ConvergenceDisplay(history([60, 40]), names).plot()
+    assert "named" not in display.ax_.get_title(loc="left")
+
+
+def test_the_names_are_those_of_the_estimator():
+    display = ConvergenceDisplay.from_estimator(FITTED)
+    assert list(display.stages) == list(FITTED.stages_)
+    numbers = np.unique(FITTED.history_["stage"])
+    shown = [label.get_text() for label in display.names_ax_.get_xticklabels()]
+    assert 0 < len(shown) <= len(numbers)
+    assert set(shown) <= {FITTED.stages_[number] for number in numbers}
 
 
 def test_histories_that_cannot_be_drawn():
     with pytest.raises(ValueError, match="against='cost' must be 'seconds' or 'evaluations'"):
-        ConvergenceDisplay(FITTED.history_, against="cost")
+        ConvergenceDisplay(FITTED.history_, FITTED.stages_, against="cost")
     with pytest.raises(ValueError, match="history has no 'stage'; write an estimator's history_"):
-        ConvergenceDisplay({"cost": [1.0]})
-    one_axis = JacobianSparsityRotation().fit(np.ones((3, 1)), np.ones((5, 1)))
+        ConvergenceDisplay({"cost": [1.0]}, ["ε=1"])
+    with pytest.raises(ValueError, match="stages has 1 names but history counts 2 stages"):
+        ConvergenceDisplay(history([1, 1]), ["ε=1"])
     with pytest.raises(ValueError, match="there was nothing to search"):
-        ConvergenceDisplay.from_estimator(one_axis)
+        ConvergenceDisplay(history([]), [])
+
+
+def test_a_search_of_one_point():
+    display = ConvergenceDisplay(history([1]), ["plane sweep"]).plot()
+    assert [line.get_ydata().tolist() for line in display.lines_] == [[1.0]]
 
 
 NULL = NullBaseline(
@@ -184,7 +266,8 @@ def test_null_scores_stand_beside_the_network():
         np.testing.assert_array_equal(
             display.given_points_[name].get_xdata(), NULL.nulls_given[name]
         )
-    assert [label.get_text() for label in display.ax_.get_yticklabels()] == list(NULL.nulls)
+    rows = [label.get_text() for label in display.ax_.get_yticklabels()]
+    assert rows == ["shuffled\nweights", "same\nspectrum"]
     assert display.ax_.get_title(loc="left").replace("\n", " ") == NULL.verdict
     legend = [text.get_text() for text in display.ax_.get_legend().get_texts()]
     assert len(legend) == len(set(legend)) == 4
@@ -202,7 +285,8 @@ def test_recurrences_are_sorted_beside_chance(n_axes, rng):
     assert len(display.lines_[2].get_ydata()) == 3
     assert set(display.chance_lines_[2].get_ydata()) == {0.7}
     assert display.lines_[1].get_label().startswith("site 1 (mean ")
-    assert (display.lines_[1].get_marker() == "o") == (n_axes == 10)
+    # Of many axes a few are marked.
+    assert len(expected) / display.lines_[1].get_markevery() <= 40
 
 
 def test_counts_against_steps():
@@ -245,7 +329,8 @@ def test_edge_curves_and_their_levels():
     legend = [text.get_text() for text in display.ax_.get_legend().get_texts()]
     levels = ["full network (1)", f"affine map ({one.affine:.4g})"]
     assert legend == [*levels, "given", "pca", "interaction"]
-    assert display.ax_.get_title() == "rank of G by layer: 7, 4, 4"
+    title = display.ax_.get_title(loc="left").replace("\n", " ")
+    assert title == "7, 4, 4 directions of what each layer writes reach the logits (rank of G)"
     assert display.ax_.get_xscale() == "log"
     assert display.ax_.get_ylabel() == "accuracy"
 
@@ -253,18 +338,21 @@ def test_edge_curves_and_their_levels():
 def test_one_edge_curve():
     display = EdgeCurveDisplay.from_result(curve_in("given", layer=1, metric="kl"))
     assert list(display.lines_) == ["kept edges"]
-    assert display.ax_.get_title() == "rank of G: 4"
+    title = display.ax_.get_title(loc="left")
+    assert title == "4 directions of what the layer writes reach the logits (rank of G)"
     assert display.ax_.get_ylabel() == "KL divergence from the full network"
     assert display.ax_.get_yscale() == "symlog"
+    # There are no negative divergences: the picture shows none.
+    bottom, _ = display.ax_.get_ylim()
+    assert -1e-3 < bottom <= 0
 
 
 def test_more_edge_curves_than_colours():
     display = EdgeCurveDisplay.from_result({str(number): curve_in("given") for number in range(12)})
-    looks = {
-        (line.get_color(), line.get_linestyle(), line.get_marker())
-        for line in display.lines_.values()
-    }
-    assert len(looks) == 12
+    looks = [(line.get_linestyle(), line.get_marker()) for line in display.lines_.values()]
+    # In print without colours too.
+    assert len(set(looks)) == 12
+    assert len({tuple(line_look(index).values()) for index in range(105)}) == 105
 
 
 def test_edge_curves_that_do_not_belong_together():
@@ -288,7 +376,10 @@ def test_circuit_shows_every_kept_edge(basis):
     drawn = 0
     for site, lines in enumerate(display.edges_):
         strengths, seen = [], np.zeros_like(kept[site])
-        for line, colour in zip(lines.get_segments(), lines.get_colors(), strict=True):
+        dashes = [pattern for _, pattern in lines.get_linestyle()]
+        for line, colour, broken in zip(
+            lines.get_segments(), lines.get_colors(), dashes, strict=True
+        ):
             read, written = places[site][line[0, 1]], places[site + 1][line[-1, 1]]
             assert (line[0, 0], line[-1, 0]) == (site, site + 1)
             seen[written, read] = True
@@ -297,6 +388,7 @@ def test_circuit_shows_every_kept_edge(basis):
             # Vermilion has more red than blue.
             if abs(signed) > 0.1 * strength:
                 assert (colour[0] > colour[2]) == (signed > 0)
+            assert bool(broken) == (signed < 0)
         np.testing.assert_array_equal(seen, kept[site])
         widths = np.array(lines.get_linewidths())
         np.testing.assert_allclose(widths**2 / widths[-1] ** 2, strengths / max(strengths))
@@ -349,6 +441,37 @@ def test_circuit_of_images_shows_what_axes_write_and_respond_to():
         np.testing.assert_allclose(shown, expected.reshape(3, 4))
 
 
+def test_circuit_of_the_strongest_axes():
+    curve = curve_in("given")
+    everything = CircuitDisplay.from_result(curve, 150)
+    display = CircuitDisplay.from_result(curve, 150, max_axes=4)
+    kept = [mask * table for mask, table in zip(curve.kept(150), curve.strengths, strict=True)]
+    through = [kept[0].sum(axis=0), kept[0].sum(axis=1) + kept[1].sum(axis=0)]
+    through += [kept[1].sum(axis=1) + kept[2].sum(axis=0), kept[2].sum(axis=1)]
+    drawn = [np.sort(np.argsort(-sums)[:4]) for sums in through]
+    for order, expected in zip(display.orders_, drawn, strict=True):
+        assert sorted(order) == expected.tolist()
+    n_edges = sum(
+        np.count_nonzero(table[np.ix_(written, read)])
+        for table, read, written in zip(kept, drawn, drawn[1:], strict=False)
+    )
+    assert sum(len(lines.get_segments()) for lines in display.edges_) == n_edges
+    title = display.ax_.get_title()
+    # What is measured is the whole circuit.
+    assert title.startswith(everything.ax_.get_title())
+    assert title.endswith(f"\ndrawn: {n_edges} edges, between the axes with the strongest ones")
+    texts = {text.get_text() for text in display.ax_.texts}
+    assert {"inputs\n4 of 12 axes", "logits\n4 of 5 classes"} <= texts
+    # Dots keep their areas.
+    areas = dict(zip(everything.orders_[1], everything.nodes_[1].get_sizes(), strict=True))
+    for axis, area in zip(display.orders_[1], display.nodes_[1].get_sizes(), strict=True):
+        np.testing.assert_allclose(area, areas[axis])
+    with pytest.raises(ValueError, match="max_axes=0 must be an integer of at least 1"):
+        CircuitDisplay.from_result(curve, 150, max_axes=0)
+    # The two strongest axes of neighbouring sites need not be connected.
+    assert len(CircuitDisplay.from_result(curve, 150, max_axes=1).edges_) == 3
+
+
 def test_hollow_dots_are_on_no_path():
     # Of two hidden axes one reads and the other is read.
     kept = (
@@ -363,7 +486,7 @@ def test_hollow_dots_are_on_no_path():
 def test_order_undoes_a_permutation(rng):
     # Nine chains side by side, shuffled.
     tables = [np.eye(9)[rng.permutation(9)] for _ in range(4)]
-    orders = _orders(tables)
+    orders = _orders(tables, [np.full(9, True)] * 5)
     for table, read, written in zip(tables, orders, orders[1:], strict=False):
         np.testing.assert_array_equal(table[np.ix_(written, read)], np.eye(9))
 
@@ -382,7 +505,7 @@ def test_crossings_are_counted_in_pairs(rng):
 
 def test_what_is_no_circuit():
     curve = curve_in("given")
-    with pytest.raises(ValueError, match="curve is that of a single layer"):
+    with pytest.raises(ValueError, match="result is the curve of a single layer"):
         CircuitDisplay.from_result(curve_in("given", layer=1), 3)
     for n_edges in (0, 2.5):
         with pytest.raises(ValueError, match=f"n_edges={n_edges} must be an integer of at least 1"):
@@ -409,3 +532,105 @@ def test_one_axes_given_is_drawn_into(draw):
     display = draw(axes[1])
     assert display.ax_ is axes[1]
     assert display.figure_ is figure
+
+
+def test_all_displays_have_one_form():
+    for name in jacrot.display.__all__:
+        display = getattr(jacrot.display, name)
+        makers = [maker for maker in vars(display) if maker.startswith("from_")]
+        assert makers
+        first, *others = list(inspect.signature(display.plot).parameters.values())[1:]
+        assert (first.name, first.default) == ("ax", None)
+        for maker in makers:
+            parameters = inspect.signature(getattr(display, maker)).parameters
+            assert parameters["ax"].default is None
+            # What plot takes, the constructors that draw take too.
+            for option in others:
+                assert option.name in parameters or "kwargs" in parameters
+
+
+def texts_of(figure):
+    """List what text is drawn, and where."""
+    texts = []
+    draw = Text.draw
+
+    def noted(text, renderer):
+        if text.get_visible() and text.get_text().strip():
+            texts.append((text.get_text(), text.get_window_extent(renderer)))
+        draw(text, renderer)
+
+    figure.draw_without_rendering()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Text, "draw", noted)
+        figure.canvas.draw()
+    assert texts
+    return texts
+
+
+def assert_legible(figure):
+    """No text stands on another, or leaves the figure."""
+    texts = texts_of(figure)
+    width, height = figure.bbox.size
+    for name, box in texts:
+        assert min(box.x0, box.y0) > -1, name
+        assert max(box.x1 - width, box.y1 - height) < 1, name
+    for (name, one), (other, two) in combinations(texts, 2):
+        wide = min(one.x1, two.x1) - max(one.x0, two.x0)
+        high = min(one.y1, two.y1) - max(one.y0, two.y0)
+        assert min(wide, high) < 1, (name, other)
+
+
+@pytest.mark.parametrize("size", [10, 100, 1000])
+@pytest.mark.parametrize("max_axes", [None, 64])
+def test_jacobians_of_any_size_are_legible(size, max_axes, rng):
+    before, after = rng.exponential(size=(2, 1, size + size // 2, size))
+    display = JacobianDisplay(before, after, rotated_output=True).plot(max_axes=max_axes)
+    assert_legible(display.figure_)
+
+
+@pytest.mark.parametrize("size", [10, 100, 1000])
+def test_stability_and_locality_of_any_size_are_legible(size, rng):
+    cosines = {site: rng.uniform(size=(2, size)) for site in range(8)}
+    effect = {site: np.full(size, 1 / size) for site in cosines}
+    stability = AxisStability(cosines, cosines, effect, dict.fromkeys(cosines, 0.2))
+    assert_legible(AxisStabilityDisplay.from_result(stability).figure_)
+    counts = rng.uniform(0, size, size=(2, 4, size))
+    steps = np.array([0.01, 0.1, 1.0, 2.0])
+    curve = LocalityCurve(steps, 0.1, size, *counts, np.ones((4, size)), np.ones((4, size)))
+    assert_legible(LocalityDisplay.from_result(curve).figure_)
+
+
+@pytest.mark.parametrize("n_stages", [1, 9, 60])
+def test_searches_of_any_length_are_legible(n_stages, rng):
+    lengths = rng.integers(1, 300, size=n_stages)
+    names = ["plane sweep" if number % 4 == 3 else "ε=0.003" for number in range(n_stages)]
+    assert_legible(ConvergenceDisplay(history(lengths), names).plot().figure_)
+
+
+@pytest.mark.parametrize("width", [10, 120])
+def test_circuits_of_any_size_are_legible(width):
+    network = random_network([width, width, width, 10], ["tanh", "tanh", "identity"])
+    X = np.random.default_rng(0).normal(size=(30, width))
+    curve = edge_curve(network, X, calibration=X, metric="kl", n_points=2)
+    display = CircuitDisplay.from_result(curve, 15 * width)
+    assert max(map(len, display.orders_)) == min(width, 40)
+    assert_legible(display.figure_)
+
+
+def test_other_displays_are_legible():
+    assert_legible(NullBaselineDisplay.from_result(NULL).figure_)
+    curves = {basis: curve_in(basis) for basis in ("given", "pca", "interaction")}
+    assert_legible(EdgeCurveDisplay.from_result(curves).figure_)
+    curve = curve_in("interaction")
+    assert_legible(CircuitDisplay.from_result(curve, 30, image_shape=(3, 4)).figure_)
+
+
+@pytest.mark.parametrize(
+    "name", [inspect.signature(JacobianDisplay.plot).parameters["cmap"].default, SHADES]
+)
+def test_colour_maps_get_lighter_from_end_to_end(name):
+    colours = np.array([to_rgb(plt.get_cmap(name)(share)) for share in np.linspace(0, 1, 256)])
+    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(luminance) > -1e-3).all()
+    assert luminance[-1] - luminance[0] > 0.5

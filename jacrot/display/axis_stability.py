@@ -6,21 +6,29 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
-from jacrot.display._figure import COLOURS, figure_of, one_axes
+from jacrot.display._figure import (
+    figure_of,
+    legend_beside,
+    line_look,
+    one_axes,
+    set_wrapped_title,
+)
 
 if TYPE_CHECKING:
     from jacrot.inspection import AxisStability
 
-LINESTYLES = ("-", "--", "-.")
-# Single axes are marked up to so many.
+# So many axes of a rotation at most are marked, evenly.
 MOST_MARKED = 40
+TITLE = "Axes found again from other starts and on resampled inputs"
 
 
 class AxisStabilityDisplay:
     """Recurrence of the axes of every rotation, sorted, beside the level of chance.
 
-    Axes without effect are left out.
+    Axes without effect are left out. At chance, dotted, are the axes of random rotations: what is
+    not above it was not found again.
 
     Parameters
     ----------
@@ -63,7 +71,8 @@ class AxisStabilityDisplay:
         result : AxisStability
             The cosines.
         ax : Axes, default=None
-            Where to draw; ``None`` makes a new figure.
+            Where to draw, in a figure with ``layout="constrained"``: the legend stands beside it.
+            ``None`` makes a new figure.
 
         Returns
         -------
@@ -78,44 +87,42 @@ class AxisStabilityDisplay:
         Parameters
         ----------
         ax : Axes, default=None
-            Where to draw; ``None`` makes a new figure.
+            Where to draw, in a figure with ``layout="constrained"``: the legend stands beside it.
+            ``None`` makes a new figure.
 
         Returns
         -------
         AxisStabilityDisplay
             The display.
         """
-        self.ax_ = one_axes(ax)
+        self.ax_ = one_axes(ax, width=7.4)
         self.figure_ = figure_of(self.ax_)
         self.lines_, self.chance_lines_ = {}, {}
         for index, (name, recurrence) in enumerate(self.result.recurrence.items()):
             falling = -np.sort(-recurrence[~np.isnan(recurrence)])
-            colour = COLOURS[index % len(COLOURS)]
-            linestyle = LINESTYLES[index % len(LINESTYLES)]
+            look = line_look(index)
             rank = np.arange(1, len(falling) + 1)
+            chance = self.result.chance[name]
             (self.lines_[name],) = self.ax_.plot(
                 rank,
                 falling,
-                marker="o" if len(falling) <= MOST_MARKED else "",
-                markersize=4,
-                label=f"{_title(name)} (mean {self.result.mean[name]:.2f})",
-                color=colour,
-                linestyle=linestyle,
+                markevery=-(-len(falling) // MOST_MARKED),
+                label=f"{_title(name)} (mean {self.result.mean[name]:.2f})\n"
+                f"dotted: chance ({chance:.2f})",
+                **look,
             )
-            chance = self.result.chance[name]
             (self.chance_lines_[name],) = self.ax_.plot(
                 rank[[0, -1]],
                 [chance, chance],
-                linewidth=1,
-                alpha=0.7,
-                label=f"by chance ({chance:.2f})",
-                color=colour,
-                linestyle=linestyle,
+                color=look["color"],
+                linestyle=":",
             )
         self.ax_.set_ylim(0, 1.02)
         self.ax_.set_xlabel("axis, most recurrent first")
         self.ax_.set_ylabel("recurrence (mean |cos| over all fits)")
-        self.ax_.legend(loc="lower left", fontsize="small", ncols=2)
+        self.ax_.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
+        set_wrapped_title(self.ax_, TITLE)
+        legend_beside(self.ax_)
         return self
 
 

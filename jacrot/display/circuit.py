@@ -14,7 +14,14 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from numpy.typing import NDArray
 
 from jacrot._arrays import Matrix
-from jacrot.display._figure import BLUE, GREY, VERMILION, figure_of, one_axes
+from jacrot.display._figure import (
+    BLUE,
+    GREY,
+    VERMILION,
+    figure_of,
+    one_axes,
+    set_wrapped_title,
+)
 from jacrot.inspection._fitted import check_count
 
 if TYPE_CHECKING:
@@ -24,7 +31,12 @@ Indices = NDArray[np.intp]
 Masks = tuple[NDArray[np.bool_], ...]
 
 SIGNS = LinearSegmentedColormap.from_list("signs", [BLUE, "0.75", VERMILION])
-SHADES = LinearSegmentedColormap.from_list("shades", [BLUE, "white", VERMILION])
+# From dark to light, also in print without colours; grey is no change.
+SHADES = "cividis"
+# Lines of negative edges are broken, in widths of the line: dashes and gaps.
+Dashes = tuple[float, tuple[float, ...]]
+SOLID: Dashes = (0, ())
+DASHES: Dashes = (0, (2.5, 0.8))
 # Sizes in points, but the figure's in inches.
 WIDTH, HEIGHT_OF_A_NODE, HEIGHT_OF_A_PICTURE, REST = 9.5, 0.28, 0.45, 2.0
 WIDEST_EDGE, SMALLEST_NODE, LARGEST_NODE, LARGEST_IMAGE, GAP = 5.0, 4.0, 13.0, 42.0, 6.0
@@ -33,13 +45,15 @@ SATURATED = 0.01
 # Edges fade as they get weaker, down to this.
 FAINTEST = 0.3
 N_SWEEPS = 12
+# A page has no room for more axes above one another.
+MAX_AXES = 40
 CAPTION = (
     "Strength: how far one standard deviation of an axis moves the logits through the edge. "
     "Dots: area by that of all their edges."
 )
 CAPTION_OF_IMAGES = (
     "Pictures: what a step along an input axis adds to the image; at site 1, "
-    "what the axis responds to (orange brighter, blue darker)."
+    "what the axis responds to (yellow brighter, blue darker)."
 )
 
 
@@ -49,10 +63,12 @@ class CircuitDisplay:
     Columns are the sites of the network from the inputs to the logits, dots their axes, lines the
     connections that are kept. A line is the wider the stronger its connection. Its colour is the
     sign, as far as there is one: the mean of the derivative as a share of the mean of its size,
-    grey where the sign depends on the input. The area of a dot is the strength of all its lines.
-    Axes without a connection are left out; a hollow dot is on no path from an input to a logit. It
-    passes nothing on, or nothing that varies, and its lines still count. Axes stand in the order in
-    which lines cross least, found by sweeps that move each to the mean of its neighbours.
+    grey where the sign depends on the input; lines are broken where the mean is negative. The area
+    of a dot is the strength of all its connections. Axes without a connection are left out, and
+    those with the weakest ones where there is no room for all, as is then said in the title. A
+    hollow dot is on no path from an input to a logit: it passes nothing on, or nothing that varies,
+    and its lines still count. Axes stand in the order in which lines cross least, found by sweeps
+    that move each to the mean of its neighbours.
 
     Of networks of images, the picture beside an input axis is what a step along it adds to the
     image, its column of the decoder; what it reads, in the rows of the encoder, is mostly noise of
@@ -61,7 +77,7 @@ class CircuitDisplay:
 
     Parameters
     ----------
-    curve : EdgeCurve
+    result : EdgeCurve
         What :func:`jacrot.inspection.edge_curve` returned for all layers, ``layer=None``.
     n_edges : int
         How many connections to draw, such as ``curve.edges_needed(0.01)``.
@@ -104,48 +120,51 @@ class CircuitDisplay:
     """
 
     def __init__(
-        self, curve: EdgeCurve, n_edges: int, *, image_shape: tuple[int, int] | None = None
+        self, result: EdgeCurve, n_edges: int, *, image_shape: tuple[int, int] | None = None
     ) -> None:
-        if len(curve.strengths) < 2:
+        if len(result.strengths) < 2:
             raise ValueError(
-                "curve is that of a single layer, but a circuit goes from the inputs to the logits;"
-                " write edge_curve(..., layer=None)."
+                "result is the curve of a single layer, but a circuit goes from the inputs to the "
+                "logits; write edge_curve(..., layer=None)."
             )
-        most = int(curve.n_edges[-1])
+        most = int(result.n_edges[-1])
         check_count(n_edges, "n_edges", 1)
         if n_edges > most:
             raise ValueError(
                 f"n_edges={n_edges} but only {most} edges have any strength; write at most so many."
             )
-        n_inputs = len(curve.bases[0].decoder)
+        n_inputs = len(result.bases[0].decoder)
         if image_shape is not None and int(np.prod(image_shape)) != n_inputs:
             raise ValueError(
                 f"image_shape={image_shape} has {int(np.prod(image_shape))} pixels but the network "
                 f"reads {n_inputs}; write the height and width of its inputs."
             )
-        self.curve = curve
+        self.result = result
         self.n_edges = n_edges
         self.image_shape = image_shape
 
     @classmethod
     def from_result(
         cls,
-        curve: EdgeCurve,
+        result: EdgeCurve,
         n_edges: int,
         *,
         image_shape: tuple[int, int] | None = None,
+        max_axes: int = MAX_AXES,
         ax: Axes | None = None,
     ) -> Self:
         """Draw the strongest connections of what ``edge_curve`` returned.
 
         Parameters
         ----------
-        curve : EdgeCurve
+        result : EdgeCurve
             That of all layers.
         n_edges : int
             How many connections to draw.
         image_shape : tuple of int, default=None
             Height and width of the inputs, if they are images.
+        max_axes : int, default=40
+            Draw at most so many axes of a site; see `plot`.
         ax : Axes, default=None
             Where to draw; ``None`` makes a new figure, the taller the more axes there are.
 
@@ -157,28 +176,43 @@ class CircuitDisplay:
         Raises
         ------
         ValueError
-            If the curve is that of a single layer, or an argument does not fit it.
+            If `result` is the curve of a single layer, or an argument does not fit it.
         """
-        return cls(curve, n_edges, image_shape=image_shape).plot(ax)
+        return cls(result, n_edges, image_shape=image_shape).plot(ax, max_axes=max_axes)
 
-    def plot(self, ax: Axes | None = None) -> Self:
+    def plot(self, ax: Axes | None = None, *, max_axes: int = MAX_AXES) -> Self:
         """Draw the graph.
 
         Parameters
         ----------
         ax : Axes, default=None
             Where to draw; ``None`` makes a new figure.
+        max_axes : int, default=40
+            Draw at most so many axes of a site, those with the strongest connections.
 
         Returns
         -------
         CircuitDisplay
             The display.
+
+        Raises
+        ------
+        ValueError
+            If `max_axes` is no positive integer.
         """
-        kept = self.curve.kept(self.n_edges)
+        check_count(max_axes, "max_axes", 1)
+        kept = self.result.kept(self.n_edges)
         tables = [
-            np.where(mask, table, 0) for mask, table in zip(kept, self.curve.strengths, strict=True)
+            np.where(mask, table, 0)
+            for mask, table in zip(kept, self.result.strengths, strict=True)
         ]
-        self.orders_ = _orders(tables)
+        strongest = max(table.max() for table in tables)
+        through = _through(tables)
+        n_axes = [int((sums > 0).sum()) for sums in through]
+        drawn = [_strongest(sums, max_axes) for sums in through]
+        for table, (read, written) in zip(tables, pairwise(drawn), strict=True):
+            table[~np.outer(written, read)] = 0
+        self.orders_ = _orders(tables, drawn)
         tallest = max(map(len, self.orders_))
         height = HEIGHT_OF_A_NODE * tallest
         if self.image_shape is not None:
@@ -190,13 +224,13 @@ class CircuitDisplay:
             for order in self.orders_
         ]
         on_path = _on_path(kept)
-        self._draw_edges(tables)
-        self._draw_nodes(tables, on_path)
+        self._draw_edges(tables, strongest)
+        self._draw_nodes(through, n_axes, on_path)
         lost = sum(
             int((mask & ~np.outer(after, before)).sum())
             for mask, (before, after) in zip(kept, pairwise(on_path), strict=True)
         )
-        self._explain(lost, max(table.max() for table in tables))
+        self._explain(n_axes, lost, strongest)
         margin = 0.5 / tallest
         self.ax_.set_xlim(-0.6 if self.image_shape else -0.2, len(tables) + 0.2)
         self.ax_.set_ylim(-margin, 1 + margin)
@@ -206,12 +240,11 @@ class CircuitDisplay:
             self._draw_images(kept)
         return self
 
-    def _draw_edges(self, tables: list[Matrix]) -> None:
-        strongest = max(table.max() for table in tables)
+    def _draw_edges(self, tables: list[Matrix], strongest: float) -> None:
         t = np.linspace(0, 1, 25)
         bend = t**2 * (3 - 2 * t)
         self.edges_ = []
-        for site, (table, signed) in enumerate(zip(tables, self.curve.signed, strict=True)):
+        for site, (table, signed) in enumerate(zip(tables, self.result.signed, strict=True)):
             outputs, inputs = np.nonzero(table)
             order = np.argsort(table[outputs, inputs], kind="stable")
             outputs, inputs = outputs[order], inputs[order]
@@ -222,23 +255,23 @@ class CircuitDisplay:
             start = np.array([self._heights[site][axis] for axis in inputs])
             end = np.array([self._heights[site + 1][axis] for axis in outputs])
             y = start[:, None] + (end - start)[:, None] * bend
+            negative = signed[outputs, inputs] < 0
             lines = LineCollection(
                 [np.column_stack([site + t, row]) for row in y],
                 colors=colours,
                 linewidths=WIDEST_EDGE * share,
+                linestyles=[DASHES if broken else SOLID for broken in negative],
                 zorder=1,
             )
             self.ax_.add_collection(lines)
             self.edges_.append(lines)
 
-    def _draw_nodes(self, tables: list[Matrix], on_path: list[NDArray[np.bool_]]) -> None:
-        last = len(tables)
-        through = [np.zeros(len(mask)) for mask in on_path]
-        for site, table in enumerate(tables):
-            through[site] += table.sum(axis=0)
-            through[site + 1] += table.sum(axis=1)
+    def _draw_nodes(
+        self, through: list[Matrix], n_axes: list[int], on_path: list[NDArray[np.bool_]]
+    ) -> None:
+        last = len(through) - 1
         largest = max(sums.max() for sums in through)
-        decoder = self.curve.bases[-1].decoder
+        decoder = self.result.bases[-1].decoder
         classes = np.array_equal(decoder, np.eye(len(decoder)))
         self.nodes_ = []
         for site, order in enumerate(self.orders_):
@@ -265,7 +298,7 @@ class CircuitDisplay:
                     textcoords="offset points",
                     ha="left" if logits else "center",
                     va="center",
-                    fontsize="large" if logits else 5.5,
+                    fontsize="large" if logits else 7,
                     zorder=4,
                 )
             name = "inputs" if site == 0 else "logits" if logits else f"site {site}"
@@ -273,15 +306,15 @@ class CircuitDisplay:
             self.ax_.text(
                 site,
                 1,
-                f"{name}\n{len(order)} {unit}",
+                f"{name}\n{_count(len(order), n_axes[site])} {unit}",
                 transform=self.ax_.get_xaxis_transform(),
                 ha="center",
                 va="bottom",
             )
 
     def _draw_images(self, kept: Masks) -> None:
-        decoder = self.curve.bases[0].decoder
-        patterns = [decoder.T, (kept[0] * self.curve.signed[0]) @ decoder.T]
+        decoder = self.result.bases[0].decoder
+        patterns = [decoder.T, (kept[0] * self.result.signed[0]) @ decoder.T]
         # Where the layout leaves the Axes how much room.
         self.figure_.draw_without_rendering()
         height = self.ax_.get_window_extent().height * 72 / self.figure_.dpi
@@ -311,22 +344,25 @@ class CircuitDisplay:
                 self.images_[site, axis].set_in_layout(False)
                 self.ax_.add_artist(self.images_[site, axis])
 
-    def _explain(self, lost: int, strongest: float) -> None:
-        curve = self.curve
-        value = curve.measure(self.n_edges)
+    def _explain(self, n_axes: list[int], lost: int, strongest: float) -> None:
+        result = self.result
+        value = result.measure(self.n_edges)
         title = (
-            f"{self.n_edges:,} of {curve.n_edges[-1]:,} edges: "
-            f"{curve.metric} {value:.4g}, full network {curve.full:.4g}"
+            f"{self.n_edges:,} of {result.n_edges[-1]:,} edges: "
+            f"{result.metric} {value:.4g}, full network {result.full:.4g}"
         )
         if lost:
-            title += f"\n{lost} of them on no path from an input to a logit (hollow dots)"
-        self.ax_.set_title(title, fontsize="medium", pad=38)
+            title += f"\n{lost:,} of them on no path from an input to a logit (hollow dots)"
+        if sum(map(len, self.orders_)) < sum(n_axes):
+            n_drawn = sum(len(lines.get_segments()) for lines in self.edges_)
+            title += f"\ndrawn: {n_drawn:,} edges, between the axes with the strongest ones"
+        set_wrapped_title(self.ax_, title, loc="center", pad=38)
         handles = [
-            Line2D([], [], color=colour, linewidth=2, label=label)
-            for colour, label in (
-                (VERMILION, "positive"),
-                (SIGNS(0.5), "sign depends on the input"),
-                (BLUE, "negative"),
+            Line2D([], [], color=colour, linewidth=2, linestyle=dashes, label=label)
+            for colour, dashes, label in (
+                (VERMILION, SOLID, "positive"),
+                (SIGNS(0.5), SOLID, "sign depends on the input"),
+                (BLUE, DASHES, "negative"),
             )
         ]
         handles += [
@@ -363,15 +399,28 @@ def _on_path(kept: Masks) -> list[NDArray[np.bool_]]:
     return [np.asarray(one & other) for one, other in zip(reached, passing, strict=True)]
 
 
-def _orders(tables: list[Matrix]) -> list[Indices]:
-    """Order the axes with edges at every site so that strong edges cross little."""
-    last = len(tables)
-    used = [
-        (tables[site] > 0).any(axis=0) if site < last else np.zeros(len(tables[-1]), bool)
-        for site in range(last + 1)
-    ]
+def _through(tables: list[Matrix]) -> list[Matrix]:
+    """Sum the strengths of the edges of every axis at every site."""
+    through = [table.sum(axis=0) for table in tables] + [np.zeros(len(tables[-1]))]
     for site, table in enumerate(tables, start=1):
-        used[site] = used[site] | (table > 0).any(axis=1)
+        through[site] = through[site] + table.sum(axis=1)
+    return through
+
+
+def _strongest(sums: Matrix, most: int) -> NDArray[np.bool_]:
+    """Choose at most so many axes, the strongest, of those that have any edges."""
+    mask = np.zeros(len(sums), bool)
+    mask[np.argsort(-sums, kind="stable")[:most]] = True
+    return mask & (sums > 0)
+
+
+def _count(n_drawn: int, n_axes: int) -> str:
+    return f"{n_drawn}" if n_drawn == n_axes else f"{n_drawn} of {n_axes:,}"
+
+
+def _orders(tables: list[Matrix], used: list[NDArray[np.bool_]]) -> list[Indices]:
+    """Order the axes used at every site so that strong edges cross little."""
+    last = len(tables)
     orders = [np.flatnonzero(mask) for mask in used]
     best, fewest = list(orders), np.inf
     for _ in range(N_SWEEPS):

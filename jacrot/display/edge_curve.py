@@ -7,14 +7,20 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import StrMethodFormatter
 
-from jacrot.display._figure import COLOURS, GREY, figure_of, one_axes
+from jacrot.display._figure import (
+    GREY,
+    figure_of,
+    legend_beside,
+    line_look,
+    one_axes,
+    set_wrapped_title,
+)
 
 if TYPE_CHECKING:
     from jacrot.inspection import EdgeCurve
 
-# Of the first five curves, of the next five, and so on.
-STYLES = ("o-", "s--", "^:")
 NAMES = {
     "cross_entropy": "cross-entropy",
     "kl": "KL divergence from the full network",
@@ -28,8 +34,8 @@ class EdgeCurveDisplay:
 
     Beside it the metric of the full network, and of the network with the layers replaced by their
     least-squares affine maps: where the affine map passes, few edges mean low rank, not structure.
-    So does a low rank of ``G``, the second moment of what reads the outputs of a layer; it is the
-    title.
+    So does a low rank of ``G``, the second moment of what reads the outputs of a layer; it is in
+    the title.
 
     Parameters
     ----------
@@ -66,6 +72,7 @@ class EdgeCurveDisplay:
     """
 
     def __init__(self, result: EdgeCurve | Mapping[str, EdgeCurve]) -> None:
+        self.result = result
         self.curves = dict(result) if isinstance(result, Mapping) else {"kept edges": result}
         if not self.curves:
             raise ValueError("result holds no curve; write one at least.")
@@ -90,7 +97,8 @@ class EdgeCurveDisplay:
         result : EdgeCurve or mapping of str to EdgeCurve
             A curve, or several by their names.
         ax : Axes, default=None
-            Where to draw; ``None`` makes a new figure.
+            Where to draw, in a figure with ``layout="constrained"``: the legend stands beside it.
+            ``None`` makes a new figure.
 
         Returns
         -------
@@ -110,7 +118,8 @@ class EdgeCurveDisplay:
         Parameters
         ----------
         ax : Axes, default=None
-            Where to draw; ``None`` makes a new figure.
+            Where to draw, in a figure with ``layout="constrained"``: the legend stands beside it.
+            ``None`` makes a new figure.
 
         Returns
         -------
@@ -120,6 +129,9 @@ class EdgeCurveDisplay:
         self.ax_ = one_axes(ax, width=7.4)
         self.figure_ = figure_of(self.ax_)
         first, *_ = self.curves.values()
+        self.ax_.set_xscale("log")
+        if first.metric == "kl":
+            self.ax_.set_yscale("symlog", linthresh=SMALL_DIVERGENCE)
         self.full_line_ = self.ax_.axhline(
             first.full, color=GREY, linewidth=1, label=f"full network ({first.full:.4g})"
         )
@@ -135,20 +147,18 @@ class EdgeCurveDisplay:
             (self.lines_[name],) = self.ax_.plot(
                 curve.n_edges,
                 curve.values,
-                STYLES[index // len(COLOURS) % len(STYLES)],
-                markersize=3.5,
                 linewidth=1.3,
-                color=COLOURS[index % len(COLOURS)],
                 label=name,
+                **line_look(index),
             )
-        self.ax_.set_xscale("log")
-        if first.metric == "kl":
-            self.ax_.set_yscale("symlog", linthresh=SMALL_DIVERGENCE)
+        self.ax_.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         self.ax_.set_xlabel("edges kept, strongest first")
         self.ax_.set_ylabel(NAMES.get(first.metric, first.metric))
-        rank = "rank of G" if len(first.ranks) == 1 else "rank of G by layer"
-        self.ax_.set_title(f"{rank}: {', '.join(map(str, first.ranks))}", fontsize="medium")
-        self.ax_.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
+        where = "what the layer writes" if len(first.ranks) == 1 else "what each layer writes"
+        ranks = ", ".join(map(str, first.ranks))
+        title = f"{ranks} directions of {where} reach the logits (rank of G)"
+        set_wrapped_title(self.ax_, title)
+        legend_beside(self.ax_)
         return self
 
 

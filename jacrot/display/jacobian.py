@@ -10,17 +10,22 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.gridspec import GridSpecFromSubplotSpec
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 
 from jacrot._arrays import Array, Matrix, real_array
 from jacrot.display._figure import figure_of
+from jacrot.inspection._fitted import check_count
 
 if TYPE_CHECKING:
     from matplotlib.colorbar import Colorbar
     from matplotlib.image import AxesImage
 
     from jacrot.rotation import JacobianSparsityRotation
+
+# More inputs or outputs than so many are drawn in cells of several: a picture has no room for more.
+MOST_CELLS = 160
 
 
 class JacobianDisplay:
@@ -29,6 +34,11 @@ class JacobianDisplay:
     Shows the mean over samples of ``|J_i| / rms(J_i)``, the size of every derivative in units
     of the root mean square entry of its sample. The rotated one is ordered so that its structure
     shows: outputs and axes are paired by their strongest links, strongest first.
+
+    Where there are more than 160 inputs or outputs, a cell is the mean of several neighbours, as is
+    then said below. A sparse Jacobian still looks darker than one that is not, since the mean of
+    absolute derivatives is what is made small, but single links are seen only among the strongest
+    axes, with ``max_axes``.
 
     Parameters
     ----------
@@ -51,6 +61,8 @@ class JacobianDisplay:
         The one colour scale of all panels.
     row_orders_, column_orders_ : list of ndarray
         Which output and which axis stands where, in the panels after the rotation.
+    cell_ : tuple of int
+        How many outputs and inputs a cell is the mean of.
 
     Examples
     --------
@@ -204,6 +216,7 @@ class JacobianDisplay:
         self,
         ax: Axes | ArrayLike | None = None,
         *,
+        max_axes: int | None = None,
         cmap: str = "inferno",
         vmax: float | None = None,
     ) -> Self:
@@ -214,11 +227,14 @@ class JacobianDisplay:
         ax : Axes or array of Axes, default=None
             One Axes is divided among the panels; an array of ``2 * n_panels`` is drawn into,
             row by row; ``None`` makes a new figure.
+        max_axes : int, default=None
+            Draw at most so many inputs and outputs of every panel, those of the largest mean
+            square; ``None`` draws all.
         cmap : str, default="inferno"
             Colour map.
         vmax : float, default=None
             Top of the colour scale, in units of the root mean square entry. ``None`` is the
-            value that one entry in two hundred of either side exceeds.
+            value that one cell in two hundred of either side exceeds.
 
         Returns
         -------
@@ -228,35 +244,46 @@ class JacobianDisplay:
         Raises
         ------
         ValueError
-            If `ax` is an array of another size, or one Axes that is no subplot.
+            If `ax` is an array of another size, or one Axes that is no subplot, or `max_axes` is no
+            positive integer.
         """
+        if max_axes is not None:
+            check_count(max_axes, "max_axes", 1)
         n_panels = len(self.before)
         self._make_axes(ax, n_panels)
-        if vmax is None:
-            vmax = float(max(np.quantile(side, 0.995) for side in (self.before, self.after)))
-            vmax = vmax or float(max(self.before.max(), self.after.max())) or 1.0
-        self.images_ = np.empty((n_panels, 2), dtype=object)
         self.row_orders_, self.column_orders_ = [], []
-        for panel in range(n_panels):
-            rows, columns = _structure_order(self.after[panel])
-            self.row_orders_.append(rows)
-            self.column_orders_.append(columns)
-            ordered = self.after[panel][np.ix_(rows, columns)]
-            for side, matrix in enumerate((self.before[panel], ordered)):
-                self.images_[panel, side] = self._panel(panel, side, matrix, cmap, vmax)
-        over = max(self.before.max(), self.after.max()) > vmax
+        shown = []
+        for before, after in zip(self.before, self.after, strict=True):
+            given, rotated = (_strongest(matrix, max_axes) for matrix in (before, after))
+            rows, columns = _structure_order(after[np.ix_(*rotated)])
+            self.row_orders_.append(rotated[0][rows])
+            self.column_orders_.append(rotated[1][columns])
+            shown += [before[np.ix_(*given)], after[np.ix_(*rotated)][np.ix_(rows, columns)]]
+        n_outputs, n_inputs = (max(matrix.shape[axis] for matrix in shown) for axis in (0, 1))
+        self.cell_ = -(-n_outputs // MOST_CELLS), -(-n_inputs // MOST_CELLS)
+        cells = [_block_means(matrix, self.cell_) for matrix in shown]
+        largest = float(max(matrix.max() for matrix in cells))
+        if vmax is None:
+            vmax = float(max(np.quantile(matrix, 0.995) for matrix in cells)) or largest or 1.0
+        self.images_ = np.empty((n_panels, 2), dtype=object)
+        for index, (matrix, whole) in enumerate(zip(cells, shown, strict=True)):
+            panel, side = divmod(index, 2)
+            image = self._image(self.axes_[panel, side], matrix, whole.shape)
+            image.set(cmap=cmap, clim=(0, vmax))
+            self.images_[panel, side] = image
+            self._label(panel, side, whole.shape)
         self.colorbar_: Colorbar = self.figure_.colorbar(
             self.images_[0, 0],
             ax=self.axes_.ravel().tolist(),
-            label="|derivative| / rms",
-            extend="max" if over else "neither",
+            label="|derivative| / rms" + (", mean over samples" if self.titles is None else ""),
+            extend="max" if largest > vmax else "neither",
             shrink=0.85,
         )
         return self
 
     def _make_axes(self, ax: Axes | ArrayLike | None, n_panels: int) -> None:
         if ax is None:
-            layout = ConstrainedLayoutEngine(w_pad=0.1)
+            layout = ConstrainedLayoutEngine(w_pad=0.14)
             self.figure_ = plt.figure(figsize=(9, 4.1 * n_panels), layout=layout)
             self.axes_ = self.figure_.subplots(n_panels, 2, squeeze=False)
         elif isinstance(ax, Axes):
@@ -279,19 +306,31 @@ class JacobianDisplay:
             self.axes_ = axes.reshape(n_panels, 2)
             self.figure_ = figure_of(self.axes_[0, 0])
 
-    def _panel(self, panel: int, side: int, matrix: Matrix, cmap: str, vmax: float) -> AxesImage:
-        ax = self.axes_[panel, side]
-        image = ax.imshow(
-            matrix, cmap=cmap, vmin=0, vmax=vmax, aspect="auto", interpolation="nearest"
-        )
+    def _image(self, ax: Axes, cells: Matrix, shape: tuple[int, ...]) -> AxesImage:
+        high, wide = np.multiply(cells.shape, self.cell_) - 0.5
+        image = ax.imshow(cells, aspect="auto", extent=(-0.5, wide, high, -0.5))
+        # The last cell may be of fewer entries than the others.
+        ax.set(xlim=(-0.5, shape[1] - 0.5), ylim=(shape[0] - 0.5, -0.5))
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
+        return image
+
+    def _label(self, panel: int, side: int, shape: tuple[int, ...]) -> None:
         title = ("given basis", "rotated basis")[side]
         if self.titles is not None:
             title = f"{self.titles[panel]}, {title}"
-        ax.set_title(title)
-        outputs = "output axis (ordered)" if self.rotated_output else "output neuron (ordered)"
-        ax.set_xlabel(("input neuron", "input axis (ordered)")[side])
-        ax.set_ylabel(("output neuron", outputs)[side])
-        return image
+        new_outputs = "output axis" if self.rotated_output else "output neuron"
+        names = (("output neuron", "input neuron"), (new_outputs, "input axis"))[side]
+        sizes = (self.before, self.after)[side].shape[1:]
+        labels = []
+        for name, n_shown, size in zip(names, shape, sizes, strict=True):
+            notes = [f"{n_shown} strongest of {size:,}"] if n_shown < size else []
+            if side == 1:
+                notes.append("ordered")
+            labels.append(f"{name} ({', '.join(notes)})" if notes else name)
+        if max(self.cell_) > 1:
+            labels[1] += "\neach cell: mean over {} outputs × {} inputs".format(*self.cell_)
+        self.axes_[panel, side].set(title=title, ylabel=labels[0], xlabel=labels[1])
 
 
 def _chosen(samples: int | Sequence[int], n_samples: int) -> tuple[NDArray[np.intp], list[str]]:
@@ -333,3 +372,24 @@ def _structure_order(matrix: Matrix) -> tuple[NDArray[np.intp], NDArray[np.intp]
     spare_rows = np.setdiff1d(np.arange(matrix.shape[0]), rows)
     place = matrix[np.ix_(spare_rows, columns)].argmax(axis=1)
     return np.concatenate([rows, spare_rows[np.argsort(place, kind="stable")]]), columns
+
+
+def _strongest(matrix: Matrix, most: int | None) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Choose at most so many rows and columns, those of the largest mean square, falling."""
+    chosen = []
+    for axis, size in ((1, matrix.shape[0]), (0, matrix.shape[1])):
+        if most is None or size <= most:
+            chosen.append(np.arange(size))
+        else:
+            chosen.append(np.argsort(-(matrix**2).sum(axis=axis), kind="stable")[:most])
+    return chosen[0], chosen[1]
+
+
+def _block_means(matrix: Matrix, shape: tuple[int, int]) -> Matrix:
+    """Take the means of blocks; the last ones may be smaller."""
+    for axis, size in enumerate(shape):
+        starts = np.arange(0, matrix.shape[axis], size)
+        counts = np.diff(np.append(starts, matrix.shape[axis]))
+        sums = np.add.reduceat(matrix, starts, axis=axis)
+        matrix = sums / (counts[:, None] if axis == 0 else counts)
+    return matrix

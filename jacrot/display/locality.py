@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any, Self
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from jacrot.display._figure import BLUE, VERMILION, figure_of, one_axes
+from jacrot.display._figure import (
+    BLUE,
+    VERMILION,
+    figure_of,
+    legend_beside,
+    one_axes,
+    set_wrapped_title,
+)
 
 if TYPE_CHECKING:
     from jacrot.inspection import LocalityCurve
@@ -61,7 +68,8 @@ class LocalityDisplay:
         result : LocalityCurve
             The counts; of a whole network, those of one layer.
         ax : Axes, default=None
-            Where to draw; ``None`` makes a new figure.
+            Where to draw, in a figure with ``layout="constrained"``: the legend stands beside it.
+            ``None`` makes a new figure.
 
         Returns
         -------
@@ -81,7 +89,8 @@ class LocalityDisplay:
         Parameters
         ----------
         ax : Axes, default=None
-            Where to draw; ``None`` makes a new figure.
+            Where to draw, in a figure with ``layout="constrained"``: the legend stands beside it.
+            ``None`` makes a new figure.
 
         Returns
         -------
@@ -89,7 +98,7 @@ class LocalityDisplay:
             The display.
         """
         result = self.result
-        self.ax_ = one_axes(ax)
+        self.ax_ = one_axes(ax, width=7.4)
         self.figure_ = figure_of(self.ax_)
         before: dict[str, Any] = {"color": VERMILION, "marker": "s"}
         after: dict[str, Any] = {"color": BLUE, "marker": "o"}
@@ -97,9 +106,9 @@ class LocalityDisplay:
         self.lines_ = {}
         for name, counts, label, style in (
             ("before", result.mean_before, "given basis", before),
-            ("weighted_before", result.weighted_before, "weighted by effect", before | weighted),
+            ("weighted_before", result.weighted_before, "given, by effect", before | weighted),
             ("after", result.mean_after, "rotated basis", after),
-            ("weighted_after", result.weighted_after, "weighted by effect", after | weighted),
+            ("weighted_after", result.weighted_after, "rotated, by effect", after | weighted),
         ):
             (self.lines_[name],) = self.ax_.plot(result.steps, counts, label=label, **style)
         self.ax_.set_xscale("log")
@@ -111,6 +120,10 @@ class LocalityDisplay:
         self.ax_.set_ylabel(
             f"outputs that change by more than\n{100 * result.share:g} % of the largest change"
         )
-        self.ax_.set_title(f"of {result.n_outputs} outputs, mean over axes and samples")
-        self.ax_.legend(fontsize="small", ncols=2)
+        set_wrapped_title(
+            self.ax_,
+            f"Outputs that a step of one activation changes, of {result.n_outputs:,}\n"
+            "(mean over samples and axes; dashed: axes weighted by their effect)",
+        )
+        legend_beside(self.ax_)
         return self

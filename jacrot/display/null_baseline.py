@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from textwrap import fill
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from jacrot.display._figure import BLUE, GREY, VERMILION, figure_of, one_axes
+from jacrot.display._figure import (
+    BLUE,
+    GREY,
+    VERMILION,
+    figure_of,
+    legend_beside,
+    one_axes,
+    set_wrapped_title,
+)
 
 if TYPE_CHECKING:
     from jacrot.inspection import NullBaseline
 
-TITLE_WIDTH = 80
+# What is left of the weights in every kind of null.
+NAMES = {
+    "shuffled": "shuffled\nweights",
+    "spectrum": "same\nspectrum",
+    "initial": "initial\nweights",
+}
 # Where the new and the given basis of a kind of null stand beside its row; rows run downwards.
 ROTATED, GIVEN = -0.12, 0.12
 
@@ -65,7 +77,8 @@ class NullBaselineDisplay:
         result : NullBaseline
             The scores.
         ax : Axes, default=None
-            Where to draw; ``None`` makes a new figure.
+            Where to draw, in a figure with ``layout="constrained"``: the legend stands beside it.
+            ``None`` makes a new figure.
 
         Returns
         -------
@@ -80,7 +93,8 @@ class NullBaselineDisplay:
         Parameters
         ----------
         ax : Axes, default=None
-            Where to draw; ``None`` makes a new figure.
+            Where to draw, in a figure with ``layout="constrained"``: the legend stands beside it.
+            ``None`` makes a new figure.
 
         Returns
         -------
@@ -88,7 +102,7 @@ class NullBaselineDisplay:
             The display.
         """
         result = self.result
-        self.ax_ = one_axes(ax, width=7.4, height=2.5 + 0.6 * len(result.nulls))
+        self.ax_ = one_axes(ax, width=7.4, height=2.2 + 0.6 * len(result.nulls))
         self.figure_ = figure_of(self.ax_)
         self.line_ = self.ax_.axvline(result.score, color=VERMILION, label="this network, rotated")
         self.given_line_ = self.ax_.axvline(
@@ -114,9 +128,9 @@ class NullBaselineDisplay:
                 fillstyle="none",
                 label=f"{hidden}nulls, given basis",
             )
-        self.ax_.set_yticks(range(len(result.nulls)), list(result.nulls))
+        self.ax_.set_yticks(range(len(result.nulls)), [NAMES[name] for name in result.nulls])
         self.ax_.set_ylim(len(result.nulls) - 0.5, -0.5)
         self.ax_.set_xlabel("mean Hoyer sparsity, held out")
-        self.ax_.set_title(fill(result.verdict, TITLE_WIDTH), fontsize="medium", loc="left")
-        self.ax_.legend(loc="best", fontsize="small")
+        set_wrapped_title(self.ax_, result.verdict)
+        legend_beside(self.ax_)
         return self

@@ -1,0 +1,50 @@
+"""
+How a search went
+=================
+
+:class:`~jacrot.display.ConvergenceDisplay` draws the cost of a search stage by stage. Is the
+search at its end, and where did the time go?
+"""  # noqa: D205, D400
+
+# %%
+# Both sides of a classifier's middle layer are rotated. The search first solves the inputs alone,
+# with less and less smoothing ε, starts on both sides with mini-batches ("warm start"), and ends
+# with conjugate gradient on all samples.
+
+import numpy as np
+
+from jacrot import JacobianSparsityRotation
+from jacrot.datasets import load_digits_mlp
+from jacrot.display import ConvergenceDisplay
+
+digits = load_digits_mlp()
+hidden = digits.network[:1](digits.X[:300])
+rotation = JacobianSparsityRotation(rotate_output=True, random_state=0)
+rotation.fit(digits.network[1:2], hidden)
+display = ConvergenceDisplay.from_estimator(rotation)
+
+# %%
+# What to look at: every line should be flat at its end. The last one is what counts, since its
+# smoothing is the smallest. The same in figures:
+
+history = rotation.history_
+for number in np.unique(history["stage"]):
+    cost = history["cost"][history["stage"] == number]
+    name = rotation.stages_[number]
+    print(f"{number:2} {name:<11}{len(cost):4} points, cost {cost[0]:.4f} to {cost[-1]:.4f}")
+print(f"converged: {rotation.converged_}, {rotation.n_iter_} steps of conjugate gradient")
+
+# %%
+# Seconds depend on the machine and on what else it does. Passes over the samples do not:
+
+display = ConvergenceDisplay.from_estimator(rotation, against="evaluations")
+
+# %%
+# Where it misleads
+# -----------------
+#
+# - The cost goes *up* from stage to stage, and during the warm start: less smoothing means a higher
+#   cost at the same point. No line may be compared with another.
+# - The warm start is as rough as its mini-batches of a few samples. Its noise is no failure.
+# - A flat line is *a* minimum, perhaps not the lowest. Raise ``n_init``, and see whether the same
+#   axes come back, as in the example of axis stability.

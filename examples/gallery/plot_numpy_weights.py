@@ -1,0 +1,86 @@
+"""
+From exported arrays
+====================
+
+No framework is needed where the weights are: an ``.npz`` file, or any matrices and biases in
+layer order.
+"""  # noqa: D205, D400
+
+# %%
+# A small classifier of scikit-learn's digits, trained for a few seconds, whose weights are written
+# to a file as somebody else might have left them. Training is stopped early, hence the warning that
+# is silenced.
+
+import tempfile
+import warnings
+from pathlib import Path
+
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import MLPClassifier
+
+from jacrot import JacobianSparsityRotation
+from jacrot.display import JacobianDisplay
+from jacrot.readers import list_arrays, load
+
+images, labels = load_digits(return_X_y=True)
+images = images / 16
+train, test = slice(1297), slice(1297, None)
+classifier = MLPClassifier((32, 32), max_iter=40, random_state=0)
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    classifier.fit(images[train], labels[train])
+
+folder = tempfile.TemporaryDirectory()
+path = Path(folder.name) / "weights.npz"
+arrays = {}
+for number, (matrix, bias) in enumerate(
+    zip(classifier.coefs_, classifier.intercepts_, strict=True)
+):
+    arrays |= {f"W{number}": matrix, f"b{number}": bias}
+np.savez(path, **arrays)
+for name, info in list_arrays(path).items():
+    print(name, info.shape, info.dtype)
+
+# %%
+# The shapes tell the layout: scikit-learn, Keras and Flax store ``(inputs, outputs)``, PyTorch
+# ``(outputs, inputs)``. Activations are not in the file and have to be said.
+
+network = load(path, activation=["relu", "relu", "identity"], layout="in_out")
+print(network)
+
+# %%
+# Before anything else: does it compute what the classifier computes? This is the check that catches
+# a wrong layout of square matrices, a forgotten activation, or another scale of the inputs.
+
+same = network(images[test]).argmax(axis=1) == classifier.predict(images[test])
+print(f"{same.sum()} of {same.size} predictions are the same")
+accuracy = np.mean(network(images[test]).argmax(axis=1) == labels[test])
+
+# %%
+# Then rotate what the middle layer reads, and look at digits that were not fitted.
+
+hidden, held_out = network[:1](images[:300]), network[:1](images[test])
+rotation = JacobianSparsityRotation(rotate_output=True, tol=1e-2, random_state=0)
+rotation.fit(network[1:2], hidden)
+print(f"held-out sparsity: {rotation.score(held_out):.3f}, before {rotation.sparsity_before_:.3f}")
+display = JacobianDisplay.from_estimator(rotation, held_out)
+
+# %%
+# The rotation folds into the weights. The result is arrays again, which any framework can read: the
+# network between the two sites in its new basis.
+
+rotated = network.rotated({1: rotation.rotation_, 2: rotation.output_rotation_})
+kept = rotated(images[test]).argmax(axis=1) == network(images[test]).argmax(axis=1)
+print(f"rotated, {kept.sum()} of {kept.size} predictions are the same; accuracy {accuracy:.3f}")
+rotated.save(path.with_name("rotated.npz"))
+print(load(path.with_name("rotated.npz")))
+folder.cleanup()
+
+# %%
+# Where it misleads
+# -----------------
+#
+# Two biases or two matrices in the wrong order often still fit together, with square matrices
+# always. A network that is wrong in this way has Jacobians too, and they get sparse too.
