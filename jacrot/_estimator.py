@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from numbers import Integral, Real
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from joblib import cpu_count, effective_n_jobs
@@ -19,6 +20,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _num_samples, validate_data
 from tqdm import tqdm
 
+from jacrot import persistence, provenance
 from jacrot._arrays import FEATURES_AXIS, Array, Matrix, real_array
 from jacrot._callbacks import CallbackSupportMixin, Task
 from jacrot._threads import Apply, one_blas_thread
@@ -52,6 +54,20 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         "random_state": ["random_state"],
         "n_jobs": [Integral, None],
         "verbose": ["verbose"],
+    }
+
+    # The types of what fit leaves, for files.
+    _saved: ClassVar[dict[str, Any]] = {
+        "sparsity_": float,
+        "sparsity_before_": float,
+        "n_iter_": int,
+        "history_": dict,
+        "stages_": list,
+        "converged_": bool,
+        "_interrupted": bool,
+        "provenance_": dict,
+        "n_features_in_": int,
+        "feature_names_in_": np.ndarray,
     }
 
     network: Any
@@ -151,7 +167,58 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         best = min(solutions, key=lambda solution: solution.cost)
         return replace(best, ending="interrupted") if interrupted else best
 
-    def _report(self, solution: Solution) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted estimator to a file, without pickle.
+
+        :meth:`load` gives it back: parameters, rotations, the network, and ``provenance_``. The
+        file appears whole or not at all.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Where to, ending in ``.npz`` or ``.safetensors``.
+
+        Raises
+        ------
+        ImportError
+            If ``safetensors`` is needed and not installed.
+        ValueError
+            If `path` has another ending, or the network holds a Python function or a layer of
+            your own, which only pickle could store. A function among the parameters, or a
+            ``RandomState``, is left out: after :meth:`load` its place says so.
+        """
+        persistence.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a fitted estimator that :meth:`save` wrote. Nothing in the file is executed.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file.
+
+        Returns
+        -------
+        estimator
+            As it was fitted.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If the file is damaged, or holds something else.
+        """
+        return persistence.load(cls, path)
+
+    def _report(
+        self,
+        solution: Solution,
+        seed: int | np.random.RandomState,
+        batches: list[Array],
+        analysed: Any,
+    ) -> None:
         columns = ("stage", "iteration", "evaluations", "cost", "seconds")
         table = np.array(solution.history, dtype=np.float64).reshape(-1, len(columns))
         self.history_ = {
@@ -169,6 +236,8 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         }
         if solution.ending in reasons:
             warnings.warn(reasons[solution.ending], ConvergenceWarning, stacklevel=4)
+        known = int(seed) if isinstance(seed, Integral) else None
+        self.provenance_ = provenance.of_fit(self, known, batches, analysed)
 
 
 class _Watch:

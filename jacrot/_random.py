@@ -20,9 +20,27 @@ def random_source(random_state: int | np.random.RandomState | None) -> np.random
     numpy.random.RandomState
         The source.
     """
+    return check_random_state(drawn_seed(random_state))
+
+
+def drawn_seed(
+    random_state: int | np.random.RandomState | None,
+) -> int | np.random.RandomState:
+    """Draw a seed where there is none, so that it can be told afterwards.
+
+    Parameters
+    ----------
+    random_state : int, RandomState instance or None
+        Seed or source.
+
+    Returns
+    -------
+    int or RandomState instance
+        The same, or a seed from the operating system.
+    """
     if random_state is None:
-        return np.random.RandomState()
-    return check_random_state(random_state)
+        return int(np.random.SeedSequence().generate_state(1)[0])
+    return random_state
 
 
 def random_rotation(size: int, rng: np.random.RandomState) -> NDArray[np.float64]:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from numbers import Integral
-from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from jacrot import _archive
 from jacrot._arrays import FEATURES_AXIS, Array, Immutable, real_array
 from jacrot.layers import Basis, Dense, Layer
-from jacrot.layers.described import FORMAT, HEADER, described
+from jacrot.layers.described import FORMAT, described
 from jacrot.weights import (
     ActivationLike,
     Layout,
@@ -288,35 +287,33 @@ class Network(Immutable):
                 inputs = [Basis(rotation)]
         return Network([*inputs, *layers])
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the network to an ``.npz`` file, without pickle.
+    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
+        """Write the network to an ``.npz`` or ``.safetensors`` file, without pickle.
 
         ``jacrot.readers.load`` reads it. The file appears whole or not at all.
 
         Parameters
         ----------
         path : str or path-like
-            Where to, ending in ``.npz``.
+            Where to, ending in ``.npz`` or ``.safetensors``.
+        metadata : mapping, default=None
+            What JSON can hold, to be kept beside the layers, such as the ``provenance_`` of the
+            estimator whose rotation was folded in; :func:`jacrot.readers.metadata` reads it.
 
         Raises
         ------
+        ImportError
+            If ``safetensors`` is needed and not installed.
+        TypeError
+            If `metadata` holds what JSON cannot.
         ValueError
             If `path` has another ending, or a layer is a user's own or holds a user's function,
             which only pickle could store.
         """
-        path = Path(path)
-        if path.suffix != ".npz":
-            raise ValueError(f"path={str(path)!r} must end in '.npz'.")
         arrays: dict[str, Any] = {}
         layers = [described(layer, str(index), arrays) for index, layer in enumerate(self.layers)]
-        arrays[HEADER] = np.array(json.dumps({"format": FORMAT, "layers": layers}))
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            with partial.open("wb") as file:
-                np.savez(file, **arrays)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        description = {"format": FORMAT, "layers": layers, "metadata": dict(metadata or {})}
+        _archive.write(path, description, arrays)
 
     def _width(self, site: int) -> int | None:
         width = self.layers[site].n_inputs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
@@ -16,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from jacrot._arrays import Array, Matrix
 from jacrot._callbacks import Task
 from jacrot._estimator import NetworkEstimator, mean_hoyer, shared, with_effect
-from jacrot._random import random_source
+from jacrot._random import drawn_seed, random_source
 from jacrot._threads import one_blas_thread
 from jacrot.coordinates import (
     Coordinates,
@@ -65,7 +66,8 @@ class NetworkRotation(NetworkEstimator):
     jointly, where ``J_{l,i}`` is the Jacobian of layer ``l`` at sample ``i``: every rotation is
     shared by the Jacobian that reads the site and the one that writes it. Inputs and logits stay
     in their own basis, ``R_0 = I`` and ``R_L = I``, unless they are to be rotated too. The result
-    is never worse than the rotations of the layers one by one.
+    is never worse than the rotations of the layers one by one; in functional coordinates, where
+    the search starts from the local interaction basis, it may be.
 
     In functional coordinates every rotated site has whitened activations ``z = R_l C_l^-½ (a −
     mean)``, and ``X_l = R_{l+1} C_{l+1}^-½ J_l C_l^½ R_lᵀ`` is the Jacobian between them. Its rows
@@ -123,10 +125,13 @@ class NetworkRotation(NetworkEstimator):
     n_iter_ : int
         Conjugate-gradient steps of the search that was kept.
     history_ : dict of ndarray
-    stages_ : list of str
         What that search visited; see :class:`jacrot.JacobianSparsityRotation`.
+    stages_ : list of str
+        The names of its stages.
     converged_ : bool
         Whether the search ended by itself, not by `max_iter`, Ctrl-C or a callback.
+    provenance_ : dict
+        Where the result comes from; see :class:`jacrot.JacobianSparsityRotation`.
     n_features_in_ : int
         Number of inputs of the network.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -154,6 +159,16 @@ class NetworkRotation(NetworkEstimator):
 
     network_: Network
     rotations_: Rotations
+    _saved: ClassVar[dict[str, Any]] = {
+        "rotations_": dict,
+        "network_": Network,
+        "sparsities_": np.ndarray,
+        "sparsities_before_": np.ndarray,
+        "means_": (dict, NoneType),
+        "whitenings_": (dict, NoneType),
+        "_coordinates": dict,
+        **NetworkEstimator._saved,
+    }
 
     # `site` says where to look, and is no metadata of the samples.
     __metadata_request__transform: ClassVar[dict[str, Any]] = {"site": UNUSED}
@@ -223,7 +238,8 @@ class NetworkRotation(NetworkEstimator):
         """
         weights, X = self._who_has_the_network(X, y)
         criterion = get_criterion(self.criterion)
-        rng = random_source(self.random_state)
+        seed = drawn_seed(self.random_state)
+        rng = random_source(seed)
         task = Task.of_fit(self, X, None)
         X = self._activations(X, reset=True)
         network = self._network(weights, X)
@@ -287,7 +303,7 @@ class NetworkRotation(NetworkEstimator):
         self.sparsities_ = _sparsities(layers, self.rotations_)
         self.sparsity_before_ = float(self.sparsities_before_.mean())
         self.sparsity_ = float(self.sparsities_.mean())
-        self._report(solution)
+        self._report(solution, seed, [X], network)
         task.end(attributes=lambda: attributes(solution.point))
         return self
 
@@ -360,6 +376,13 @@ class NetworkRotation(NetworkEstimator):
         inner = {site: Q for site, Q in self.rotations_.items() if site < last}
         network = self.network_.rotated(inner)
         return network.writing(self.rotations_[last]) if last in self.rotations_ else network
+
+    def _rotations(self) -> list[tuple[Matrix, int | None]]:
+        network, last = self.network_, self.network_.n_layers
+        return [
+            (rotation, network.n_outputs if site == last else network._width(site))
+            for site, rotation in self.rotations_.items()
+        ]
 
     def _layers(self, X: ArrayLike) -> list[_LayerJacobians]:
         """Make the Jacobians of every layer, those that are rotated."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from numbers import Integral
+from types import NoneType
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -19,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from jacrot._arrays import FEATURES_AXIS, Array, Matrix, real_array
 from jacrot._callbacks import Task
 from jacrot._estimator import NetworkEstimator, are_batches, mean_hoyer, shared, with_effect
-from jacrot._random import random_rotation, random_source
+from jacrot._random import drawn_seed, random_rotation, random_source
 from jacrot._threads import one_blas_thread
 from jacrot.coordinates import Coordinates, SiteBasis, read_by, readout_moment, written_by
 from jacrot.criteria import get_criterion, hoyer_of_norms
@@ -155,6 +156,10 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         The names of the stages that ``history_["stage"]`` counts.
     converged_ : bool
         Whether the search ended by itself, not by `max_iter`, Ctrl-C or a callback.
+    provenance_ : dict
+        Where the result comes from, in what JSON can hold: ``"parameters"``, ``"seed"`` (also of
+        ``random_state=None``), SHA-256 and shape of the ``"data"`` and the ``"networks"``,
+        ``"versions"``, ``"scores"``.
     n_features_in_ : int
         Number of activations.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -210,6 +215,18 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
     rotation_: Matrix
     output_rotation_: Matrix | None
     network_: Network | tuple[Network, ...] | None
+    _saved: ClassVar[dict[str, Any]] = {
+        "rotation_": np.ndarray,
+        "output_rotation_": (np.ndarray, NoneType),
+        "network_": (Network, tuple, NoneType),
+        "explained_sensitivity_ratio_": np.ndarray,
+        "mean_": (np.ndarray, NoneType),
+        "whitening_": (np.ndarray, NoneType),
+        "output_whitening_": (np.ndarray, NoneType),
+        "_inner": (Coordinates, NoneType),
+        "_outer": (Coordinates, NoneType),
+        **NetworkEstimator._saved,
+    }
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **NetworkEstimator._parameter_constraints,
@@ -288,7 +305,8 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         """
         weights, X = self._who_has_the_network(X, y)
         criterion = get_criterion(self.criterion)
-        rng = random_source(self.random_state)
+        seed = drawn_seed(self.random_state)
+        rng = random_source(seed)
         task = Task.of_fit(self, X, self.n_init)
         network, batches, given = self._network_and_jacobians(weights, X, rng)
         if given.shape[1] == 0:
@@ -323,7 +341,8 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         before = hoyer_of_norms(*norms, given.n_entries_each)
         self.sparsity_before_ = float(np.nanmean(before))
         self.sparsity_ = mean_hoyer(jacobians, l2, P, Q)
-        self._report(solution)
+        analysed = np.asanyarray(weights) if network is None else network
+        self._report(solution, seed, batches, analysed)
         task.end(attributes=lambda: attributes(solution.point))
         return self
 
@@ -490,6 +509,12 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+    def _rotations(self) -> list[tuple[Matrix, int | None]]:
+        inputs = (self.rotation_, self.n_features_in_)
+        return (
+            [inputs] if self.output_rotation_ is None else [inputs, (self.output_rotation_, None)]
+        )
 
     def _network_and_jacobians(
         self, weights: Any, X: Any, rng: np.random.RandomState

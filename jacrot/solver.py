@@ -174,7 +174,8 @@ class Search:
     def _finished(self, problem: Problem, point: list[Matrix]) -> list[Matrix]:
         """Sweep the planes of a one-sided problem, and sharpen the axes."""
         # The sweep turns pairs by the cost of their entries, which a table does not have.
-        if problem.is_one_sided and not problem.criterion.of_table:
+        has_planes = len(point[0]) > 1
+        if problem.is_one_sided and has_planes and not problem.criterion.of_table:
             point = self._swept(problem, point)
         if not problem.criterion.smoothed:
             return point
@@ -199,6 +200,8 @@ class Search:
         n_hops = int(min(effort, HOPS_WORK / (n_entries * n_axes)))
         price, best = self._priced(point)
         for hop in range(n_hops):
+            if self.log.spent:
+                break
             if hop == 0:
                 start = self._bounded([random_rotation(n_axes, self.rng)])
             else:
@@ -216,6 +219,8 @@ class Search:
         few = few.cast(np.float32 if stack.shape[2] >= LARGE_MATRIX else np.float64)
         basis = problem.bases[0]
         for _ in range(MAX_SWEEPS):
+            if self.log.spent:
+                break
             with self.log.stage("plane sweep"):
                 axes = point[0] if basis is None else point[0] @ basis
                 blocks = few.rotated(None, axes)

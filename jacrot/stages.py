@@ -116,6 +116,11 @@ class Log:
     _n_evaluations: int = 0
     _begin: float = field(default_factory=time.perf_counter)
 
+    @property
+    def spent(self) -> bool:
+        """Whether the budget is spent."""
+        return self.n_iter >= self.max_iter
+
     @contextmanager
     def stage(self, label: str) -> Iterator[None]:
         """Be in a stage."""
@@ -168,10 +173,10 @@ def descend(
     factor = ONE_MATRIX_TOL_FACTOR if problem.is_one_matrix else 1
     for stage in stages:
         tol = log.tol * factor * (1 if stage is stages[-1] else COARSE_TOL_FACTOR)
+        if log.spent:
+            break
         n_samples = stage.n_samples or max(LEAST_SAMPLES, MOST_ENTRIES // problem.n_entries_each)
         point = run_stage(problem.first(n_samples), point, stage.smoothing, tol, log)
-        if not log.converged:
-            break
     return point
 
 

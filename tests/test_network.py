@@ -1,6 +1,7 @@
 """The network: what it computes, its parts, its rotations, its persistence."""
 
 import copy
+import json
 import pickle
 
 import autograd.numpy as anp
@@ -13,6 +14,7 @@ from sklearn.utils.validation import _check_method_params
 
 from jacrot import Network
 from jacrot.layers import Dense, Function, Layer
+from jacrot.layers.described import HEADER
 from jacrot.readers import load
 
 NETWORK = random_network([3, 5, 4, 2], ["tanh", "gelu", "identity"])
@@ -61,7 +63,7 @@ def test_single_precision_network_is_rotated_in_double():
 
 def test_rotation_in_single_precision_keeps_the_function():
     rotated = NETWORK.rotated({1: rotation(5).astype(np.float32)})
-    np.testing.assert_allclose(rotated(X), NETWORK(X), atol=1e-10)
+    np.testing.assert_allclose(rotated(X), NETWORK(X), rtol=1e-10)
     with pytest.raises(ValueError, match="not orthogonal"):
         NETWORK.rotated({1: rotation(5) + 3e-5})
 
@@ -82,13 +84,17 @@ def test_callables_are_rotated_too():
 @pytest.mark.parametrize(
     ("sites", "error", "message"),
     [
-        ({3: np.eye(2)}, ValueError, "write a site from 0 to 2"),
+        ({3: np.eye(2)}, ValueError, r"write a site from 0 to 2: site l is what layer l reads\.$"),
         ({-1: np.eye(2)}, ValueError, "has site -1"),
         ({1: np.eye(4)}, ValueError, r"rotations\[1\] has shape \(4, 4\); write a matrix \(5, 5\)"),
         ({1.0: np.eye(5)}, ValueError, "has site 1.0"),
-        ({1: 2 * np.eye(5)}, ValueError, "not orthogonal: .* 3.0e"),
-        ({1: np.full((5, 5), np.nan)}, ValueError, "NaN"),
-        ([np.eye(5)], TypeError, "write a mapping"),
+        (
+            {1: 2 * np.eye(5)},
+            ValueError,
+            r"not orthogonal: .* 3\.0e\+00; write orthonormal rows \(np\.linalg\.qr gives .*\)\.$",
+        ),
+        ({1: np.full((5, 5), np.nan)}, ValueError, r"^rotations\[1\] contains NaN"),
+        ([np.eye(5)], TypeError, "rotations is a list; write a mapping"),
     ],
 )
 def test_bad_rotations_are_refused(sites, error, message):
@@ -96,15 +102,67 @@ def test_bad_rotations_are_refused(sites, error, message):
         NETWORK.rotated(sites)
 
 
+def test_bases_that_a_neighbour_bounds_are_checked():
+    """Where a callable takes any width, the layer on its other side says which."""
+    before = Network([Dense(np.ones((4, 3))), anp.sin])
+    after = Network([anp.sin, Dense(np.ones((2, 4)))])
+    for network, site in ((before, 1), (Network([anp.sin, *before]), 2), (after, 1)):
+        network.rotated({site: rotation(4)})
+        with pytest.raises(
+            ValueError, match=rf"rotations\[{site}\] has shape \(3, 3\); .* \(4, 4\)"
+        ):
+            network.rotated({site: rotation(3)})
+    # Nothing says what a callable that comes first reads.
+    inputs = X[:, [0, 1, 2, 0]]
+    np.testing.assert_allclose(after.rotated({0: rotation(4)})(inputs), after(inputs), atol=1e-12)
+    with pytest.raises(ValueError, match=r"has shape \(3, 2\); write a matrix \(3, 3\)"):
+        after.rotated({0: np.eye(3)[:, :2]})
+
+
+def test_ends_in_another_basis():
+    Q, P = rotation(3)[:2], rotation(2)
+    np.testing.assert_allclose(NETWORK.writing(P)(X), NETWORK(X) @ P.T, atol=1e-12)
+    np.testing.assert_allclose(NETWORK.reading(Q)(X @ Q.T), NETWORK(X @ Q.T @ Q), atol=1e-12)
+    assert NETWORK.reading(Q).n_inputs == 2
+    for network in (NETWORK.writing(P), NETWORK.reading(rotation(3))):
+        np.testing.assert_array_equal(network.layers[1].weight, NETWORK.layers[1].weight)
+
+
+def test_layouts_are_read_alike():
+    weights = [layer.weight for layer in NETWORK.layers]
+    as_rows = Network(weights)
+    as_columns = Network([weight.T for weight in weights], layout="in_out")
+    np.testing.assert_array_equal(as_columns(X), as_rows(X))
+    for turned, layout, other in (
+        ([weight.T for weight in weights], "out_in", "in_out"),
+        (weights, "in_out", "out_in"),
+    ):
+        message = (
+            rf"layer 0 writes 3 activations but layer 1 reads 4; .* transposed: .*layout='{other}'"
+        )
+        with pytest.raises(ValueError, match=message):
+            Network(turned, layout=layout)
+
+
+def test_weights_that_do_not_chain_are_refused():
+    message = (
+        "^weights do not chain: layer 1 writes 4 activations but layer 2 reads 3; write the layers "
+        r"in the order in which they are computed\.$"
+    )
+    with pytest.raises(ValueError, match=message):
+        Network([np.ones((5, 3)), np.ones((4, 5)), np.ones((2, 3))])
+
+
 def test_parts_compose_to_the_whole():
     for cut in (1, 2):
         np.testing.assert_array_equal(NETWORK[cut:](NETWORK[:cut](X)), NETWORK(X))
     assert NETWORK[1] is NETWORK.layers[1]
     assert list(NETWORK) == list(NETWORK.layers)
+    assert NETWORK[0:2:1].n_layers == 2
     assert all(isinstance(layer, Layer) for layer in NETWORK)
 
 
-@pytest.mark.parametrize("part", [slice(3, 3), slice(5, 9), slice(None, None, -1)])
+@pytest.mark.parametrize("part", [slice(3, 3), slice(5, 9), slice(None, None, -1), slice(0, 3, 2)])
 def test_no_part_is_refused(part):
     with pytest.raises(IndexError, match="is no part of a network of 3 layers"):
         NETWORK[part]
@@ -114,6 +172,8 @@ def test_repr_is_short_whatever_the_size():
     assert repr(NETWORK) == "Network(3 → 5 → 4 → 2; tanh, gelu, identity)"
     assert len(repr(random_network([500, 800], ["relu"]))) < 60
     assert repr(Network(anp.sin)) == "Network(Function(sin))"
+    mixed = Network([Dense(np.ones((4, 3))), anp.sin])
+    assert repr(mixed) == "Network(Dense(3 → 4, relu), Function(sin))"
 
 
 def test_scikit_learn_does_not_slice_it():
@@ -156,9 +216,13 @@ def test_inputs_are_checked_and_not_modified():
     NETWORK(inputs)
     NETWORK.jacobians(inputs)
     for bad, message in (
-        (X[:, :2], "X has 2 features but the network reads 3"),
-        (X[0], "X has 1 dimension"),
-        (X * np.nan, "X contains NaN"),
+        (
+            X[:, :2],
+            "^X has 2 features but the network reads 3; write the activations that its first layer "
+            r"reads\.$",
+        ),
+        (X[0], r"^X has 1 dimension"),
+        (X * np.nan, r"^X contains NaN"),
     ):
         with pytest.raises(ValueError, match=message):
             NETWORK(bad)
@@ -180,11 +244,20 @@ def test_save_and_load(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["network.npz"]
 
 
+@pytest.mark.parametrize("metadata", [None, {"seed": 3, "criterion": "hoyer"}])
+def test_save_keeps_what_is_said_of_the_network(tmp_path, metadata):
+    path = tmp_path / "network.npz"
+    NETWORK.save(path, metadata)
+    with np.load(path) as file:
+        assert json.loads(str(file[HEADER]))["metadata"] == (metadata or {})
+    np.testing.assert_array_equal(load(path)(X), NETWORK(X))
+
+
 def test_save_refuses_what_only_pickle_could_store(tmp_path):
     for network in (Network(anp.sin), Network(np.eye(2), anp.sin)):
         with pytest.raises(ValueError, match="without pickle"):
             network.save(tmp_path / "network.npz")
-    with pytest.raises(ValueError, match=r"must end in '\.npz'"):
+    with pytest.raises(ValueError, match=r"network\.pt' must end in '\.npz'"):
         NETWORK.save(tmp_path / "network.pt")
     assert not list(tmp_path.iterdir())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,16 @@ from jacrot.layers._base import BaseLayer
 
 FORMAT = "jacrot.Network/1"
 HEADER = "__jacrot__"
+# What JSON makes of the arguments of layers that these themselves take as they are.
+SCALARS = {
+    "activation": (str,),
+    "count_padding": (bool,),
+    "eps": (int, float),
+    "frozen": (bool,),
+    "groups": (int,),
+    "n_heads": (int,),
+    "scale": (int, float, type(None)),
+}
 
 
 def described(value: Any, name: str, arrays: dict[str, Any]) -> Any:
@@ -62,7 +73,7 @@ def restored(description: Any, arrays: dict[str, Any]) -> Any:
     description : object
         The description.
     arrays : dict
-        The arrays beside it.
+        The arrays beside it. Every one is taken out: it is described once.
 
     Returns
     -------
@@ -75,15 +86,24 @@ def restored(description: Any, arrays: dict[str, Any]) -> Any:
         If a layer or an array is missing.
     TypeError
         If a layer does not take these arguments.
+    ValueError
+        If it does not take their values, or a number is not finite.
     """
     if isinstance(description, list):
         return [restored(item, arrays) for item in description]
+    if isinstance(description, float) and not isfinite(description):
+        raise ValueError(f"{description} is no finite number")
     if not isinstance(description, dict):
         return description
     if "array" in description:
-        return arrays[description["array"]]
+        return arrays.pop(description["array"])
     kind = description["layer"]
-    if kind not in jacrot.layers.__all__ or kind in ("Function", "BaseLayer", "Layer", "fused"):
+    layer = getattr(jacrot.layers, kind, None)
+    if not (isinstance(layer, type) and issubclass(layer, BaseLayer)) or kind == "Function":
         raise KeyError(kind)
-    arguments = {key: restored(value, arrays) for key, value in description["arguments"].items()}
-    return getattr(jacrot.layers, kind)(**arguments)
+    arguments = {}
+    for name, value in description["arguments"].items():
+        arguments[name] = restored(value, arrays)
+        if name in SCALARS and type(value) not in SCALARS[name]:
+            raise TypeError(f"{kind} takes no {name} of {type(value).__name__}")
+    return layer(**arguments)

@@ -1,7 +1,7 @@
 """Readers: exported weights in a file become a ``Network``."""
 
 from jacrot.readers.captured import Captured, capture
-from jacrot.readers.files import list_arrays, load
+from jacrot.readers.files import list_arrays, load, metadata
 from jacrot.readers.flax import from_flax
 from jacrot.readers.keras import from_keras
 from jacrot.readers.onnx import from_onnx
@@ -18,4 +18,5 @@ __all__ = [
     "from_torch",
     "list_arrays",
     "load",
+    "metadata",
 ]

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from difflib import get_close_matches
+from itertools import pairwise
 
 from jacrot.layers import Activation, Dense, GatedDense, Layer, Residual, fused
+
+# A layer that several summands share becomes one of each; of sums of sums, of two to the power of
+# their number.
+MOST_PATHS = 32
 
 
 class Graph:
@@ -37,6 +43,9 @@ class Graph:
         # How each tensor is made: the nearest tensor before it that all its paths go through,
         # and the layer that leads from there, or the two summands.
         self._made: dict[str, tuple[str, Layer | tuple[str, str]]] = {}
+        # How many such steps lead to each.
+        self._depth = {input: 0}
+        self._listed: Counter[str] = Counter()
 
     def __contains__(self, name: str) -> bool:
         return name in self._names
@@ -90,6 +99,7 @@ class Graph:
         """
         factors = self._find(first), self._find(second)
         source = self._fork(*factors)
+        self._listed.clear()
         paths = [fused(self._between(source, factor)) for factor in factors]
         for up, gate in (paths, paths[::-1]):
             match up, gate:
@@ -139,7 +149,8 @@ class Graph:
         Raises
         ------
         ValueError
-            If a tensor does not exist, or paths to `output` go around `start`.
+            If a tensor does not exist, paths to `output` go around `start`, or there are so many
+            that share a layer that they cannot be listed.
         """
         end = self._find(output)
         first = self._find(self.input if start is None else start)
@@ -150,12 +161,14 @@ class Graph:
                 f"start={start!r} is not enough to compute {output!r}: some path from the input "
                 f"goes around it; write one of {nearest}."
             )
+        self._listed.clear()
         return self._between(first, end)
 
     def _make(self, result: str, source: str, how: Layer | tuple[str, str]) -> None:
         self._check_new(result)
         self._names[result] = result
         self._made[result] = source, how
+        self._depth[result] = self._depth[source] + 1
 
     def _find(self, name: str) -> str:
         if name not in self._names:
@@ -179,15 +192,32 @@ class Graph:
 
     def _fork(self, first: str, second: str) -> str:
         """Find the nearest tensor that every path to either of two goes through."""
-        others = set(self._dominators(second))
-        return next(tensor for tensor in self._dominators(first) if tensor in others)
+        while first != second:
+            if self._depth[first] < self._depth[second]:
+                first, second = second, first
+            first = self._made[first][0]
+        return first
 
     def _between(self, start: str, end: str) -> list[Layer]:
         layers: list[Layer] = []
         while end != start:
+            self._listed[end] += 1
+            if self._listed[end] > MOST_PATHS:
+                raise ValueError(
+                    f"tensor {end!r} is on more than {MOST_PATHS} paths of sums of sums; write a "
+                    "part of the network in which fewer share it."
+                )
             end, how = self._made[end]
             layers.append(self._residual(end, *how) if isinstance(how, tuple) else how)
-        return layers[::-1]
+        layers.reverse()
+        for first, second in pairwise(layers):
+            widths = first.n_outputs, second.n_inputs
+            if None not in widths and widths[0] != widths[1]:
+                raise ValueError(
+                    f"after tensor {start!r} layers do not chain: {first!r} writes {widths[0]} "
+                    f"features but {second!r} reads {widths[1]}."
+                )
+        return layers
 
     def _residual(self, source: str, first: str, second: str) -> Residual:
         # The longer path is the branch; x + x is x plus the identity of x.

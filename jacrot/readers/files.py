@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,14 +12,21 @@ import numpy as np
 
 from jacrot._arrays import Array
 from jacrot._optional import require
+from jacrot.layers.described import HEADER
 from jacrot.network import Network
 from jacrot.readers import npz
+from jacrot.readers._limits import check_size, existing, naming, size_of
 from jacrot.readers._names import layer_order, selected
+from jacrot.readers._pickles import check_pickles
+from jacrot.readers.saved import parsed, saved_network
 from jacrot.readers.torch import as_array, dense_arrays
 from jacrot.weights import ActivationLike, Layout
 
 SUFFIXES = (".npz", ".safetensors", ".onnx", ".pt", ".pth")
 _SAFETENSORS_DTYPES = {"BF": "bfloat", "F": "float", "I": "int", "U": "uint"}
+# Of a checkpoint: entries of its dictionaries, and how deep they are nested.
+MOST_ENTRIES = 2**17
+DEEPEST = 50
 
 
 class ArrayInfo(NamedTuple):
@@ -37,8 +44,8 @@ def load(
 ) -> Network:
     """Read a network from a file.
 
-    - ``.npz``: what :meth:`jacrot.Network.save` wrote, or plain arrays, the matrices and biases of
-      dense layers in layer order;
+    - ``.npz``, ``.safetensors``: what :meth:`jacrot.Network.save` wrote;
+    - ``.npz``: plain arrays, the matrices and biases of dense layers in layer order;
     - ``.safetensors``: matrices and biases of dense layers, which the numbers in their names
       put in order, or `names`;
     - ``.pt``, ``.pth``: a state dict of dense layers in layer order, or a checkpoint that holds
@@ -88,22 +95,100 @@ def load(
     Network(2 → 3; relu)
     """
     path = _existing(path)
-    match path.suffix.lower():
-        case ".npz":
-            return npz.load(path, activation, layout, names)
-        case ".safetensors":
-            return Network(_safetensors(path, names), activation, layout)
-        case ".onnx":
-            if activation != "relu" or layout != "out_in" or names is not None:
-                raise ValueError(
-                    f"path={str(path)!r} is a graph, which knows its activations and its layers; "
-                    "leave activation, layout and names out."
-                )
-            from jacrot.readers.onnx import from_onnx
+    with naming(f"path={str(path)!r}"):
+        match path.suffix.lower():
+            case ".npz" | ".safetensors":
+                header, arrays = _read(path, names)
+                if header is None:
+                    return Network(arrays, activation, layout)
+                if activation != "relu" or layout != "out_in" or names is not None:
+                    raise ValueError(
+                        f"path={str(path)!r} was written by save and knows its layers and "
+                        "activations; leave activation and layout out, and names too."
+                    )
+                return saved_network(header, arrays, path)
+            case ".onnx":
+                if activation != "relu" or layout != "out_in" or names is not None:
+                    raise ValueError(
+                        f"path={str(path)!r} is a graph, which knows its activations and its "
+                        "layers; leave activation, layout and names out."
+                    )
+                from jacrot.readers.onnx import from_onnx
 
-            return from_onnx(path)
-        case _:
-            return Network(_checkpoint(path, names), activation, layout)
+                return from_onnx(path)
+            case _:
+                return Network(_checkpoint(path, names), activation, layout)
+
+
+def metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read what was kept beside a network or a fitted estimator, without its arrays.
+
+    Parameters
+    ----------
+    path : str or path-like
+        An ``.npz`` or ``.safetensors`` file that :meth:`jacrot.Network.save` or ``save`` of an
+        estimator wrote.
+
+    Returns
+    -------
+    dict
+        The `metadata` of a network, the ``provenance_`` of an estimator.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ImportError
+        If ``safetensors`` is needed and not installed.
+    ValueError
+        If the suffix is another, the file is damaged, or nothing was kept in it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from jacrot import Network
+    >>> from jacrot.readers import metadata
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Network([[1.0, 2.0]]).save(f"{folder}/network.npz", metadata={"epochs": 3})
+    ...     metadata(f"{folder}/network.npz")
+    {'epochs': 3}
+    """
+    description, _ = read_saved(path, ())
+    return dict(description.get("metadata", {}))
+
+
+def read_saved(
+    path: str | os.PathLike[str], names: Sequence[str] | None = None
+) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Read what a file says of what it holds, and its arrays.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A file that ``save`` wrote.
+    names : sequence of str, default=None
+        The arrays to take, ``None`` for all.
+
+    Returns
+    -------
+    description : dict
+        What was described.
+    arrays : dict of ndarray
+        The arrays.
+
+    Raises
+    ------
+    FileNotFoundError, ImportError, ValueError
+        As :func:`metadata` does.
+    """
+    path = _existing(path)
+    if path.suffix.lower() not in (".npz", ".safetensors"):
+        raise ValueError(f"path={str(path)!r} must end in '.npz' or '.safetensors'.")
+    with naming(f"path={str(path)!r}"):
+        header, arrays = _read(path, names)
+        if header is None:
+            raise ValueError(f"path={str(path)!r} holds arrays only; write a file that save wrote.")
+        return parsed(header, path), arrays
 
 
 def list_arrays(path: str | os.PathLike[str]) -> dict[str, ArrayInfo]:
@@ -140,25 +225,26 @@ def list_arrays(path: str | os.PathLike[str]) -> dict[str, ArrayInfo]:
     {'W': ArrayInfo(shape=(3, 2), dtype='float32')}
     """
     path = _existing(path)
-    match path.suffix.lower():
-        case ".npz":
-            return {name: ArrayInfo(*info) for name, info in npz.list_arrays(path).items()}
-        case ".safetensors":
-            return _safetensors_info(_open_safetensors(path, "list_arrays"))
-        case ".onnx":
-            return _onnx_info(path)
-        case _:
-            tensors = _tensors(path, "list_arrays", "meta")
-            return {
-                name: ArrayInfo(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
-                for name, tensor in tensors.items()
-            }
+    with naming(f"path={str(path)!r}"):
+        match path.suffix.lower():
+            case ".npz":
+                return {name: ArrayInfo(*info) for name, info in npz.list_arrays(path).items()}
+            case ".safetensors":
+                return _safetensors_info(_open_safetensors(path, "list_arrays"))
+            case ".onnx":
+                from jacrot.readers.onnx import list_initializers
+
+                return {name: ArrayInfo(*info) for name, info in list_initializers(path).items()}
+            case _:
+                tensors = _tensors(path, "list_arrays", "meta")
+                return {
+                    name: ArrayInfo(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+                    for name, tensor in tensors.items()
+                }
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"path={str(path)!r} does not exist.")
+    path = existing(path)
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(
             f"path={str(path)!r} has the suffix {path.suffix!r}; write a file that ends in one of "
@@ -177,9 +263,17 @@ def _damaged(path: Path, error: Exception) -> ValueError:
 
 def _open_safetensors(path: Path, caller: str) -> Any:
     safetensors = require("safetensors", caller, "safetensors")
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    if npz.LONGEST < header < path.stat().st_size:
+        raise ValueError(
+            f"path={str(path)!r} has a header of {header:,} bytes, of which {npz.LONGEST:,} are "
+            "read; write fewer tensors into a file."
+        )
     try:
         return safetensors.safe_open(path, framework="numpy")
-    except (safetensors.SafetensorError, OSError) as error:
+    # MemoryError is that of a file longer than the memory that may be mapped.
+    except (safetensors.SafetensorError, MemoryError, OSError) as error:
         raise _damaged(path, error) from error
 
 
@@ -194,10 +288,14 @@ def _safetensors_info(file: Any) -> dict[str, ArrayInfo]:
     return info
 
 
-def _safetensors(path: Path, names: Sequence[str] | None) -> dict[str, Array]:
+def _read(path: Path, names: Sequence[str] | None) -> tuple[str | None, dict[str, Any]]:
+    """Read the arrays of a file, and the description beside them, if there is one."""
+    if path.suffix.lower() == ".npz":
+        return npz.read(path, names)
     file = _open_safetensors(path, "load")
+    header = (file.metadata() or {}).get(HEADER)
     info = _safetensors_info(file)
-    if names is None:
+    if names is None and header is None:
         names = layer_order({name: array.shape for name, array in info.items()}, path)
     arrays = {}
     for name in selected(names, info, path):
@@ -210,7 +308,7 @@ def _safetensors(path: Path, names: Sequence[str] | None) -> dict[str, Array]:
             )
         else:
             arrays[name] = file.get_tensor(name)
-    return arrays
+    return header, arrays
 
 
 def _bfloat16(path: Path, name: str) -> Array:
@@ -227,7 +325,9 @@ def _bfloat16(path: Path, name: str) -> Array:
 def _tensors(path: Path, caller: str, device: str) -> dict[str, Any]:
     torch = require("torch", caller, "torch")
     try:
+        check_pickles(path)
         content = torch.load(path, map_location=device, weights_only=True)
+    # PyTorch raises whatever its own reading of a damaged file runs into.
     except Exception as error:
         lines = str(error).splitlines()
         raise ValueError(
@@ -240,39 +340,51 @@ def _tensors(path: Path, caller: str, device: str) -> dict[str, Any]:
             f"path={str(path)!r} holds a {type(content).__name__}, no state dict; write one with "
             "torch.save(model.state_dict(), path)."
         )
-    return dict(_named_tensors(content))
+    return _named_tensors(content)
 
 
-def _named_tensors(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in content.items():
+def _named_tensors(content: Mapping[Any, Any]) -> dict[str, Any]:
+    """List the tensors in nested dictionaries, which may be met again inside of themselves."""
+    tensors: dict[str, Any] = {}
+    pending: list[tuple[tuple[str, ...], Any]] = [((), content)]
+    n_entries = 0
+    while pending:
+        keys, value = pending.pop()
         if isinstance(value, Mapping):
-            yield from _named_tensors(value, f"{prefix}{key}.")
+            n_entries += len(value)
+            if n_entries > MOST_ENTRIES or len(keys) > DEEPEST:
+                raise ValueError(
+                    f"a state dict of more than {MOST_ENTRIES:,} entries, or nested deeper than "
+                    f"{DEEPEST} times; write torch.save(model.state_dict(), path)."
+                )
+            # The method of the class: a file can put another into the instance.
+            items = list(type(value).items(value))
+            pending += [((*keys, str(key)), item) for key, item in reversed(items)]
         elif hasattr(value, "detach"):
-            yield f"{prefix}{key}", value
+            name = ".".join(keys)
+            if name in tensors:
+                raise ValueError(f"two tensors of the name {name!r}; write one for each name.")
+            tensors[name] = value
+    return tensors
 
 
 def _checkpoint(path: Path, names: Sequence[str] | None) -> dict[str, Any]:
     tensors = _tensors(path, "load", "cpu")
     if names is not None:
-        return {name: as_array(tensors[name]) for name in selected(names, tensors, path)}
+        tensors = {name: tensors[name] for name in selected(names, tensors, path)}
     try:
-        return dense_arrays(tensors)
+        # One stored number may fill a tensor of any shape.
+        n_bytes = sum(size_of(t.shape, t.element_size()) for t in tensors.values())
+        check_size(n_bytes, path.stat().st_size, "the file")
+        if names is None:
+            return dense_arrays(tensors)
+        return {name: as_array(tensor) for name, tensor in tensors.items()}
     except ValueError as error:
+        hint = " Or write names=[...], the weights and biases to take, in layer order."
+        raise ValueError(f"path={str(path)!r}: {error}{'' if names else hint}") from error
+    # Of sparse and quantised tensors.
+    except (AttributeError, RuntimeError, TypeError) as error:
         raise ValueError(
-            f"path={str(path)!r}: {error} Or write names=[...], the weights and biases to take, "
-            "in layer order."
+            f"path={str(path)!r} holds a tensor that is no plain array ({error}); write "
+            "tensor.to_dense() or tensor.dequantize()."
         ) from error
-
-
-def _onnx_info(path: Path) -> dict[str, ArrayInfo]:
-    onnx = require("onnx", "list_arrays", "onnx")
-    try:
-        graph = onnx.load(path, load_external_data=False).graph
-    except Exception as error:
-        raise _damaged(path, error) from error
-    return {
-        tensor.name: ArrayInfo(
-            tuple(tensor.dims), str(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
-        )
-        for tensor in graph.initializer
-    }

@@ -2,76 +2,82 @@
 
 from __future__ import annotations
 
-import json
+import io
+import tokenize
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from jacrot.layers.described import FORMAT, HEADER, restored
-from jacrot.network import Network
+from jacrot.layers.described import HEADER
+from jacrot.readers._limits import check_size, size_of
 from jacrot.readers._names import selected
-from jacrot.weights import ActivationLike, Layout
 
-# What numpy, zipfile and zlib raise for damaged, encrypted, oddly packed and pickled content.
-_UNREADABLE = (
-    ValueError,
-    OSError,
+# Bytes of what is read in one piece, of which Python then makes ten times as many: the list of the
+# members, here that of twenty thousand arrays, and the text that describes a saved network, here
+# that of three thousand layers.
+LONGEST = 2**21
+# What zipfile, zlib and numpy raise for damaged, encrypted, oddly packed and pickled content.
+# Python's parser raises MemoryError and RecursionError, a RuntimeError, for too many brackets.
+UNREADABLE = (
+    ArithmeticError,
     EOFError,
-    KeyError,
+    LookupError,
+    MemoryError,
+    OSError,
     RuntimeError,
-    NotImplementedError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
 )
 
 
-def load(
-    path: Path, activation: ActivationLike, layout: Layout, names: Sequence[str] | None = None
-) -> Network:
-    """Read a network from an ``.npz`` file.
+def read(
+    path: Path, names: Sequence[str] | None = None
+) -> tuple[str | None, dict[str, NDArray[Any]]]:
+    """Read an ``.npz`` file.
 
     Parameters
     ----------
     path : Path
         The file.
-    activation, layout, names
-        See :func:`jacrot.readers.load`.
+    names : sequence of str, default=None
+        The arrays to take, ``None`` for all.
 
     Returns
     -------
-    Network
-        The network.
+    header : str or None
+        The description of what was saved, ``None`` where there are plain arrays only.
+    arrays : dict of ndarray
+        The arrays.
 
     Raises
     ------
     ValueError
-        If the file is not an ``.npz`` file, is damaged, holds pickled objects, or its arrays are
-        not those of dense layers that chain.
+        If the file is not an ``.npz`` file, is damaged, or holds pickled objects.
     """
-    _check_zip(path)
-    if names is not None:
-        names = selected(names, list_arrays(path), path)
-    arrays: dict[str, Any] = {}
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            for name in file.files:
-                if names is None or name in (*names, HEADER):
-                    arrays[name] = file[name]
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from error
-    header = arrays.pop(HEADER, None)
-    if header is None:
-        return Network({name: arrays[name] for name in names or arrays}, activation, layout)
-    if activation != "relu" or layout != "out_in" or names is not None:
-        raise ValueError(
-            f"path={str(path)!r} was written by Network.save and knows its layers and activations; "
-            "leave activation and layout out, and names too."
-        )
-    return _saved_network(arrays, str(header), str(path))
+    with _npz(path) as (file, members):
+        described = members.pop(HEADER, None)
+        arrays = {
+            name: _array(file, members[name], path) for name in selected(names, members, path)
+        }
+        header = None
+        if described is not None:
+            if described.file_size > LONGEST:
+                raise _unreadable(path, f"a header of {described.file_size:,} bytes")
+            header = str(_array(file, described, path))
+    n_bytes = sum(size_of(array.shape, array.itemsize) for array in arrays.values())
+    check_size(n_bytes, path.stat().st_size, f"path={str(path)!r}")
+    return header, arrays
 
 
 def list_arrays(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -92,51 +98,106 @@ def list_arrays(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
     ValueError
         If the file is not an ``.npz`` file or is damaged.
     """
-    _check_zip(path)
     listed = {}
-    try:
-        with zipfile.ZipFile(path) as file:
-            for member in file.namelist():
-                with file.open(member) as array:
-                    head = np.lib.format
-                    read = {
-                        (1, 0): head.read_array_header_1_0,
-                        (2, 0): head.read_array_header_2_0,
-                    }[head.read_magic(array)]
-                    shape, _, dtype = read(array)
-                listed[member.removesuffix(".npy")] = shape, str(dtype)
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from error
-    listed.pop(HEADER, None)
+    with _npz(path) as (file, members):
+        members.pop(HEADER, None)
+        for name, member in members.items():
+            try:
+                with file.open(member) as stream:
+                    shape, dtype = _head(stream, member)
+            except UNREADABLE as error:
+                raise _unreadable(path, error) from error
+            listed[name] = shape, str(dtype)
     return listed
 
 
-def _unreadable(path: Path, error: Exception) -> ValueError:
-    return ValueError(
-        f"path={str(path)!r} cannot be read without pickle, or is damaged ({error}); write plain "
-        "numeric arrays with numpy.savez."
-    )
+@contextmanager
+def checked_members(path: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
+    """Open a zip file, and check that its members may be read.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Yields
+    ------
+    file : ZipFile
+        The file.
+    members : dict of str to ZipInfo
+        Its members by name.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged; if two members have one name or one is packed by other means than
+        NumPy's and PyTorch's; if they are together much larger than the file.
+    """
+    with _Bounded(path) as raw:
+        try:
+            file = zipfile.ZipFile(raw)
+        except UNREADABLE as error:
+            raise _unreadable(path, error) from error
+        members = {member.filename.removesuffix(".npy"): member for member in file.infolist()}
+        if len(members) < len(file.infolist()):
+            raise _unreadable(path, "two members have one name")
+        # Other methods, and passwords, may take any memory or time before a byte is out.
+        for name, member in members.items():
+            stored = member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+            if not stored or member.flag_bits & 1:
+                raise _unreadable(path, f"{name!r} is encrypted or packed by an unusual method")
+        n_bytes = sum(member.file_size for member in members.values())
+        check_size(n_bytes, path.stat().st_size, f"path={str(path)!r}")
+        yield file, members
 
 
-def _check_zip(path: Path) -> None:
+class _Bounded(io.FileIO):
+    """A file of which no long piece is read at once, as zipfile reads the list of members."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > LONGEST:
+            raise ValueError(f"{size:,} bytes in one piece, of which {LONGEST:,} are read")
+        # What zipfile asks for without a size is the end of the file, which is short.
+        return super().read(LONGEST if size is None or size < 0 else size)
+
+
+@contextmanager
+def _npz(path: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
     if not zipfile.is_zipfile(path):
         raise ValueError(
             f"path={str(path)!r} is not an .npz file; write one with numpy.savez or Network.save."
         )
+    with checked_members(path) as opened:
+        yield opened
 
 
-def _saved_network(arrays: dict[str, Any], header: str, path: str) -> Network:
-    try:
-        description = json.loads(header)
-        if description["format"] == FORMAT:
-            layers = [restored(layer, arrays) for layer in description["layers"]]
-            return Network(layers)
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+def _head(stream: Any, member: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Read shape and dtype of an array, which must be those of as many bytes as follow."""
+    formats = np.lib.format
+    read = {(1, 0): formats.read_array_header_1_0, (2, 0): formats.read_array_header_2_0}
+    shape, _, dtype = read[formats.read_magic(stream)](stream)
+    n_bytes = member.file_size - stream.tell()
+    declared = prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or not (dtype.hasobject or declared == n_bytes):
         raise ValueError(
-            f"path={path!r} has a header but is not a network that Network.save wrote "
-            f"({type(error).__name__}: {error}); write it again with Network.save."
-        ) from error
-    raise ValueError(
-        f"path={path!r} has format {description['format']!r}, which this version does not read; it "
-        f"reads {FORMAT!r}."
+            f"{member.filename!r} has {n_bytes:,} bytes for shape {shape} and dtype {dtype}"
+        )
+    return shape, dtype
+
+
+def _array(file: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> NDArray[Any]:
+    try:
+        with file.open(member) as stream:
+            _head(stream, member)
+            stream.seek(0)
+            return np.lib.format.read_array(stream, allow_pickle=False)
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception | str) -> ValueError:
+    what = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    return ValueError(
+        f"path={str(path)!r} cannot be read without pickle, or is damaged ({what}); write plain "
+        "numeric arrays with numpy.savez."
     )

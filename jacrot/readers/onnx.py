@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from jacrot.layers._windows import Pair
 from jacrot.network import Network
 from jacrot.readers._common import Clip, same_padding
 from jacrot.readers._graph import Graph
+from jacrot.readers._limits import check_size, existing, naming, size_of
 
 # Before this version the operators had other attributes and broadcast by other rules.
 OLDEST_OPSET = 9
@@ -46,8 +48,19 @@ _FOLDED = frozenset(
 # The same tensor under another name, outside of training.
 _ALIASES = frozenset({"Cast", "Dropout", "Identity"})
 _AFFINE = frozenset({"Add", "Div", "Mul", "Sub"})
-# How many operators an activation that is written out may have.
+# How many operators an activation that is written out may have, and how many parts of a graph are
+# compared with the activations that have a name.
 _LONGEST = 24
+_MOST_COMPARED = 10_000
+# Nodes, attributes, stored tensors and described values of a graph, its functions written out;
+# ResNet-152 has four thousand.
+_LARGEST_GRAPH = 20_000
+# How many operators on stored tensors are computed.
+_MOST_FOLDED = 1_000
+# Features of which a number is added to each as a vector; the widest layers have some ten thousand.
+_WIDEST = 2**20
+# What protobuf reads.
+_LARGEST_FILE = 2**31 - 1
 
 
 def from_onnx(model: Any, *, start: str | None = None, stop: str | None = None) -> Network:
@@ -101,10 +114,52 @@ def from_onnx(model: Any, *, start: str | None = None, stop: str | None = None) 
     Network(3 → 2; identity)
     """
     onnx = require("onnx", caller="from_onnx", extra="onnx")
-    reader = _Reader(onnx, _loaded(onnx, model), start, stop)
-    reader.run()
-    # A graph that does nothing is a network too.
-    return Network(fused(reader.graph.layers(reader.stop)) or [Activation("identity")])
+    if not isinstance(model, (onnx.ModelProto, str, os.PathLike)):
+        raise TypeError(
+            f"model is a {type(model).__name__}; write the path of an .onnx file or an "
+            "onnx.ModelProto."
+        )
+    name = "model" if isinstance(model, onnx.ModelProto) else f"path={os.fspath(model)!r}"
+    with naming(name):
+        loaded, size = _loaded(onnx, model, name)
+        reader = _Reader(onnx, loaded, size, start, stop)
+        reader.run()
+        # A graph that does nothing is a network too.
+        return Network(fused(reader.graph.layers(reader.stop)) or [Activation("identity")])
+
+
+def list_initializers(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """List the shapes and dtypes of the stored tensors of a graph.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    dict of str to (tuple of int, str)
+        Shape and dtype by name.
+
+    Raises
+    ------
+    ImportError
+        If the package onnx is not installed.
+    ValueError
+        If the file is damaged.
+    """
+    onnx = require("onnx", caller="list_arrays", extra="onnx")
+    listed: dict[str, tuple[tuple[int, ...], str]] = {}
+    try:
+        for tensor in _parsed(onnx, path).graph.initializer:
+            if tensor.name in listed or min(tensor.dims, default=0) < 0:
+                raise ValueError(f"tensor {tensor.name!r} is there twice or of a negative size")
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+            listed[tensor.name] = tuple(tensor.dims), str(dtype)
+    # As in _loaded.
+    except Exception as error:
+        raise _invalid(f"path={str(path)!r}", error) from error
+    return listed
 
 
 @dataclass(frozen=True)
@@ -134,15 +189,21 @@ class Expression:
 
     def name(self) -> str | None:
         """Find the name of the activation that this is to single precision, if it has one."""
-        grid = np.concatenate(
-            [np.linspace(-8, 8, 129), np.outer([-1, 1], [20, 100, 1e4, 1e20]).ravel()]
-        )
+        grid, named = _grid()
         with np.errstate(all="ignore"):
-            ours = self(grid)
-            for name, activation in ACTIVATIONS.items():
-                if np.allclose(ours, activation.function(grid), rtol=1e-6, atol=1e-6):
-                    return name
-        return None
+            close = np.abs(self(grid) - named) <= 1e-6 + 1e-6 * np.abs(named)
+        same = close.all(axis=1)
+        return list(ACTIVATIONS)[same.argmax()] if same.any() else None
+
+
+@cache
+def _grid() -> tuple[Array, Array]:
+    """Compute the activations that have a name, one a row, at some points."""
+    grid = np.concatenate(
+        [np.linspace(-8, 8, 129), np.outer([-1, 1], [20, 100, 1e4, 1e20]).ravel()]
+    )
+    with np.errstate(all="ignore"):
+        return grid, np.stack([activation.function(grid) for activation in ACTIVATIONS.values()])
 
 
 def _where_positive(x: Array, positive: Array, negative: Callable[[Array], Array]) -> Array:
@@ -170,6 +231,8 @@ def _hard_sigmoid(x: Array, alpha: float = 0.2, beta: float = 0.5) -> Array:
 def _gelu(x: Array, approximate: bytes = b"none") -> Array:
     if approximate == b"tanh":
         return 0.5 * x * (1 + anp.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+    if approximate != b"none":
+        raise TypeError(f"approximate={approximate!r}")
     return 0.5 * x * (1 + special.erf(x / np.sqrt(2)))
 
 
@@ -204,28 +267,90 @@ _ELEMENTWISE: dict[str, Callable[..., Array]] = {
 }
 
 
-def _loaded(onnx: Any, given: Any) -> Any:
-    """Read a model that the checker of onnx accepts, with shapes and with its weights."""
-    if isinstance(given, onnx.ModelProto):
-        name, path, model = "model", None, given
-    elif isinstance(given, (str, os.PathLike)):
-        path = Path(given)
-        name = f"path={str(path)!r}"
-        if not path.exists():
-            raise FileNotFoundError(f"{name} does not exist.")
-    else:
-        raise TypeError(
-            f"model is a {type(given).__name__}; write the path of an .onnx file or an "
-            "onnx.ModelProto."
-        )
+def _invalid(name: str, error: Exception) -> ValueError:
+    return ValueError(
+        f"{name} is damaged or no valid ONNX model ({type(error).__name__}: {error}); export it "
+        "again."
+    )
+
+
+def _parsed(onnx: Any, path: Path) -> Any:
+    """Read a file without the weights that are stored beside it."""
+    if path.stat().st_size > _LARGEST_FILE:
+        raise ValueError(f"a file of more than {_LARGEST_FILE:,} bytes")
+    model = onnx.load(path, load_external_data=False)
+    _check_graph(onnx, model)
+    return model
+
+
+def _check_graph(onnx: Any, model: Any) -> None:
+    """Check that a graph is not too large, nor its functions, which may call one another."""
+    functions = {(function.domain, function.name): function for function in model.functions}
+    sizes: dict[tuple[str, str], float] = {}
+
+    def size(nodes: Any) -> float:
+        total: float = len(nodes) + sum(len(node.attribute) for node in nodes)
+        if total > _LARGEST_GRAPH:
+            return total
+        for node in nodes:
+            for attribute in node.attribute:
+                for tensor in (attribute.t, *attribute.tensors):
+                    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                        raise ValueError(f"an attribute of {node.op_type} is in another file")
+                for graph in (attribute.g, *attribute.graphs):
+                    total += size(graph.node)
+            key = node.domain, node.op_type
+            if key in functions and key not in sizes:
+                # As long as it is not known: what calls itself is endless.
+                sizes[key] = float("inf")
+                sizes[key] = size(functions[key].node)
+            total += sizes.get(key, 0)
+        return total
+
+    graph = model.graph
+    described = (graph.initializer, graph.value_info, graph.input, graph.output, model.functions)
+    total = sum(map(len, described))
+    if total > _LARGEST_GRAPH or total + size(graph.node) > _LARGEST_GRAPH:
+        raise ValueError(f"a graph of more than {_LARGEST_GRAPH:,} nodes, attributes and tensors")
+
+
+def _size_outside(tensors: list[Any], folder: Path, size: int) -> int:
+    """Count the bytes of the files in which a graph keeps tensors: files beside it, each once."""
+    sizes: dict[Path, int] = {}
+    n_bytes = 0
+    for tensor in tensors:
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        file = (folder / entries.get("location", "")).resolve()
+        if not file.is_relative_to(folder.resolve()) or not file.is_file():
+            raise ValueError(
+                f"tensor {tensor.name!r} is in {entries.get('location')!r}, which is no file in "
+                "the folder of the model"
+            )
+        sizes[file] = file.stat().st_size
+        length = int(entries.get("length", sizes[file]))
+        if length < 0:
+            raise ValueError(f"tensor {tensor.name!r} has {length} bytes")
+        n_bytes += length
+    check_size(n_bytes, size + sum(sizes.values()), "the model")
+    return sum(sizes.values())
+
+
+def _loaded(onnx: Any, given: Any, name: str) -> tuple[Any, int]:
+    """Read a model that the checker of onnx accepts, with shapes and weights; give its size too."""
+    path = None if isinstance(given, onnx.ModelProto) else existing(given)
     try:
-        if path is not None:
-            model = onnx.load(path, load_external_data=False)
+        if path is None:
+            model, size = given, given.ByteSize()
+            _check_graph(onnx, model)
+        else:
+            model, size = _parsed(onnx, path), path.stat().st_size
         outside = [
-            tensor.name
+            tensor
             for tensor in model.graph.initializer
             if tensor.data_location == onnx.TensorProto.EXTERNAL
         ]
+        if outside and path is not None:
+            size += _size_outside(outside, path.parent, size)
         if model.functions:
             inliner = require("onnx.inliner", caller="from_onnx", extra="onnx")
             model = inliner.inline_local_functions(model)
@@ -239,13 +364,10 @@ def _loaded(onnx: Any, given: Any) -> Any:
     # Protobuf, the checker, the shape inference and the reader of external data each have
     # their own, with no common base.
     except Exception as error:
-        raise ValueError(
-            f"{name} is damaged or no valid ONNX model ({type(error).__name__}: {error}); export "
-            "it again."
-        ) from error
+        raise _invalid(name, error) from error
     if outside and path is None:
         raise ValueError(
-            f"model keeps tensor {outside[0]!r} in another file; write the path of the model "
+            f"model keeps tensor {outside[0].name!r} in another file; write the path of the model "
             "instead, in whose folder that file is."
         )
     opset = _opset(model)
@@ -254,7 +376,7 @@ def _loaded(onnx: Any, given: Any) -> Any:
             f"{name} has operator set {opset}, and from_onnx reads {OLDEST_OPSET} and later; "
             "write onnx.version_converter.convert_version(model, 13)."
         )
-    return model
+    return model, size
 
 
 def _opset(model: Any) -> int:
@@ -291,8 +413,13 @@ class _Step:
 class _Reader:
     """Walks back from a tensor to the one that is given, and puts the layers into a graph."""
 
-    def __init__(self, onnx: Any, model: Any, start: str | None, stop: str | None) -> None:
+    def __init__(
+        self, onnx: Any, model: Any, size: int, start: str | None, stop: str | None
+    ) -> None:
         self.onnx, self.model, self.opset = onnx, model, _opset(model)
+        # Bytes of the model, and of what was made of it.
+        self.size, self.spent = size, 0
+        self.n_folded = self.n_compared = 0
         graph = model.graph
         stored = {tensor.name: tensor for tensor in graph.initializer}
         inputs = [item.name for item in graph.input if item.name not in stored]
@@ -339,14 +466,7 @@ class _Reader:
                     needed.add(source)
                     remaining.append(source)
         for name in needed & stored.keys():
-            try:
-                self.constants[name] = self.onnx.numpy_helper.to_array(stored[name])
-            # Of another size than it says, or of a type that there is not.
-            except Exception as error:
-                raise ValueError(
-                    f"the stored tensor {name!r} is damaged ({type(error).__name__}: {error}); "
-                    "export the model again."
-                ) from error
+            self.constants[name] = self.array(stored[name], name)
         nodes = {self.producers[name].index: name for name in needed if name in self.producers}
         for _, name in sorted(nodes.items()):
             node = self.producers[name]
@@ -357,8 +477,37 @@ class _Reader:
             ):
                 self.constants[name] = self.evaluated(node, name)
 
+    def array(self, tensor: Any, name: str) -> NDArray[Any]:
+        """Read a stored tensor."""
+        try:
+            return self.real(self.onnx.numpy_helper.to_array(tensor))
+        # Of another size than it says, or of a type that there is not.
+        except Exception as error:
+            raise ValueError(
+                f"the stored tensor {name!r} is damaged ({type(error).__name__}: {error}); "
+                "export the model again."
+            ) from error
+
+    def real(self, array: Any) -> NDArray[Any]:
+        if array.dtype.kind in "cOSU":
+            raise TypeError(f"{array.dtype} is no dtype of real numbers")
+        return np.asarray(array)
+
+    def spend(self, n_entries: int) -> None:
+        """Count what is made of the stored tensors, which may be much, and of one many times."""
+        self.spent += size_of((n_entries,), 8)
+        check_size(self.spent, self.size, "the model")
+
     def evaluated(self, node: _Node, name: str) -> NDArray[Any]:
         """Compute one operator of stored tensors."""
+        if node.operator == "Constant" and "value" in node.attributes:
+            return self.array(node.attributes["value"], name)
+        self.n_folded += 1
+        if self.n_folded > _MOST_FOLDED:
+            raise node.refused(
+                f"of stored tensors, after {_MOST_FOLDED:,} of the kind; fold the constants of the "
+                "graph when it is exported"
+            )
         helper = self.onnx.helper
         given = {source: self.constants[source] for source in node.inputs}
         inputs = [
@@ -371,8 +520,12 @@ class _Reader:
         graph = helper.make_graph([node.proto], "constant", inputs, [output])
         model = helper.make_model(graph, opset_imports=self.model.opset_import)
         reference = require("onnx.reference", caller="from_onnx", extra="onnx")
+        shapes = [array.shape for array in given.values()]
         try:
-            return np.asarray(reference.ReferenceEvaluator(model).run(None, given)[0])
+            # All others make nothing larger than what they are given.
+            wide = prod(np.broadcast_shapes(*shapes)) if node.operator in _AFFINE else 0
+            self.spend(max([wide, *map(prod, shapes)]))
+            return self.real(reference.ReferenceEvaluator(model).run(None, given)[0])
         except Exception as error:
             raise node.refused(f"which fails on its stored inputs ({error})") from error
 
@@ -401,8 +554,17 @@ class _Reader:
         node = self.producers[name]
         if name != node.proto.output[0]:
             raise node.refused(f"whose further output {name!r} from_onnx does not read")
+        try:
+            return self.read(node, name)
+        # What the checker and the shape inference of onnx let pass.
+        except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError) as error:
+            raise node.refused(
+                f"whose inputs or attributes are no valid ones ({type(error).__name__}: {error})"
+            ) from error
+
+    def read(self, node: _Node, name: str) -> _Step:
         elementwise = self.elementwise(name)
-        if elementwise is not None and elementwise[1].name() is not None:
+        if elementwise is not None and elementwise[2] is not None:
             return self.activation(name, *elementwise)
         tensors = [source for source in node.inputs if source and source not in self.constants]
         if node.operator in _ALIASES:
@@ -439,8 +601,9 @@ class _Reader:
 
         return _Step((source,), do)
 
-    def activation(self, name: str, source: str, expression: Expression) -> _Step:
-        known = expression.name()
+    def activation(
+        self, name: str, source: str, expression: Expression, known: str | None
+    ) -> _Step:
         layer = Activation(known or expression)
         return self.layers(name, source, [] if known == "identity" else [layer])
 
@@ -456,7 +619,7 @@ class _Reader:
                 raise node.refused("to another type than a floating-point one; not read")
         return self.layers(name, node.inputs[0], [])
 
-    def elementwise(self, name: str) -> tuple[str, Expression] | None:
+    def elementwise(self, name: str) -> tuple[str, Expression, str | None] | None:
         """Write a tensor as an elementwise function of one other, with a name if possible."""
         nodes: list[tuple[str, _Node]] = []
         frontier, nearest = {name}, None
@@ -471,10 +634,17 @@ class _Reader:
             frontier |= {source for source in node.inputs if self.is_computed(source)}
             if len(frontier) == 1:
                 [source] = frontier
+                self.n_compared += 1
+                if self.n_compared > _MOST_COMPARED:
+                    raise node.refused(
+                        f"and more than {_MOST_COMPARED:,} chains of such might be activations "
+                        "that are written out; export fewer layers, or write start and stop"
+                    )
                 expression = self.expression(source, nodes)
-                if expression.name() is not None:
-                    return source, expression
-                nearest = nearest or (source, expression)
+                known = expression.name()
+                if known is not None:
+                    return source, expression, known
+                nearest = nearest or (source, expression, None)
         return nearest
 
     def index(self, name: str) -> int:
@@ -521,7 +691,7 @@ class _Reader:
         shape = self.shape(node, source)
         axis = FEATURES_AXIS.get(len(shape))
         width = None if axis is None else shape[axis]
-        if constant.size == 1 and not isinstance(width, int):
+        if constant.size == 1 and not (isinstance(width, int) and 0 < width <= _WIDEST):
             return None
         # As broadcasting lays it out.
         laid_out = (1,) * (len(shape) - constant.ndim) + constant.shape
@@ -532,6 +702,7 @@ class _Reader:
                 f"of a tensor {shape} and a stored one {constant.shape}; only numbers and vectors "
                 "of features are read"
             )
+        self.spend(4 * (width if isinstance(width, int) else constant.size))
         vector = constant.ravel()
         if constant.size == 1 and isinstance(width, int):
             vector = np.full(width, constant.item(), constant.dtype)
@@ -560,6 +731,7 @@ class _Reader:
         name = node.inputs[place]
         if name not in self.constants:
             raise node.refused(f"whose input {name!r} is computed, not stored; not read")
+        self.spend(self.constants[name].size)
         array = _floating(self.constants[name])
         if ndim is not None and array.ndim != ndim:
             raise node.refused(f"whose input {name!r} has shape {array.shape}; not read")
@@ -576,7 +748,8 @@ class _Reader:
 
     def check_features_axis(self, node: _Node, axis: int) -> None:
         rank = len(self.shape(node))
-        if rank not in FEATURES_AXIS or axis % rank != FEATURES_AXIS[rank]:
+        features = FEATURES_AXIS.get(rank)
+        if features is None or axis not in (features, features - rank):
             raise node.refused(
                 f"over axis {axis} of {rank}; only the axis of the features is read: 1 of 2 and of "
                 "4, 2 of 3"
@@ -589,20 +762,25 @@ class _Reader:
         if len(kernel) != 2 or len(shape) != 4:
             raise node.refused(f"over windows {kernel} of a tensor {shape}; only images are read")
         stride, dilation = (node.attributes.get(key, (1, 1)) for key in ("strides", "dilations"))
-        automatic = node.attributes.get("auto_pad", b"NOTSET").decode()
-        top, left, bottom, right = node.attributes.get("pads", (0, 0, 0, 0))
+        automatic = node.attributes.get("auto_pad", b"NOTSET")
+        pads = node.attributes.get("pads", (0, 0, 0, 0))
+        if (len(stride), len(dilation), len(pads)) != (2, 2, 4) or min(*stride, *dilation) < 1:
+            raise node.refused(f"with strides {stride}, dilations {dilation} and pads {pads}")
+        top, left, bottom, right = pads
         padding: tuple[Pair, Pair] = (top, bottom), (left, right)
         sizes = [size if isinstance(size, int) else None for size in shape[2:]]
-        if automatic == "VALID":
+        if automatic == b"VALID":
             padding = (0, 0), (0, 0)
-        elif automatic in ("SAME_UPPER", "SAME_LOWER"):
-            lower = automatic == "SAME_LOWER"
+        elif automatic in (b"SAME_UPPER", b"SAME_LOWER"):
+            lower = automatic == b"SAME_LOWER"
             try:
                 padding = same_padding(sizes, kernel, stride, dilation, more_before=lower)
             except ValueError as error:
                 raise node.refused(
                     f"{error}, which is {tuple(sizes)}: write it into the inputs of the graph"
                 ) from error
+        elif automatic not in (b"", b"NOTSET"):
+            raise node.refused(f"with auto_pad={automatic!r}, which there is not")
         if node.attributes.get("ceil_mode", 0):
             spans = [(size - 1) * step + 1 for size, step in zip(kernel, dilation, strict=True)]
             if any(
@@ -688,7 +866,7 @@ def _softmax(reader: _Reader, node: _Node) -> list[Layer]:
     # Before version 13 it was over all axes from this one on.
     old, rank = reader.opset < 13, len(reader.shape(node))
     axis = node.attributes.get("axis", 1 if old else -1)
-    if old and axis % rank != rank - 1:
+    if old and axis not in (-1, rank - 1):
         raise node.refused(f"over all axes from {axis} on; not read")
     reader.check_features_axis(node, axis)
     return [Softmax()]
@@ -718,7 +896,7 @@ def _mean(reader: _Reader, node: _Node) -> list[Layer]:
     stored = reader.stored(node, 1)
     axes = node.attributes.get("axes", () if stored is None else stored.astype(int).ravel())
     shape = reader.shape(node)
-    if len(shape) != 4 or sorted(axis % 4 for axis in axes) != [2, 3]:
+    if len(shape) != 4 or sorted(axes) not in ([2, 3], [-2, -1], [-1, 2], [-2, 3]):
         raise node.refused(
             f"over axes {list(map(int, axes))} of a tensor {shape}; only that over the positions "
             "of images is read"
@@ -728,7 +906,7 @@ def _mean(reader: _Reader, node: _Node) -> list[Layer]:
 
 def _flatten(reader: _Reader, node: _Node) -> list[Layer]:
     shape = reader.shape(node)
-    if node.attributes.get("axis", 1) % len(shape) != 1:
+    if len(shape) < 2 or node.attributes.get("axis", 1) not in (1, 1 - len(shape)):
         raise node.refused("over another axis than 1, which from_onnx does not read")
     return [Flatten()] if len(shape) > 2 else []
 

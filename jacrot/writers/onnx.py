@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from jacrot._arrays import FEATURES_AXIS, Array
+from jacrot._files import whole
 from jacrot._optional import require
 from jacrot.activations import _SELU_ALPHA, _SELU_SCALE, _TANH_GELU
 from jacrot.layers import (
@@ -129,12 +130,8 @@ def to_onnx(
     precision = common_dtype(network) if dtype is None else np.dtype(dtype)
     model = _model(onnx, network, _input_shape(network, input_shape), precision)
     content = model.SerializeToString()
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with whole(path) as partial:
         partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _input_shape(network: Network, given: Sequence[int | None] | None) -> tuple[int | str, ...]:

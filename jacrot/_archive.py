@@ -1,0 +1,50 @@
+"""A file of arrays with a description beside them: ``.npz`` or ``.safetensors``, never pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jacrot._files import whole
+from jacrot._optional import require
+from jacrot.layers.described import HEADER
+
+SUFFIXES = (".npz", ".safetensors")
+
+
+def write(path: str | os.PathLike[str], description: Any, arrays: dict[str, Any]) -> None:
+    """Write a file, whole or not at all.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Where to; the ending is the format.
+    description : object
+        What JSON can hold.
+    arrays : dict of ndarray
+        Numbers, by name.
+
+    Raises
+    ------
+    ImportError
+        If the package that writes the format is not installed.
+    ValueError
+        If the ending is another.
+    """
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"path={str(path)!r} must end in '.npz' or '.safetensors'.")
+    header = json.dumps(description)
+    # A format may write the memory as it lies.
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    with whole(path) as partial, partial.open("wb") as file:
+        if path.suffix == ".npz":
+            arrays[HEADER] = np.array(header)
+            np.savez(file, **arrays)
+        else:
+            numpy = require("safetensors.numpy", "save", "safetensors")
+            file.write(numpy.save(arrays, {HEADER: header}))

@@ -1,0 +1,199 @@
+"""Fitted estimators as files of arrays, with all that a reader wants to know beside them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from jacrot import _archive
+from jacrot.coordinates import Coordinates
+from jacrot.layers.described import described, restored
+from jacrot.network import ORTHOGONALITY_TOL, Network
+from jacrot.readers.files import read_saved
+from jacrot.readers.saved import ALTERED, altered
+
+Estimator = TypeVar("Estimator", bound=BaseEstimator)
+VERSION = 1
+
+
+class Unsaved:
+    """Stands for a parameter that no file can hold without pickle: a function, a random source.
+
+    Parameters
+    ----------
+    text : str
+        What it was.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return f"<not saved: {self.text}>"
+
+
+def save(estimator: BaseEstimator, path: str | os.PathLike[str]) -> None:
+    """Write a fitted estimator; see :meth:`jacrot.JacobianSparsityRotation.save`.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        A fitted estimator whose class lists in ``_saved`` the types of its fitted attributes.
+    path : str or path-like
+        Where to.
+    """
+    check_is_fitted(estimator)
+    writer = _Writer()
+    parameters = estimator.get_params(deep=False)
+    # What was analysed is `network_`.
+    has_network = parameters.pop("network") is not None
+    fitted = {name: vars(estimator)[name] for name in estimator._saved if name in vars(estimator)}
+    try:
+        attributes = {name: writer.described(value, name) for name, value in fitted.items()}
+    except ValueError as error:
+        raise ValueError(
+            f"{error} Or write the rotations alone: numpy.savez(path, rotation=...)."
+        ) from error
+    description = {
+        "format": _format(type(estimator)),
+        "metadata": estimator.provenance_,
+        "parameters": {
+            name: writer.parameter(value, f"parameter.{name}") for name, value in parameters.items()
+        },
+        "has_network": has_network,
+        "attributes": attributes,
+    }
+    _archive.write(path, description, writer.arrays)
+
+
+def load(kind: type[Estimator], path: str | os.PathLike[str]) -> Estimator:
+    """Read what :func:`save` wrote.
+
+    Parameters
+    ----------
+    kind : type
+        The class of the estimator.
+    path : str or path-like
+        The file.
+
+    Returns
+    -------
+    estimator
+        The fitted estimator.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, or holds something else.
+    """
+    description, arrays = read_saved(path)
+    found = description["format"]
+    if found != _format(kind):
+        raise ValueError(
+            f"path={str(path)!r} has format {found!r}, but {kind.__name__}.load reads "
+            f"{_format(kind)!r}; write the load that belongs to what was saved."
+        )
+    try:
+        reader = _Reader(arrays)
+        parameters = description["parameters"]
+        estimator = kind(**{name: reader.restored(value, "") for name, value in parameters.items()})
+        for name, types in kind._saved.items():
+            if name in description["attributes"]:
+                value = reader.restored(description["attributes"][name], name)
+                if not isinstance(value, types):
+                    raise TypeError(f"{name} is a {type(value).__name__}")
+                setattr(estimator, name, value)
+        check_is_fitted(estimator)
+        for rotation, n_features in estimator._rotations():
+            error = np.abs(rotation @ rotation.T - np.eye(len(rotation))).max()
+            if not error < ORTHOGONALITY_TOL or n_features not in (None, rotation.shape[1]):
+                raise ValueError("a rotation is not orthogonal, or of another space")
+        if description["has_network"]:
+            network = estimator.network_
+            estimator.network = Unsaved("Jacobians") if network is None else network
+    except ALTERED as error:
+        raise altered(Path(path), error) from error
+    return estimator
+
+
+def _format(kind: type) -> str:
+    return f"jacrot.{kind.__name__}/{VERSION}"
+
+
+class _Writer:
+    """Describes values by what JSON can hold, and collects the arrays in them."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, Any] = {}
+        self._names: dict[int, str] = {}
+
+    def described(self, value: Any, name: str) -> Any:
+        """Describe a value; raise ValueError where it holds a function of a user's."""
+        match value:
+            case Network():
+                return {"network": described(list(value.layers), name, self.arrays)}
+            case Coordinates():
+                # Tied outputs have the very coordinates of the inputs.
+                first = self._names.setdefault(id(value), name)
+                if first != name:
+                    return {"same": first}
+                return {"coordinates": self.described(vars(value), name)}
+            case Mapping():
+                items = value.items()
+                return {"items": [[k, self.described(item, f"{name}.{k}")] for k, item in items]}
+            case tuple() | list():
+                described_items = [
+                    self.described(item, f"{name}.{index}") for index, item in enumerate(value)
+                ]
+                return {"tuple": described_items} if isinstance(value, tuple) else described_items
+            case np.generic():
+                return value.item()
+            case np.ndarray() if value.dtype == object:
+                return {"names": value.tolist()}
+        return described(value, name, self.arrays)
+
+    def parameter(self, value: Any, name: str) -> Any:
+        """Describe a parameter, or say that no file can hold it."""
+        try:
+            return self.described(value, name)
+        except ValueError:
+            return {"unsaved": getattr(value, "__name__", type(value).__name__)}
+
+
+class _Reader:
+    """Makes what was described."""
+
+    def __init__(self, arrays: dict[str, Any]) -> None:
+        self.arrays = arrays
+        self._coordinates: dict[str, Coordinates] = {}
+
+    def restored(self, description: Any, name: str) -> Any:
+        """Make a value; raise KeyError, TypeError or ValueError where it is no description."""
+        if isinstance(description, list):
+            return [self.restored(item, "") for item in description]
+        if not isinstance(description, dict):
+            return description
+        ((kind, content),) = description.items()
+        match kind:
+            case "network":
+                return Network(restored(content, self.arrays))
+            case "coordinates":
+                self._coordinates[name] = Coordinates(**self.restored(content, ""))
+                return self._coordinates[name]
+            case "same":
+                return self._coordinates[content]
+            case "items":
+                return {key: self.restored(item, "") for key, item in content}
+            case "tuple":
+                return tuple(self.restored(content, ""))
+            case "names":
+                return np.array([str(item) for item in content], dtype=object)
+            case "unsaved":
+                return Unsaved(str(content))
+        return restored(description, self.arrays)

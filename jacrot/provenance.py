@@ -1,0 +1,161 @@
+"""Where a result comes from: what was fitted, on which data, by which versions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
+
+from jacrot._arrays import Array
+from jacrot._version import __version__
+from jacrot.layers.described import described
+from jacrot.network import Network
+
+# Bytes hashed at a time, so that a memory map is never read whole.
+BLOCK_BYTES = 2**24
+# What the numbers of a result depend on.
+PACKAGES = ("numpy", "scipy", "scikit-learn", "pymanopt", "autograd")
+
+
+def fingerprint(array: ArrayLike) -> str:
+    """Hash the dtype, the shape and the numbers of an array: SHA-256, in hexadecimal digits.
+
+    Equal for equal arrays, however they lie in memory and on whatever machine. It tells whether a
+    rotation was found on these data: ``rotation.provenance_["data"]`` has that of `X`.
+
+    Parameters
+    ----------
+    array : array-like
+        Numbers; a memory map is read block by block.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from jacrot.provenance import fingerprint
+    >>> X = np.arange(6.0).reshape(2, 3)
+    >>> fingerprint(X)[:8]
+    >>> fingerprint(X) == fingerprint(np.asfortranarray(X)) != fingerprint(X.T)
+    True
+    """
+    array = np.asanyarray(array)
+    # The same numbers on a machine that writes them the other way round.
+    little = array.dtype.newbyteorder("<")
+    digest = hashlib.sha256(f"{little.str} {array.shape}".encode())
+    rows = array.reshape(1) if array.ndim == 0 else array
+    size = max(1, BLOCK_BYTES // max(1, rows[:1].nbytes))
+    for start in range(0, len(rows), size):
+        digest.update(rows[start : start + size].astype(little, copy=False).tobytes())
+    return digest.hexdigest()
+
+
+def network_fingerprint(network: Network) -> str | None:
+    """Hash the layers of a network.
+
+    Parameters
+    ----------
+    network : Network
+        The network.
+
+    Returns
+    -------
+    str or None
+        64 hexadecimal digits; ``None`` where a layer holds a Python function, which has no
+        fingerprint.
+    """
+    arrays: dict[str, Any] = {}
+    try:
+        layers = [described(layer, str(site), arrays) for site, layer in enumerate(network.layers)]
+    except ValueError:
+        return None
+    digest = hashlib.sha256(json.dumps(layers).encode())
+    for name, array in arrays.items():
+        digest.update(f"{name} {fingerprint(array)}".encode())
+    return digest.hexdigest()
+
+
+def of_fit(
+    estimator: BaseEstimator, seed: int | None, batches: Sequence[Array], analysed: Any
+) -> dict[str, Any]:
+    """Tell where a fit comes from, in what JSON can hold.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        The fitted estimator.
+    seed : int or None
+        What its randomness was drawn from, ``None`` where nobody knows.
+    batches : sequence of ndarray
+        The activations.
+    analysed : Network, sequence of Network or ndarray
+        What reads them, or the Jacobians.
+
+    Returns
+    -------
+    dict
+        ``"estimator"``, ``"parameters"``, ``"seed"``, ``"data"``, ``"networks"`` or
+        ``"jacobians"``, ``"versions"``, ``"scores"``.
+    """
+    parameters = estimator.get_params(deep=False)
+    parameters.pop("network")
+    if isinstance(analysed, np.ndarray):
+        source: dict[str, Any] = {"jacobians": _data(analysed)}
+    else:
+        networks = [analysed] if isinstance(analysed, Network) else analysed
+        source = {
+            "networks": [
+                {"repr": repr(network), "sha256": network_fingerprint(network)}
+                for network in networks
+            ]
+        }
+    return {
+        "estimator": type(estimator).__name__,
+        "parameters": {name: _plain(value) for name, value in parameters.items()},
+        "seed": seed,
+        "data": [_data(batch) for batch in batches],
+        **source,
+        "versions": {
+            "jacrot": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in PACKAGES},
+        },
+        "scores": {
+            "sparsity": estimator.sparsity_,
+            "sparsity_before": estimator.sparsity_before_,
+            "n_iter": estimator.n_iter_,
+            "converged": estimator.converged_,
+        },
+    }
+
+
+def _data(array: Array) -> dict[str, Any]:
+    """Describe an array without its numbers."""
+    shape = list(array.shape)
+    return {"shape": shape, "dtype": str(array.dtype), "sha256": fingerprint(array)}
+
+
+def _plain(value: Any) -> Any:
+    """Give a parameter as JSON has it, or what tells it from others."""
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case np.generic():
+            return value.item()
+        case np.ndarray():
+            return _data(value)
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case Network():
+            return {"repr": repr(value), "sha256": network_fingerprint(value)}
+    return getattr(value, "__name__", type(value).__name__)
