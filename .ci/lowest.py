@@ -1,0 +1,13 @@
+"""Print the oldest supported version of every dependency, as a requirement."""
+
+import re
+import tomllib
+from pathlib import Path
+
+project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+# Of the tools, those that run tests; lint and types are a matter of the newest.
+tests = [line for line in project["optional-dependencies"]["test"] if not re.match("mypy|ruff", line)]
+for line in project["dependencies"] + tests:
+    print(line.replace(">=", "=="))
+# matplotlib 3.10.0 warns with a newer one.
+print("pyparsing<3.3")
