@@ -109,8 +109,7 @@ def gini(J: ArrayLike) -> NDArray[np.float64]:
     absolute = np.sort(np.abs(_entries(J)), axis=-1)
     size = absolute.shape[-1]
     weights = (size - np.arange(1, size + 1) + 0.5) / size
-    with np.errstate(invalid="ignore"):
-        return np.asarray(1 - 2 * (absolute @ weights) / absolute.sum(axis=-1))
+    return np.asarray(1 - 2 * (absolute @ weights) / absolute.sum(axis=-1))
 
 
 def participation_ratio(J: ArrayLike) -> NDArray[np.float64]:
@@ -141,8 +140,7 @@ def participation_ratio(J: ArrayLike) -> NDArray[np.float64]:
     array(3.)
     """
     squares = _entries(J) ** 2
-    with np.errstate(invalid="ignore"):
-        return np.asarray(squares.sum(axis=-1) ** 2 / (squares**2).sum(axis=-1))
+    return np.asarray(squares.sum(axis=-1) ** 2 / (squares**2).sum(axis=-1))
 
 
 def _entries(J: ArrayLike) -> NDArray[np.float64]:
@@ -158,8 +156,9 @@ def _entries(J: ArrayLike) -> NDArray[np.float64]:
     entries = stack.reshape(*stack.shape[:-2], stack.shape[-2] * stack.shape[-1])
     entries = entries.astype(np.float64)
     largest = np.abs(entries).max(axis=-1, keepdims=True)
+    # A matrix of zeros becomes one of NaN, as its measures are.
     with np.errstate(invalid="ignore"):
-        return np.asarray(entries / np.where(largest == 0, 1, largest))
+        return np.asarray(entries / largest)
 
 
 class Criterion(ABC):

@@ -94,9 +94,7 @@ class Jacobians(ABC):
 
         def norms(block: Block) -> tuple[Matrix, Matrix]:
             stack = block()
-            if self.n_matrices > 1:
-                stack = stack.reshape(-1, self.n_matrices * stack.shape[1], stack.shape[2])
-            return _norms(stack)
+            return _norms(stack.reshape(-1, self.n_matrices * stack.shape[1], stack.shape[2]))
 
         blocks = apply(norms, self._whole_blocks(P, Q))
         l1, l2 = zip(*blocks, strict=True)
@@ -241,7 +239,7 @@ class LayerJacobians(Jacobians):
 
 def _norms(block: Array) -> tuple[Matrix, Matrix]:
     """Compute the norms of every sample of a block, whatever the size of its entries."""
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+    with np.errstate(over="ignore"):
         # Row by row first: in single precision, long sums would round.
         l1 = np.abs(block).sum(axis=2).sum(axis=1, dtype=np.float64)
         l2 = np.sqrt(np.einsum("ijk,ijk->ij", block, block).sum(axis=1, dtype=np.float64))
@@ -286,7 +284,7 @@ class MatrixJacobians(Jacobians):
         if P is not None:
             return [lambda: (P.astype(matrix.dtype) @ matrix @ QT)[None]]
         n_inputs = matrix.shape[1]
-        step = max(1, ROW_BLOCK_ENTRIES // n_inputs, n_inputs // 2)
+        step = max(ROW_BLOCK_ENTRIES // n_inputs, n_inputs // 2)
 
         def block(start: int) -> Array:
             return (matrix[start : start + step] @ QT)[None]

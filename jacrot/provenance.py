@@ -46,6 +46,7 @@ def fingerprint(array: ArrayLike) -> str:
     >>> from jacrot.provenance import fingerprint
     >>> X = np.arange(6.0).reshape(2, 3)
     >>> fingerprint(X)[:8]
+    '4fca5755'
     >>> fingerprint(X) == fingerprint(np.asfortranarray(X)) != fingerprint(X.T)
     True
     """

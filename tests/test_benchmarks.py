@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-BENCHMARKS = ("ablation", "inspection", "kernel", "recovery", "scaling", "solver")
+BENCHMARKS = (
+    "ablation",
+    "inspection",
+    "kernel",
+    "mutation",
+    "recovery",
+    "scaling",
+    "solver",
+)
 
 
 def test_every_benchmark_is_tested():

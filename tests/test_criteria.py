@@ -1,8 +1,12 @@
 """Exact measures by their definitions; criteria by finite differences."""
 
+import warnings
+from functools import partial
+
 import autograd.numpy as anp
 import numpy as np
 import pytest
+from autograd.extend import defvjp, primitive
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -14,6 +18,7 @@ from jacrot.criteria import (
     get_criterion,
     gini,
     hoyer,
+    hoyer_of_norms,
     participation_ratio,
 )
 
@@ -25,11 +30,47 @@ def test_hoyer_by_hand():
     np.testing.assert_allclose(hoyer(J), [(2 - 5 / 3) / 1, 1, 0], atol=1e-15)
 
 
+def test_hoyer_of_norms_is_that_of_the_entries():
+    J = np.random.default_rng(0).normal(size=(4, 3, 5))
+    J[1] = 0
+    l1, l2 = np.abs(J).sum((1, 2)), np.linalg.norm(J, axis=(1, 2))
+    found = hoyer_of_norms(l1, l2, 15)
+    np.testing.assert_allclose(found, hoyer(J), rtol=1e-12)
+    np.testing.assert_array_equal(np.isnan(found), [False, True, False, False])
+
+
 def test_gini_is_the_mean_absolute_difference():
     x = np.random.default_rng(0).normal(size=(5, 3, 4))
     flat = np.abs(x.reshape(5, -1))
     difference = np.abs(flat[:, :, None] - flat[:, None, :]).mean(axis=(1, 2))
     np.testing.assert_allclose(gini(x), difference / (2 * flat.mean(axis=1)), rtol=1e-12)
+
+
+def test_participation_ratio_is_that_of_the_moments():
+    x = np.random.default_rng(0).normal(size=(5, 3, 4))
+    expected = [np.sum(J**2) ** 2 / np.sum(J**4) for J in x]
+    np.testing.assert_allclose(participation_ratio(x), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_measures_of_stacks_of_any_depth_and_size(name):
+    measure, J = MEASURES[name], np.random.default_rng(0).normal(size=(2, 3, 4, 5))
+    expected = measure(J)
+    assert expected.shape == (2, 3)
+    for i, j in np.ndindex(2, 3):
+        np.testing.assert_allclose(measure(J[i, j]), expected[i, j], rtol=1e-12)
+    # Powers of the entries would vanish or overflow.
+    for size in (1e-300, 1e300):
+        np.testing.assert_allclose(measure(size * J), expected, rtol=1e-12)
+    integers = np.array([[3, -1], [0, 2]])
+    np.testing.assert_allclose(measure(integers), measure(integers.astype(float)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_infinite_matrices_have_no_measure(name):
+    finite = np.array([[3.0, -1.0], [0.0, 2.0]])
+    found = MEASURES[name]([[[np.inf, 1.0], [0.0, -np.inf]], finite])
+    np.testing.assert_array_equal(found, [np.nan, MEASURES[name](finite)])
 
 
 def test_participation_ratio_counts_equal_entries():
@@ -61,8 +102,11 @@ def test_one_entry_and_bad_shapes():
     assert hoyer(np.zeros((0, 2, 2))).shape == (0,)
     with pytest.raises(TypeError, match="J has dtype complex128"):
         hoyer(np.ones((2, 2)) * 1j)
-    with pytest.raises(ValueError, match=r"J has shape \(3,\); write a stack of matrices"):
+    message = r"J has shape \(3,\); write a stack of matrices \(.*\) or one matrix\.$"
+    with pytest.raises(ValueError, match=message):
         hoyer([1.0, 2.0, 3.0])
+    with pytest.raises(TypeError, match=r"^J cannot be read as an array"):
+        hoyer([[1.0, 2.0], [3.0]])
 
 
 CUSTOM = CallableCriterion(lambda x: anp.log(1 + x**2))
@@ -112,6 +156,10 @@ def test_one_matrix_has_its_squares_for_a_table(smoothing):
     entries = ALL["log"].collapsed(x.size)
     value, slope, curvature = entries.derivatives(x, smoothing, 2)
     np.testing.assert_allclose(value, ALL["log"].derivatives(x**2, smoothing, 0)[0], rtol=1e-10)
+    for order in (0, 1):
+        fewer = entries.derivatives(x, smoothing, order)
+        assert len(fewer) == order + 1
+        np.testing.assert_array_equal(fewer, (value, slope)[: order + 1])
     right = entries.derivatives(x + step, smoothing, 1)
     left = entries.derivatives(x - step, smoothing, 1)
     np.testing.assert_allclose(slope, (right[0] - left[0]) / (2 * step), rtol=1e-5)
@@ -143,6 +191,9 @@ def test_values_by_their_formulas():
     np.testing.assert_allclose(ALL["quartimax"].derivatives(x, 0.0, 0)[0], [-81 / 4, -1 / 64])
     np.testing.assert_allclose(ALL["logcosh"].derivatives(x, 0.0, 0)[0], np.log(np.cosh(x)))
     np.testing.assert_allclose(ALL["welsch"].derivatives(x, 0.0, 0)[0], 1 - np.exp(-(x**2) / 2))
+    # Exact also where squares vanish.
+    tiny = np.array([1e-200, -1e-200])
+    np.testing.assert_array_equal(ALL["l1"].derivatives(tiny, 0.0, 0)[0], [1e-200, 1e-200])
     big = np.array([1e4])
     np.testing.assert_allclose(ALL["logcosh"].derivatives(big, 0.0, 0)[0], big - np.log(2))
 
@@ -155,35 +206,110 @@ def test_declared_degree_is_that_of_the_exact_function(name):
         np.testing.assert_allclose(two / one, 2**criterion.degree)
 
 
+FIT = {
+    "log": (lambda x: anp.log(1 + x**2), lambda x: 2 * x / (1 + x**2)),
+    "kink": (lambda x: anp.abs(x), np.sign),
+    # Of its slope, which no longer depends on x, autograd warns.
+    "constant slope": (lambda x: anp.maximum(x, -x), np.sign),
+    "power": (lambda x: x**4, lambda x: 4 * x**3),
+    "negative": (lambda x: -anp.sqrt(101**2 - x**2), lambda x: x / np.sqrt(101**2 - x**2)),
+    # Even up to rounding.
+    "rounded": (lambda x: (x + 1000) ** 2 - 2000 * x - 1e6, lambda x: 2 * x),
+}
+
+
+@pytest.mark.parametrize("unit", [1e-14, 1.0, 1e14])
+@pytest.mark.parametrize("name", FIT)
+def test_fit_functions_are_taken_in_any_unit(name, unit):
+    function, slope = FIT[name]
+    criterion = get_criterion(lambda x: unit * function(x))
+    found = criterion.derivatives(POINTS, 0.0, 1)
+    np.testing.assert_allclose(found[0], unit * function(POINTS), rtol=1e-12)
+    np.testing.assert_allclose(found[1], unit * slope(POINTS), rtol=1e-6, atol=1e-9 * unit)
+
+
+def test_functions_keep_precision_whatever_they_compute_in():
+    criterion = get_criterion(lambda x: x**2 * np.ones(1))
+    for result in criterion.derivatives(POINTS.astype(np.float32), 0.1, 2):
+        assert result.dtype == np.float32
+
+
+def test_what_a_function_warns_of_is_heard():
+    def warning(x):
+        warnings.warn("of its own", UserWarning, stacklevel=2)
+        return x**2
+
+    with pytest.warns(UserWarning, match="of its own"):
+        criterion = get_criterion(warning)
+    with pytest.warns(UserWarning, match="of its own"):
+        criterion.derivatives(POINTS, 0.0, 0)
+
+
+# The function with a derivative that is not its own.
+@primitive
+def wrong_slope(x):
+    return x**2
+
+
+@primitive
+def wrong_curvature(x):
+    return np.log(np.cosh(x))
+
+
+@primitive
+def slope_of_it(x):
+    return np.tanh(x)
+
+
+defvjp(wrong_slope, lambda answer, x: lambda cotangent: cotangent * 2.1 * x)
+defvjp(slope_of_it, lambda answer, x: lambda cotangent: cotangent * 1.05 / anp.cosh(x) ** 2)
+defvjp(wrong_curvature, lambda answer, x: lambda cotangent: cotangent * slope_of_it(x))
+
+
+@pytest.mark.parametrize("unit", [1e-14, 1.0, 1e14])
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (lambda x: np.log1p(np.asarray(x, float) ** 2), "cannot be evaluated and differentiated"),
-        (lambda x: anp.sum(x**2), "is not elementwise"),
-        (lambda x: x**2 / anp.sum(x**2), "is not elementwise"),
-        (lambda x: anp.sqrt(x**2), "NaN or infinite between -100 and 100; .* no derivative at 0"),
-        (lambda x: x**3, "is not even"),
+        (
+            lambda x: np.log1p(np.asarray(x, float) ** 2),
+            r"cannot be evaluated and differentiated by autograd \(\w+Error: .*\); write an "
+            r"elementwise function with autograd\.numpy\.$",
+        ),
+        (lambda x: anp.sum(x**2), r"not elementwise; .* \(the search takes the mean itself\)\.$"),
+        (
+            lambda x: anp.sqrt(x**2),
+            r"NaN or infinite between -100 and 100; .* no derivative at 0 .* \+ 1e-4\) has\.$",
+        ),
         (lambda x: anp.log(x**2 - 1), "NaN or infinite"),
+        (lambda x: anp.sqrt(99**2 - x**2), "NaN or infinite between -100 and 100"),
+        (lambda x: x**3, "is not even"),
+        (lambda x: x**2 * (1 + 1e-6 * anp.tanh(x)), "is not even"),
+        (wrong_slope, "derivative 1 by autograd differs from finite"),
+        (wrong_curvature, "derivative 2 by autograd differs from finite"),
     ],
 )
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_unfit_functions_are_refused_before_the_run(function, message):
+def test_unfit_functions_are_refused_before_the_run_in_any_unit(function, message, unit):
     with pytest.raises(ValueError, match=message):
-        get_criterion(function)
+        get_criterion(lambda x: unit * function(x))
 
 
-def test_a_wrong_derivative_is_refused_before_the_run():
-    from autograd.extend import defvjp, primitive
+def test_functions_that_normalise_are_refused():
+    with pytest.raises(ValueError, match="is not elementwise"):
+        get_criterion(lambda x: x**2 / anp.sum(x**2))
 
-    @primitive
-    def square(x):
-        return x**2
 
-    defvjp(square, lambda answer, x: lambda cotangent: cotangent * 2.1 * x)
-    with pytest.raises(ValueError, match="derivative 1 by autograd differs from finite"):
-        get_criterion(square)
+def test_a_refusal_names_the_function_and_says_by_how_much():
+    # 2.1 x in the place of 2 x, at most at 100.
+    message = r"^criterion wrong_slope: derivative 1 .* differences by 1\.0e\+01; use .* by hand\.$"
+    with pytest.raises(ValueError, match=message):
+        get_criterion(wrong_slope)
+    nameless = partial(lambda exponent, x: x**exponent, 3)
+    with pytest.raises(ValueError, match=r"^criterion functools\.partial\(.* is not even"):
+        get_criterion(nameless)
 
 
 def test_unknown_name():
-    with pytest.raises(ValueError, match="criterion='hoier' is unknown; write one of"):
+    with pytest.raises(
+        ValueError, match=r"criterion='hoier' is unknown; .* elementwise function\.$"
+    ):
         get_criterion("hoier")

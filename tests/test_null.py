@@ -29,7 +29,7 @@ def network(rng):
         [
             Residual([LayerNorm(rng.normal(size=4)), Dense(rng.normal(size=(4, 4)))]),
             Attention(*rng.normal(size=(4, 4, 4)), n_heads=2, mask=mask),
-            Dense(rng.normal(size=(6, 4)).astype(np.float32), rng.normal(size=6), np.tanh),
+            Dense(rng.normal(size=(6, 4)).astype(np.float32), rng.normal(size=6), anp.tanh),
         ]
     )
 

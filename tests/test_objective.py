@@ -1,6 +1,7 @@
 """Cost, gradients and curvatures against autograd and finite differences."""
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import autograd.numpy as anp
 import numpy as np
@@ -230,6 +231,31 @@ def test_connections_of_several_layers_are_counted_in_one_unit():
     np.testing.assert_allclose(objective.cost(*point), reference(*point), rtol=1e-12)
 
 
+def test_curvatures_of_several_tables_are_those_of_the_parabola_above():
+    first, second = RNG.normal(size=(5, M, 3)), RNG.normal(size=(N_SAMPLES, N, M))
+    terms = [Term(StackJacobians(first), 0, None), Term(StackJacobians(second), 1, 0)]
+    objective = Objective(terms, CRITERION["log"], SMOOTHING)
+
+    def powers(R, S):
+        tables = R @ first, S @ second @ R.T
+        return np.concatenate([np.mean(X**2, axis=0).ravel() for X in tables])
+
+    point = [rotation(M, 1), rotation(N, 2)]
+    here = powers(*point)
+    slopes = 1 / ((SMOOTHING / 10) ** 2 * here.sum() + here)
+    # Only the share of a connection in all power counts.
+    slopes -= (slopes * here).sum() / here.sum()
+    step = 1e-3
+    for index, curvatures in enumerate(objective.curvatures(*point)):
+        for a, b in ((1, 0), (3, 2)):
+            costs = [
+                np.mean(slopes * powers(*turned(point, index, a, b, angle)))
+                for angle in (-step, 0, step)
+            ]
+            difference = (costs[0] - 2 * costs[1] + costs[2]) / step**2
+            np.testing.assert_allclose(curvatures[a, b], difference, rtol=1e-4, atol=1e-5)
+
+
 def test_gradient_of_a_rotated_problem_is_the_rotated_gradient():
     J, R = RNG.normal(size=(N_SAMPLES, M, N)), rotation(N, 3)
     Q = rotation(N, 4)
@@ -271,6 +297,77 @@ def test_threads_do_not_change_the_result(output, monkeypatch):
             np.testing.assert_array_equal(one, two)
 
 
+@pytest.mark.parametrize("criterion", ["hoyer", "log"])
+def test_a_point_in_single_precision_has_a_gradient_in_single_precision(criterion):
+    stack, point = jacobians("stack", "free"), [rotation(M, 1), rotation(N, 2)]
+    double = Objective([Term.of_mode(stack, "free")], CRITERION[criterion], SMOOTHING)
+    terms = [Term.of_mode(stack.cast(np.float32), "free")]
+    single = Objective(terms, CRITERION[criterion], SMOOTHING)
+    rounded = [matrix.astype(np.float32) for matrix in point]
+    np.testing.assert_allclose(single.cost(*rounded), double.cost(*point), rtol=1e-5)
+    for method in ("gradients", "curvatures"):
+        pairs = zip(getattr(single, method)(*rounded), getattr(double, method)(*point), strict=True)
+        for one, other in pairs:
+            assert one.dtype == np.float32
+            np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5 * np.abs(other).max())
+
+
+class OnDemand:
+    """Jacobians that are no array."""
+
+    def __init__(self, J):
+        self.J, self.shape = J, J.shape
+
+    def __getitem__(self, samples):
+        return self.J[samples]
+
+
+def test_only_what_bears_threads_gets_them(monkeypatch):
+    monkeypatch.setattr("jacrot.jacobians.BLOCK_ENTRIES", 1)
+    J = RNG.normal(size=(N_SAMPLES, M, N))
+    array, on_demand = (Term(StackJacobians(source), None, 0) for source in (J, OnDemand(J)))
+    for criterion, terms, shared in (
+        ("hoyer", [array], True),
+        ("hoyer", [array, on_demand], False),
+        ("callable", [array], False),
+    ):
+        calls = []
+
+        def apply(*arguments, calls=calls):
+            calls.append(arguments)
+            return map(*arguments)
+
+        objective = Objective(terms, CRITERION[criterion], SMOOTHING, apply=apply)
+        objective.cost(rotation(N))
+        assert bool(calls) == shared
+
+
+class CountedStack(StackJacobians):
+    made = 0
+
+    def blocks(self, P, Q):
+        def counted(block):
+            self.made += 1
+            return block()
+
+        return [partial(counted, block) for block in super().blocks(P, Q)]
+
+
+@pytest.mark.parametrize("surplus", [0, 1])
+def test_blocks_are_kept_where_a_quarter_of_the_working_memory_has_room(surplus):
+    # A quarter of 1 MiB is 2¹⁵ numbers of eight bytes.
+    stacks = [CountedStack(RNG.normal(size=(2**10 + more, 4, 4))) for more in (0, surplus)]
+    terms = [Term.of_mode(stack, "fixed") for stack in stacks]
+    with sklearn.config_context(working_memory=1):
+        objective = Objective(terms, CRITERION["hoyer"], SMOOTHING)
+    for Q in (rotation(4, 1), rotation(4, 2)):
+        for stack in stacks:
+            stack.made = 0
+        objective.cost(Q)
+        objective.gradients(Q)
+        assert [stack.made for stack in stacks] == [1 + surplus, 1 + surplus]
+
+
 def test_a_point_is_evaluated_once():
     objective, _, point = setting("hoyer", "free", "stack", None, None)
     objective.cost(*point)
@@ -283,6 +380,8 @@ def test_a_point_is_evaluated_once():
     moved = [point[0], rotation(N, 8)]
     assert objective.cost(*moved) != objective.cost(*point)
     assert objective.n_evaluations == 4
+    objective.curvatures(*moved)
+    assert objective.n_evaluations == 5
 
 
 @pytest.mark.parametrize("kind", ["dense layer", "stack"])
