@@ -15,7 +15,9 @@ folder = Path(sys.argv[1])
 def files(*patterns):
     """List files of the tree, without what tools leave behind."""
     found = {str(path.relative_to(root)) for pattern in patterns for path in root.glob(pattern)}
-    return {name for name in found if not re.search(r"__pycache__|\.egg-info|_build|/generated/", name)}
+    return {
+        name for name in found if not re.search(r"__pycache__|\.egg-info|_build|/generated/", name)
+    }
 
 
 def check(kind, has, wanted):
@@ -47,8 +49,8 @@ source = package | files(
     "MANIFEST.in",
     "pyproject.toml",
 )
-members = tarfile.open(archive).getmembers()
-names = {member.name.partition("/")[2] for member in members if member.isfile()}
+with tarfile.open(archive) as opened:
+    names = {member.name.partition("/")[2] for member in opened if member.isfile()}
 # What setuptools writes into every source archive.
 names = {name for name in names if ".egg-info/" not in name} - {"PKG-INFO", "setup.cfg"}
 check("source archive", names, source)

@@ -6,7 +6,11 @@ from pathlib import Path
 
 project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
 # Of the tools, those that run tests; lint, docstrings and types are a matter of the newest.
-tests = [line for line in project["optional-dependencies"]["test"] if not re.match("mypy|numpydoc|ruff", line)]
+tests = [
+    line
+    for line in project["optional-dependencies"]["test"]
+    if not re.match("mypy|numpydoc|ruff", line)
+]
 for line in project["dependencies"] + tests:
     print(line.replace(">=", "=="))
 # matplotlib 3.10.0 warns with a newer one.

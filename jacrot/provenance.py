@@ -18,6 +18,8 @@ from jacrot._version import __version__
 from jacrot.layers.described import described
 from jacrot.network import Network
 
+__all__ = ["fingerprint"]
+
 # Bytes hashed at a time, so that a memory map is never read whole.
 BLOCK_BYTES = 2**24
 # What the numbers of a result depend on.

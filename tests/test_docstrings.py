@@ -49,7 +49,9 @@ PUBLIC = (
     "jacrot.layers",
     "jacrot.metrics",
     "jacrot.positions",
+    "jacrot.provenance",
     "jacrot.readers",
+    "jacrot.report",
     "jacrot.writers",
 )
 # No summary over several lines, no extended summary, no "See Also", types in parentheses allowed.

@@ -86,7 +86,10 @@ def test_saved_network_knows_its_own_activations(tmp_path):
             '"layers": [{"layer": "Dense", "arguments": {"weight": {"array": "W"}}}]}',
             "'W'",
         ),
-        ('{"format": "jacrot.Network/9", "layers": []}', "this version reads has 'jacrot.Network/1'"),
+        (
+            '{"format": "jacrot.Network/9", "layers": []}',
+            "this version reads has 'jacrot.Network/1'",
+        ),
     ],
 )
 def test_foreign_header(tmp_path, header, message):

@@ -114,8 +114,12 @@ def refit(
     JacobianSparsityRotation or NetworkRotation
         Fitted.
     """
-    changes = {"network": None, "random_state": rng, "verbose": 0, **parameters}
-    return clone(estimator).set_params(**changes).fit(network, X)
+    # A fit that was cut short is no fit to compare with.
+    always = {"network": None, "random_state": rng, "on_interrupt": "raise", "verbose": 0}
+    again = clone(estimator).set_params(**(always | parameters))
+    # Whoever follows the estimator's own fit neither hears of this one nor stops it.
+    vars(again).pop("_skl_callbacks", None)
+    return again.fit(network, X)
 
 
 def drawn_seeds(rng: np.random.RandomState, n: int) -> list[int]:
