@@ -103,13 +103,15 @@ def load(kind: type[Estimator], path: str | os.PathLike[str]) -> Estimator:
         reader = _Reader(arrays)
         parameters = description["parameters"]
         estimator = kind(**{name: reader.restored(value, "") for name, value in parameters.items()})
+        attributes = description["attributes"]
         for name, types in kind._saved.items():
-            if name in description["attributes"]:
-                value = reader.restored(description["attributes"][name], name)
-                if not isinstance(value, types):
-                    raise TypeError(f"{name} is a {type(value).__name__}")
-                setattr(estimator, name, value)
-        check_is_fitted(estimator)
+            # Only data with names have them.
+            if name == "feature_names_in_" and name not in attributes:
+                continue
+            value = reader.restored(attributes[name], name)
+            if not isinstance(value, types):
+                raise TypeError(f"{name} is a {type(value).__name__}")
+            setattr(estimator, name, value)
         for rotation, n_features in estimator._rotations():
             error = np.abs(rotation @ rotation.T - np.eye(len(rotation))).max()
             if not error < ORTHOGONALITY_TOL or n_features not in (None, rotation.shape[1]):
@@ -184,7 +186,11 @@ class _Reader:
             case "network":
                 return Network(restored(content, self.arrays))
             case "coordinates":
-                self._coordinates[name] = Coordinates(**self.restored(content, ""))
+                parts = self.restored(content, "")
+                size = len(parts["mean"])
+                if any(parts[side].shape != (size, size) for side in parts.keys() - {"mean"}):
+                    raise ValueError("coordinates of several spaces")
+                self._coordinates[name] = Coordinates(**parts)
                 return self._coordinates[name]
             case "same":
                 return self._coordinates[content]

@@ -188,6 +188,15 @@ CHANGES = {
     "an unknown kind": set_("attributes", "network_", to={"pickle": "x"}),
     "a layer that is none": set_("attributes", "network_", to={"network": [{"layer": "Function"}]}),
     "a network that is none": set_("attributes", "network_", to="network"),
+    "coordinates of several spaces": set_(
+        "attributes",
+        "_inner",
+        to={
+            "coordinates": {
+                "items": [[name, {"array": "rotation_"}] for name in ("mean", "metric")]
+            }
+        },
+    ),
     "attributes that are no mapping": set_("attributes", to=[1]),
     "a rotation of other width": lambda description, arrays: arrays.update(rotation_=np.eye(3)),
 }
@@ -262,3 +271,13 @@ def test_provenance_is_what_json_can_hold():
     for name, (estimator, data, _) in ESTIMATORS.items():
         provenance = clone(estimator).fit(*data).provenance_
         assert json.loads(json.dumps(provenance)) == provenance, name
+
+
+def test_names_of_features_are_kept(path):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(HIDDEN, columns=[f"unit {index}" for index in range(64)])
+    fitted = JacobianSparsityRotation(MIDDLE, **OPTIONS).fit(frame)
+    fitted.save(path)
+    loaded = JacobianSparsityRotation.load(path)
+    np.testing.assert_array_equal(loaded.feature_names_in_, frame.columns)
+    np.testing.assert_array_equal(loaded.transform(frame), fitted.transform(frame))
