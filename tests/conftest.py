@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -23,3 +24,11 @@ def rng():
 def _close_figures():
     yield
     plt.close("all")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _heard_interrupts():
+    """Hear Ctrl-C also where the run was started in the background, as shells do without it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

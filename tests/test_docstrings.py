@@ -6,6 +6,7 @@ import inspect
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from builders import framework
@@ -90,6 +91,17 @@ def test_public_docstrings_are_numpydocs(name):
         waived |= {"PR01", "RT01"}
     errors = [error for error in validate(name)["errors"] if error[0] not in waived]
     assert errors == []
+
+
+def test_the_reference_lists_every_public_name():
+    page = (Path(__file__).parents[1] / "docs" / "api" / "index.md").read_text(encoding="utf-8")
+    listed = set()
+    for section in page.split(".. currentmodule:: ")[1:]:
+        module, *names = section.partition("```")[0].split()
+        listed |= {f"{module}.{name}" for name in names if name.isidentifier()}
+    # Methods are on the pages of their classes.
+    public = {name for name in public_names() if not name.split(".")[-2][:1].isupper()}
+    assert public - listed == set()
 
 
 WITHOUT_OPTIONAL_PACKAGES = """
