@@ -9,6 +9,7 @@ import pytest
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 BENCHMARKS = (
     "ablation",
+    "hostile_files",
     "inspection",
     "kernel",
     "mutation",

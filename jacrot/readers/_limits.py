@@ -42,6 +42,8 @@ def existing(path: Any, argument: str = "path") -> Path:
         If it is no path.
     FileNotFoundError
         If there is nothing.
+    PermissionError
+        If it may not be read.
     ValueError
         If it is a directory, a pipe or a device.
     """
@@ -52,6 +54,10 @@ def existing(path: Any, argument: str = "path") -> Path:
     if not os.path.isfile(path):
         raise ValueError(
             f"path={str(path)!r} is a directory, a pipe or a device; write the path of a file."
+        )
+    if not os.access(path, os.R_OK):
+        raise PermissionError(
+            f"path={str(path)!r} may not be read by this user; change the permissions of the file."
         )
     return Path(path)
 
@@ -120,11 +126,13 @@ def naming(name: str) -> Iterator[None]:
     except RecursionError as error:
         raise ValueError(f"{name} nests layers too deep; write a flatter network.") from error
     except (TypeError, ValueError) as error:
-        message = str(error)
-        if name in message and len(message) <= LONGEST_MESSAGE:
-            raise
-        kind = TypeError if isinstance(error, TypeError) else ValueError
+        message = str(error).replace("\n", " ")
         message = message if name in message else f"{name}: {message}"
         if len(message) > LONGEST_MESSAGE:
             message = f"{message[:LONGEST_MESSAGE]} ..."
+        # What a file says could command the terminal that shows it.
+        message = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+        if message == str(error):
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(message) from error

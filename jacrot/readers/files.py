@@ -98,7 +98,7 @@ def load(
     with naming(f"path={str(path)!r}"):
         match path.suffix.lower():
             case ".npz" | ".safetensors":
-                header, arrays = _read(path, names)
+                header, arrays = read(path, names)
                 if header is None:
                     return Network(arrays, activation, layout)
                 if activation != "relu" or layout != "out_in" or names is not None:
@@ -154,7 +154,13 @@ def metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     {'epochs': 3}
     """
     description, _ = read_saved(path, ())
-    return dict(description.get("metadata", {}))
+    kept = description.get("metadata", {})
+    if not isinstance(kept, dict):
+        raise ValueError(
+            f"path={str(path)!r} has a {type(kept).__name__} for metadata, as save writes none; "
+            "write it again with save."
+        )
+    return kept
 
 
 def read_saved(
@@ -185,7 +191,7 @@ def read_saved(
     if path.suffix.lower() not in (".npz", ".safetensors"):
         raise ValueError(f"path={str(path)!r} must end in '.npz' or '.safetensors'.")
     with naming(f"path={str(path)!r}"):
-        header, arrays = _read(path, names)
+        header, arrays = read(path, names)
         if header is None:
             raise ValueError(f"path={str(path)!r} holds arrays only; write a file that save wrote.")
         return parsed(header, path), arrays
@@ -288,7 +294,7 @@ def _safetensors_info(file: Any) -> dict[str, ArrayInfo]:
     return info
 
 
-def _read(path: Path, names: Sequence[str] | None) -> tuple[str | None, dict[str, Any]]:
+def read(path: Path, names: Sequence[str] | None) -> tuple[str | None, dict[str, Any]]:
     """Read the arrays of a file, and the description beside them, if there is one."""
     if path.suffix.lower() == ".npz":
         return npz.read(path, names)
@@ -301,7 +307,7 @@ def _read(path: Path, names: Sequence[str] | None) -> tuple[str | None, dict[str
     for name in selected(names, info, path):
         if info[name].dtype == "bfloat16":
             arrays[name] = _bfloat16(path, name).reshape(info[name].shape)
-        elif not hasattr(np, info[name].dtype):
+        elif info[name].dtype not in np.sctypeDict:
             raise ValueError(
                 f"{name!r} in path={str(path)!r} has dtype {info[name].dtype}, which NumPy does "
                 "not have; write it as float32."
@@ -329,11 +335,14 @@ def _tensors(path: Path, caller: str, device: str) -> dict[str, Any]:
         content = torch.load(path, map_location=device, weights_only=True)
     # PyTorch raises whatever its own reading of a damaged file runs into.
     except Exception as error:
-        lines = str(error).splitlines()
+        lines = str(error).splitlines() or ["no message"]
+        # The first line, and what it pleads for, is advice to run the code of the file.
+        said = next((line for line in lines if "WeightsUnpickler error" in line), lines[0])
+        said = said.strip().partition(" Please")[0]
         raise ValueError(
             f"path={str(path)!r} holds something else than tensors, or is damaged "
-            f"({type(error).__name__}: {lines[0] if lines else 'no message'}); write tensors only, "
-            "with torch.save(model.state_dict(), path)."
+            f"({type(error).__name__}: {said}); write tensors only, with "
+            "torch.save(model.state_dict(), path)."
         ) from error
     if not isinstance(content, Mapping):
         raise ValueError(

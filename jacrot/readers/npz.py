@@ -74,7 +74,7 @@ def read(
         if described is not None:
             if described.file_size > LONGEST:
                 raise _unreadable(path, f"a header of {described.file_size:,} bytes")
-            header = str(_array(file, described, path))
+            header = _text(_array(file, described, path), path)
     n_bytes = sum(size_of(array.shape, array.itemsize) for array in arrays.values())
     check_size(n_bytes, path.stat().st_size, f"path={str(path)!r}")
     return header, arrays
@@ -192,6 +192,17 @@ def _array(file: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> NDArra
             stream.seek(0)
             return np.lib.format.read_array(stream, allow_pickle=False)
     except UNREADABLE as error:
+        raise _unreadable(path, error) from error
+
+
+def _text(array: NDArray[Any], path: Path) -> str:
+    """Read the text in an array; NumPy itself makes one of letters that Python does not have."""
+    if array.dtype.kind != "U" or array.ndim:
+        raise _unreadable(path, f"a header of shape {array.shape} and dtype {array.dtype}")
+    try:
+        letters = array.astype(array.dtype.newbyteorder("<")).tobytes()
+        return letters.decode("utf-32-le").rstrip("\0")
+    except UnicodeDecodeError as error:
         raise _unreadable(path, error) from error
 
 

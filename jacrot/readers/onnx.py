@@ -61,6 +61,10 @@ _MOST_FOLDED = 1_000
 _WIDEST = 2**20
 # What protobuf reads.
 _LARGEST_FILE = 2**31 - 1
+# The shape inference of older versions of onnx divides by these, and reads stored tensors of the
+# four types (float, int32, int64, double; bytes of an entry) without a look at how long they are.
+_DIVISORS = frozenset({"blocksize", "dilations", "kernel_shape", "strides"})
+_ITEMSIZES = {1: 4, 6: 4, 7: 8, 11: 8}
 
 
 def from_onnx(model: Any, *, start: str | None = None, stop: str | None = None) -> Network:
@@ -152,8 +156,8 @@ def list_initializers(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
     listed: dict[str, tuple[tuple[int, ...], str]] = {}
     try:
         for tensor in _parsed(onnx, path).graph.initializer:
-            if tensor.name in listed or min(tensor.dims, default=0) < 0:
-                raise ValueError(f"tensor {tensor.name!r} is there twice or of a negative size")
+            if tensor.name in listed:
+                raise ValueError(f"two stored tensors have the name {tensor.name!r}")
             dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
             listed[tensor.name] = tuple(tensor.dims), str(dtype)
     # As in _loaded.
@@ -288,30 +292,52 @@ def _check_graph(onnx: Any, model: Any) -> None:
     functions = {(function.domain, function.name): function for function in model.functions}
     sizes: dict[tuple[str, str], float] = {}
 
-    def size(nodes: Any) -> float:
-        total: float = len(nodes) + sum(len(node.attribute) for node in nodes)
+    def size(nodes: Any, tensors: Any) -> float:
+        total: float = len(nodes) + len(tensors) + sum(len(node.attribute) for node in nodes)
         if total > _LARGEST_GRAPH:
             return total
+        for tensor in tensors:
+            _check_tensor(tensor)
         for node in nodes:
             for attribute in node.attribute:
+                total += len(attribute.tensors) + len(attribute.graphs)
+                if total > _LARGEST_GRAPH:
+                    return total
+                if attribute.name in _DIVISORS:
+                    divisors = attribute.ints or [attribute.i]
+                    if not 0 < min(divisors) <= max(divisors) < 2**31:
+                        raise ValueError(f"{attribute.name} of a {node.op_type} is {divisors}")
                 for tensor in (attribute.t, *attribute.tensors):
+                    _check_tensor(tensor)
                     if tensor.data_location == onnx.TensorProto.EXTERNAL:
                         raise ValueError(f"an attribute of {node.op_type} is in another file")
                 for graph in (attribute.g, *attribute.graphs):
-                    total += size(graph.node)
+                    total += size(graph.node, graph.initializer)
             key = node.domain, node.op_type
             if key in functions and key not in sizes:
                 # As long as it is not known: what calls itself is endless.
                 sizes[key] = float("inf")
-                sizes[key] = size(functions[key].node)
+                sizes[key] = size(functions[key].node, ())
             total += sizes.get(key, 0)
         return total
 
     graph = model.graph
-    described = (graph.initializer, graph.value_info, graph.input, graph.output, model.functions)
+    described = (graph.value_info, graph.input, graph.output, model.functions)
     total = sum(map(len, described))
-    if total > _LARGEST_GRAPH or total + size(graph.node) > _LARGEST_GRAPH:
+    if total > _LARGEST_GRAPH or total + size(graph.node, graph.initializer) > _LARGEST_GRAPH:
         raise ValueError(f"a graph of more than {_LARGEST_GRAPH:,} nodes, attributes and tensors")
+
+
+def _check_tensor(tensor: Any) -> None:
+    """Check that a stored tensor has the bytes of its shape."""
+    if min(tensor.dims, default=0) < 0:
+        raise ValueError(f"the stored tensor {tensor.name!r} has the shape {list(tensor.dims)}")
+    n_bytes = prod(tensor.dims) * _ITEMSIZES.get(tensor.data_type, 0)
+    if n_bytes and tensor.HasField("raw_data") and len(tensor.raw_data) != n_bytes:
+        raise ValueError(
+            f"the stored tensor {tensor.name!r} has {len(tensor.raw_data):,} bytes for shape "
+            f"{list(tensor.dims)}"
+        )
 
 
 def _size_outside(tensors: list[Any], folder: Path, size: int) -> int:
