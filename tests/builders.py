@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,7 @@ from scipy.stats import ortho_group
 from jacrot import Network
 from jacrot.activations import ACTIVATIONS
 from jacrot.criteria import get_criterion
+from jacrot.line_search import QuadraticLineSearcher
 from jacrot.objective import Term
 from jacrot.problem import Problem
 
@@ -62,3 +64,16 @@ def rotation(size, seed=0):
 def one_term_problem(stack, output="fixed", criterion="hoyer", input_basis=None):
     bases = (None, input_basis) if output == "free" else (input_basis,)
     return Problem((Term.of_mode(stack, output),), get_criterion(criterion), bases)
+
+
+def interrupting(monkeypatch, step):
+    """Interrupt at some line search, as Ctrl-C does."""
+    original, steps = QuadraticLineSearcher.search, []
+
+    def search(self, *arguments):
+        steps.append(None)
+        if len(steps) == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(QuadraticLineSearcher, "search", search)

@@ -1,11 +1,10 @@
 """scikit-learn's callbacks, and Ctrl-C: who follows a fit, stops it, or interrupts it."""
 
-import os
-import signal
 import warnings
 
 import numpy as np
 import pytest
+from builders import interrupting
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import make_pipeline
@@ -13,7 +12,6 @@ from sklearn.preprocessing import StandardScaler
 
 from jacrot import JacobianSparsityRotation, NetworkRotation
 from jacrot.datasets import load_digits_mlp, make_planted_problem
-from jacrot.line_search import QuadraticLineSearcher
 
 PLANTED = make_planted_problem(12, 24, random_state=0)
 OPTIONS = {"tol": 1e-2, "random_state": 0}
@@ -142,19 +140,6 @@ def test_older_scikit_learn_says_what_is_missing():
     else:
         with pytest.raises(TypeError, match="FitCallback"):
             JacobianSparsityRotation().set_callbacks(object())
-
-
-def interrupting(monkeypatch, step):
-    """Interrupt at some line search, as Ctrl-C does."""
-    original, steps = QuadraticLineSearcher.search, []
-
-    def search(self, *arguments):
-        steps.append(None)
-        if len(steps) == step:
-            os.kill(os.getpid(), signal.SIGINT)
-        return original(self, *arguments)
-
-    monkeypatch.setattr(QuadraticLineSearcher, "search", search)
 
 
 MODES = {

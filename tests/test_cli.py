@@ -2,8 +2,6 @@
 
 import importlib
 import json
-import os
-import signal
 import subprocess
 import sys
 import tomllib
@@ -13,7 +11,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from builders import framework, random_network
+from builders import framework, interrupting, random_network
 from sklearn.model_selection import train_test_split
 
 from jacrot import JacobianSparsityRotation, Network, NetworkRotation, __version__
@@ -21,7 +19,6 @@ from jacrot.cli import main
 from jacrot.datasets import load_digits_mlp
 from jacrot.inspection import axis_stability, null_baseline
 from jacrot.layers import Conv2d, Function
-from jacrot.line_search import QuadraticLineSearcher
 from jacrot.readers import load
 
 DIGITS = load_digits_mlp()
@@ -540,19 +537,6 @@ def test_names_cannot_steer_a_terminal(folder, capsys):
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "\x1b" not in err
-
-
-def interrupting(monkeypatch, step):
-    """Interrupt at some line search, as Ctrl-C does."""
-    original, steps = QuadraticLineSearcher.search, []
-
-    def search(self, *arguments):
-        steps.append(None)
-        if len(steps) == step:
-            os.kill(os.getpid(), signal.SIGINT)
-        return original(self, *arguments)
-
-    monkeypatch.setattr(QuadraticLineSearcher, "search", search)
 
 
 def test_ctrl_c_keeps_the_best_so_far(folder, monkeypatch, capsys):
