@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import NoneType
@@ -408,7 +409,9 @@ class NetworkRotation(NetworkEstimator):
             on_interrupt=self.on_interrupt,
             random_state=rng,
         )
-        with task.handed_to(rotation, f"site {site} alone"):
+        with task.handed_to(rotation, f"site {site} alone"), warnings.catch_warnings():
+            # Told once, of the whole.
+            warnings.filterwarnings("ignore", "the search was interrupted")
             rotation.fit(network[site : site + 1], X)
         self._interrupted = rotation._interrupted
         return rotation.rotation_
