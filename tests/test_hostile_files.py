@@ -173,6 +173,16 @@ def test_what_is_no_path(path):
             read(path)
 
 
+def test_file_of_another_user(tmp_path, monkeypatch):
+    path = tmp_path / "model.npz"
+    np.savez(path, W=np.ones((2, 2)))
+    # Not by the permissions themselves, which do not bind the superuser.
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    for read in (load, list_arrays, metadata):
+        with pytest.raises(PermissionError, match=r"model\.npz' may not be read"):
+            read(path)
+
+
 def test_message_does_not_command_a_terminal(tmp_path):
     path = tmp_path / "model.npz"
     np.savez(path, **{"W\x1b[2J": np.array(3.0)})

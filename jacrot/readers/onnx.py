@@ -61,8 +61,8 @@ _MOST_FOLDED = 1_000
 _WIDEST = 2**20
 # What protobuf reads.
 _LARGEST_FILE = 2**31 - 1
-# The shape inference of older versions of onnx divides by these, and reads stored tensors of the
-# four types (float, int32, int64, double; bytes of an entry) without a look at how long they are.
+# Before version 1.22 the shape inference of onnx divides by these attributes, and reads tensors of
+# these types (float, int32, int64, double; bytes of an entry) without a look at their length.
 _DIVISORS = frozenset({"blocksize", "dilations", "kernel_shape", "strides"})
 _ITEMSIZES = {1: 4, 6: 4, 7: 8, 11: 8}
 
@@ -293,7 +293,10 @@ def _check_graph(onnx: Any, model: Any) -> None:
     sizes: dict[tuple[str, str], float] = {}
 
     def size(nodes: Any, tensors: Any) -> float:
-        total: float = len(nodes) + len(tensors) + sum(len(node.attribute) for node in nodes)
+        total: float = len(nodes) + len(tensors)
+        if total > _LARGEST_GRAPH:
+            return total
+        total += sum(len(node.attribute) for node in nodes)
         if total > _LARGEST_GRAPH:
             return total
         for tensor in tensors:
@@ -790,7 +793,7 @@ class _Reader:
         stride, dilation = (node.attributes.get(key, (1, 1)) for key in ("strides", "dilations"))
         automatic = node.attributes.get("auto_pad", b"NOTSET")
         pads = node.attributes.get("pads", (0, 0, 0, 0))
-        if (len(stride), len(dilation), len(pads)) != (2, 2, 4) or min(*stride, *dilation) < 1:
+        if (len(stride), len(dilation), len(pads)) != (2, 2, 4):
             raise node.refused(f"with strides {stride}, dilations {dilation} and pads {pads}")
         top, left, bottom, right = pads
         padding: tuple[Pair, Pair] = (top, bottom), (left, right)
