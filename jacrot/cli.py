@@ -30,9 +30,9 @@ from jacrot.inspection import AxisStability, NullBaseline, axis_stability, null_
 from jacrot.layers.described import FORMAT
 from jacrot.provenance import network_fingerprint
 from jacrot.readers import files, list_arrays, load, npz
-from jacrot.readers._limits import existing, naming
+from jacrot.readers._limits import existing, naming, printable
 from jacrot.readers.saved import parsed
-from jacrot.report import Comparison, compare, printable, write_report
+from jacrot.report import Comparison, compare, write_report
 from jacrot.weights import Layout
 
 DESCRIPTION = "Rotate the activations of a trained network so that its Jacobians become sparse."
@@ -644,7 +644,7 @@ def _info(options: argparse.Namespace, given: Sequence[str]) -> int:
     """Say what a file holds."""
     path = existing(options.file, "FILE")
     header = None
-    if path.suffix.lower() in (".npz", ".safetensors"):
+    if path.suffix.lower() in _archive.SUFFIXES:
         with naming(f"path={str(path)!r}"):
             header, _ = files.read(path, ())
     found = _weights(path) if header is None else _saved(path, parsed(header, path))

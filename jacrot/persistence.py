@@ -16,7 +16,7 @@ from jacrot.coordinates import Coordinates
 from jacrot.layers.described import described, restored
 from jacrot.network import ORTHOGONALITY_TOL, Network
 from jacrot.readers.files import read_saved
-from jacrot.readers.saved import ALTERED, altered
+from jacrot.readers.saved import ALTERED, altered, described_network
 
 Estimator = TypeVar("Estimator", bound=BaseEstimator)
 VERSION = 1
@@ -184,7 +184,7 @@ class _Reader:
         ((kind, content),) = description.items()
         match kind:
             case "network":
-                return Network(restored(content, self.arrays))
+                return described_network(content, self.arrays)
             case "coordinates":
                 parts = self.restored(content, "")
                 size = len(parts["mean"])

@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -128,17 +129,23 @@ def of_fit(
         "seed": seed,
         "data": [_data(batch) for batch in batches],
         **source,
-        "versions": {
-            "jacrot": __version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in PACKAGES},
-        },
+        "versions": dict(_versions()),
         "scores": {
             "sparsity": estimator.sparsity_,
             "sparsity_before": estimator.sparsity_before_,
             "n_iter": estimator.n_iter_,
             "converged": estimator.converged_,
         },
+    }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Look the versions up, which takes as long as a small fit, once."""
+    return {
+        "jacrot": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
     }
 
 

@@ -36,6 +36,7 @@ from jacrot.network_jacobians import drawn_pairs, network_jacobians
 from jacrot.network_rotation import NetworkRotation, _layer_jacobians, _parts
 from jacrot.positions import at_positions, to_rows
 from jacrot.provenance import fingerprint
+from jacrot.readers._limits import printable
 from jacrot.rotation import SCORE_SEED
 
 __all__ = ["BasisSparsity", "Comparison", "compare", "write_report"]
@@ -311,28 +312,6 @@ def write_report(
     text = ElementTree.tostring(html, encoding="unicode", method="html")
     with whole(Path(path)) as partial:
         partial.write_text(f"<!doctype html>\n{text}\n", encoding="utf-8")
-
-
-def printable(text: str) -> str:
-    r"""Write out the characters of a text that would not be seen, or would steer what shows it.
-
-    Parameters
-    ----------
-    text : str
-        Perhaps from a file.
-
-    Returns
-    -------
-    str
-        The same in one line, with escapes, as in Python, in place of those characters.
-
-    Examples
-    --------
-    >>> from jacrot.report import printable
-    >>> print(printable("layer\x1b[2J\u202e"))
-    layer\x1b[2J\u202e
-    """
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def _layers(estimator: Any, network: Network, X: Array) -> list[_Layer]:

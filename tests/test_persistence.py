@@ -187,6 +187,9 @@ CHANGES = {
     "a number in an array's place": set_("attributes", "rotation_", to=1),
     "an unknown kind": set_("attributes", "network_", to={"pickle": "x"}),
     "a layer that is none": set_("attributes", "network_", to={"network": [{"layer": "Function"}]}),
+    "an array for a layer": set_(
+        "attributes", "network_", to={"network": [{"array": "rotation_"}]}
+    ),
     "a network that is none": set_("attributes", "network_", to="network"),
     "coordinates of several spaces": set_(
         "attributes",

@@ -105,6 +105,28 @@ def check_size(n_bytes: int, file_size: int, name: str) -> None:
         )
 
 
+def printable(text: str) -> str:
+    r"""Write out the characters of a text that would not be seen, or would steer what shows it.
+
+    Parameters
+    ----------
+    text : str
+        Perhaps from a file.
+
+    Returns
+    -------
+    str
+        The same in one line, with escapes, as in Python, in place of those characters.
+
+    Examples
+    --------
+    >>> from jacrot.readers._limits import printable
+    >>> print(printable("layer\x1b[2J\u202e"))
+    layer\x1b[2J\u202e
+    """
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
 @contextmanager
 def naming(name: str) -> Iterator[None]:
     """Put the name of a file before what layers say of its content.
@@ -131,7 +153,7 @@ def naming(name: str) -> Iterator[None]:
         if len(message) > LONGEST_MESSAGE:
             message = f"{message[:LONGEST_MESSAGE]} ..."
         # What a file says could command the terminal that shows it.
-        message = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+        message = printable(message)
         if message == str(error):
             raise
         kind = TypeError if isinstance(error, TypeError) else ValueError

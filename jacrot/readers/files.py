@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jacrot import _archive
 from jacrot._arrays import Array
 from jacrot._optional import require
 from jacrot.layers.described import HEADER
@@ -188,7 +189,7 @@ def read_saved(
         As :func:`metadata` does.
     """
     path = _existing(path)
-    if path.suffix.lower() not in (".npz", ".safetensors"):
+    if path.suffix.lower() not in _archive.SUFFIXES:
         raise ValueError(f"path={str(path)!r} must end in '.npz' or '.safetensors'.")
     with naming(f"path={str(path)!r}"):
         header, arrays = read(path, names)

@@ -54,6 +54,32 @@ def altered(path: Path, error: Exception) -> ValueError:
     )
 
 
+def described_network(layers: Any, arrays: dict[str, NDArray[Any]]) -> Network:
+    """Make a network of the descriptions of its layers.
+
+    Parameters
+    ----------
+    layers : list
+        The descriptions.
+    arrays : dict of ndarray
+        The arrays beside them.
+
+    Returns
+    -------
+    Network
+        The network.
+
+    Raises
+    ------
+    Exception
+        One of `ALTERED`, if they do not fit.
+    """
+    made = [restored(layer, arrays) for layer in layers]
+    if not all(isinstance(layer, BaseLayer) for layer in made):
+        raise TypeError("something in it is no layer")
+    return Network(made)
+
+
 def saved_network(header: str, arrays: dict[str, NDArray[Any]], path: Path) -> Network:
     """Make the network that ``Network.save`` wrote.
 
@@ -88,9 +114,6 @@ def saved_network(header: str, arrays: dict[str, NDArray[Any]], path: Path) -> N
             f"{FORMAT!r}; {hint}"
         )
     try:
-        layers = [restored(layer, arrays) for layer in description["layers"]]
-        if not all(isinstance(layer, BaseLayer) for layer in layers):
-            raise TypeError("something in it is no layer")
-        return Network(layers)
+        return described_network(description["layers"], arrays)
     except ALTERED as error:
         raise altered(path, error) from error
