@@ -8,6 +8,7 @@ Costs are exact, on the inputs fitted, means over seeds; differences are relativ
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from unittest.mock import patch
 
 import numpy as np
@@ -18,8 +19,8 @@ from jacrot import JacobianSparsityRotation
 from jacrot.datasets import make_planted_problem
 from jacrot.stages import Stage
 
-LAST = (Stage(0.01, None),)
-ALL_SAMPLES = tuple(Stage(stage.smoothing, None) for stage in jacrot.stages.CONTINUATION)
+LAST = (Stage(0.01),)
+ALL_SAMPLES = tuple(replace(stage, n_samples=None) for stage in jacrot.stages.CONTINUATION)
 
 
 def plain(objective):
@@ -30,7 +31,11 @@ def plain(objective):
 PIECES = {
     "the whole": [],
     "without warm start": [("solver.WARM_SAMPLES", np.inf)],
-    "without continuation": [("solver.WARM_SAMPLES", np.inf), ("solver.CONTINUATION", LAST)],
+    "without continuation": [
+        ("solver.WARM_SAMPLES", np.inf),
+        ("solver.CONTINUATION", LAST),
+        ("solver.PATIENT_CONTINUATION", LAST),
+    ],
     "without growing samples": [
         ("solver.WARM_SAMPLES", np.inf),
         ("solver.CONTINUATION", ALL_SAMPLES),
@@ -39,10 +44,12 @@ PIECES = {
     "without start from the collapsed problem": [("problem.Problem.collapsed", lambda self: None)],
     "without single precision": [("stages.SINGLE_PRECISION_TOL", np.inf)],
     "without kept blocks": [("objective.KEPT_SHARE", 0.0)],
-    "without sharpening": [("solver.SHARPENING", LAST)],
+    "without sharpening": [("solver.SHARPENING", LAST), ("solver.PATIENT_SHARPENING", LAST)],
     "without plane sweep": [("solver.MAX_SWEEPS", 0)],
+    "without patience": [("solver._is_small", lambda problem: False)],
     "without hops": [("solver.HOPS", 0)],
-    "without bounded start": [("solver.Search._bounded", lambda self, start: start)],
+    "without fresh starts": [("solver.FRESH_STARTS", ())],
+    "without bounded starts": [("solver.FRESH_STARTS", (1.0, 1.0))],
 }
 TWO_SIDED = (
     "the whole",
@@ -61,8 +68,10 @@ ONE_MATRIX = (
     "without preconditioner",
     "without sharpening",
     "without plane sweep",
+    "without patience",
     "without hops",
-    "without bounded start",
+    "without fresh starts",
+    "without bounded starts",
 )
 
 
@@ -121,8 +130,10 @@ def main(argv=None):
     for title, which in layers:
         problems = list(trained(which, seeds, 300, arguments.data))
         table(f"One-sided, {title}, 300 inputs", header, measure(ONE_MATRIX, problems, False))
-    problems = list(planted(64, 0.25, 10))
-    table("One-sided, planted, n = 64, density 0.25", header, measure(ONE_MATRIX, problems, False))
+    for density in (0.25, 0.3):
+        problems = list(planted(64, density, 10))
+        title = f"One-sided, planted, n = 64, density {density}"
+        table(title, header, measure(ONE_MATRIX, problems, False))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 SUFFICIENT_DECREASE = 1e-4
+# A trial within this factor of the parabola's minimiser is good enough: it is not made again.
+NEAR = 2
 MAX_TRIALS = 12
 WINDOW = 5
 
@@ -15,9 +17,10 @@ WINDOW = 5
 class QuadraticLineSearcher:
     """Line search by quadratic interpolation, for pymanopt.
 
-    The first trial is the last step (at first 1, a Newton step thanks to the preconditioner).
-    The next is the minimiser of the parabola through the two costs and the slope, between 0.1 and
-    4 times the trial. A step must decrease the cost by 1e-4 of what the slope promises (Armijo).
+    A trial gives a parabola through the two costs and the slope, and its minimiser, between 0.1
+    and 4 times the trial. That is the next trial, of this search where the first was more than
+    twice too short or too long, else of the next one. The very first is 1, a Newton step thanks to
+    the preconditioner. A step must decrease the cost by 1e-4 of what the slope promises (Armijo).
 
     pymanopt has no stop on the decrease of the cost, but ends on a step of 0. That is what this
     returns when the mean relative decrease of the last five steps is below `tol`, and when no
@@ -91,12 +94,13 @@ class QuadraticLineSearcher:
             cost = objective(new_x)
             best = min(_parabola_minimiser(f0, df0, step, cost), longest)
             if cost <= f0 + SUFFICIENT_DECREASE * step * df0:
-                if abs(best / step - 1) > 0.25:
+                self._step = best
+                if not 1 / NEAR <= best / step <= NEAR:
                     other_x = manifold.retraction(x, best * d)
-                    other_cost = objective(other_x)
-                    if other_cost < cost:
+                    if objective(other_x) < cost:
                         step, new_x = best, other_x
-                self._step = step
+                    else:
+                        self._step = step
                 self.n_steps += 1
                 self.record(f0, x)
                 return step * norm, new_x

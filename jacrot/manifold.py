@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from pymanopt.manifolds.manifold import RiemannianSubmanifold
-from scipy.linalg import lu_factor, lu_solve
+from pymanopt.manifolds import Product
+from pymanopt.manifolds.manifold import Manifold, RiemannianSubmanifold
+from scipy.linalg import get_lapack_funcs
 
 from jacrot._arrays import Array, Matrix
 
@@ -38,7 +40,8 @@ class Rotations(RiemannianSubmanifold):
         self, point: Array, tangent_vector_a: Array, tangent_vector_b: Array
     ) -> float:
         """Compute ``⟨Ω, Ω'⟩``."""
-        return float(np.vdot(tangent_vector_a, tangent_vector_b))
+        # A number of NumPy's: at a minimum pymanopt divides 0 by 0, which Python's refuse.
+        return np.float64(np.vdot(tangent_vector_a, tangent_vector_b))
 
     def norm(self, point: Array, tangent_vector: Array) -> float:
         """Compute ``‖Ω‖``."""
@@ -72,6 +75,42 @@ class Rotations(RiemannianSubmanifold):
     def random_tangent_vector(self, point: Array) -> Any:
         """Refuse: pymanopt would draw from the global random state."""
         raise NotImplementedError("a search starts from a given point.")
+
+
+def rotations(sizes: Sequence[int]) -> Manifold:
+    """Make the manifold of one rotation, or of several together.
+
+    pymanopt's product spends as much on the book-keeping of a small rotation as its cost takes, so
+    that one alone is not put into a product.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Number of axes of each.
+
+    Returns
+    -------
+    pymanopt manifold
+        Its points and tangent vectors are matrices where there is one rotation, else lists.
+    """
+    manifolds = [Rotations(size) for size in sizes]
+    return manifolds[0] if len(manifolds) == 1 else Product(manifolds)
+
+
+def parts(element: Any) -> list[Matrix]:
+    """List the matrices of a point or a tangent vector of :func:`rotations`.
+
+    Parameters
+    ----------
+    element : ndarray or list of ndarray
+        The point or tangent vector.
+
+    Returns
+    -------
+    list of ndarray
+        One for each rotation.
+    """
+    return [element] if isinstance(element, np.ndarray) else list(element)
 
 
 def skew(matrix: Matrix) -> Matrix:
@@ -112,6 +151,8 @@ def cayley(turn: Matrix, rotation: Matrix) -> Matrix:
     """
     left = -0.5 * turn
     left.flat[:: len(left) + 1] += 1
-    # (I − A)⁻¹ (I + A) = 2 (I − A)⁻¹ − I spares a product. NumPy would solve in double precision.
-    factors = lu_factor(left, overwrite_a=True, check_finite=False)
-    return np.asarray(2 * lu_solve(factors, rotation, check_finite=False) - rotation)
+    # (I − A)⁻¹ (I + A) = 2 (I − A)⁻¹ − I spares a product. NumPy would solve in double precision,
+    # and SciPy's own functions take as long as LAPACK to look at a small matrix.
+    (gesv,) = get_lapack_funcs(("gesv",), (left, rotation))
+    *_, solution, _ = gesv(left, rotation, overwrite_a=True)
+    return np.asarray(2 * solution - rotation)

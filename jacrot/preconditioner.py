@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from jacrot._arrays import Matrix
+from jacrot.manifold import parts
 from jacrot.objective import Objective
 
 FLOOR = 0.3
@@ -43,8 +44,11 @@ def plane_preconditioner(objective: Objective) -> Callable[[Any, Any], Any]:
     def preconditioner(point: Any, tangent: Any) -> Any:
         nonlocal calls, scales
         if calls % REFRESH == 0:
-            scales = [2 / _bounded(curvature) for curvature in objective.curvatures(*point)]
+            curvatures = objective.curvatures(*parts(point))
+            scales = [2 / _bounded(curvature) for curvature in curvatures]
         calls += 1
+        if isinstance(tangent, np.ndarray):
+            return tangent * scales[0]
         # pymanopt's product manifold has its own type of tangent vectors.
         return type(tangent)(turn * scale for turn, scale in zip(tangent, scales, strict=True))
 

@@ -169,11 +169,11 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
     -----
     The search chooses its pieces by the problem. One dense layer with fixed outputs collapses into
     one matrix, however many samples there are; it is minimised with less and less smoothing, and
-    minima near the first, or in the valley of a bounded criterion, are tried too. Anything else
-    begins with a stochastic warm start, if it is large, and ends with conjugate gradient. It uses
-    a random 1024 of the samples, or as many as scikit-learn's ``working_memory`` holds but at
-    least 256. Sparsities always use all. For a first look at a large problem, ``tol=1e-2`` or
-    ``max_iter=30`` give an answer in a fraction of the time.
+    other minima are tried, unless a hop far from the first comes back to it. Anything else begins
+    with a stochastic warm start, if it is large, and ends with conjugate gradient. It uses a random
+    1024 of the samples, or as many as scikit-learn's ``working_memory`` holds but at least 256.
+    Sparsities always use all. For a first look at a large problem, ``tol=1e-2`` or ``max_iter=30``
+    give an answer in a fraction of the time.
 
     Of sequences ``(n, positions, features)`` and images ``(n, channels, height, width)``, a
     rotation turns the features, the same at every position. A sample then is an input and a

@@ -20,6 +20,8 @@ from jacrot.stages import (
     FINISH,
     GROWTH,
     LARGE_MATRIX,
+    PATIENT_CONTINUATION,
+    PATIENT_SHARPENING,
     SETTLING,
     SHARPENING,
     Log,
@@ -34,7 +36,7 @@ from jacrot.warm_start import warm_start
 Random = np.random.RandomState
 
 # Smoothing at first: enough to forget the start, to loosen it, or to keep it.
-FORGETTING, LOOSENING, KEEPING = 1.0, 0.3, 0.1
+FORGETTING, LOOSENING, KEEPING = 1.0, 0.2, 0.1
 BOUNDED = np.inf
 # With what the searches after the first begin, in turn.
 RESTARTS = (BOUNDED, BOUNDED, FORGETTING, BOUNDED)
@@ -52,10 +54,16 @@ SWEEP_GAIN = 1e-3
 SWEEP_ROWS = 4096
 # Angle in rad by which the given basis, which may be a saddle point, is turned at the start.
 JITTER = 1e-2
-# Hops of a search on one matrix: at most so many; at a tolerance above this fewer; and no more than
-# so many times its entries times its axes. They turn every axis by about this angle.
-HOPS, HOP_TOL, HOPS_WORK = 8, 1e-4, 2**25
-HOP_ANGLE = 0.5
+# Multiplications of rotating one matrix up to which it is searched with patience. Many hops may
+# take no more in all.
+MOST_WORK = 2**25
+# Hops of a search on one matrix, fewer with a tolerance above this.
+HOPS, HOP_TOL = 16, 1e-4
+# Those after the first begin anew, in turn like this.
+FRESH_STARTS = (BOUNDED, FORGETTING, BOUNDED, FORGETTING)
+# The others turn every axis by about this angle in rad, the first nearly to anywhere. A hop has
+# come back if the median axis is found again with that |cos|.
+NEAR_HOP, FAR_HOP = (0.3, 0.999), (1.3, 0.995)
 
 
 # How a search came to its end.
@@ -151,7 +159,12 @@ class Search:
         return self._solution(cheapest)
 
     def started(self, start: list[Matrix], smoothing: float) -> Solution:
-        """Search from another start, with that much smoothing at first.
+        """Search from another start, with that much smoothing at first."""
+        point = self._finished(self.problem, self._begun(start, smoothing))
+        return self._solution(self._priced(point))
+
+    def _begun(self, start: list[Matrix], smoothing: float) -> list[Matrix]:
+        """Go from a start of any kind to a minimum of the problem.
 
         ``BOUNDED`` stands for a run with a bounded criterion, whose result is then kept.
         """
@@ -159,8 +172,7 @@ class Search:
             smoothing = KEEPING
             if self.problem.is_one_matrix:
                 start = self._bounded(start)
-        point = self._finished(self.problem, self._descended(self.problem, start, smoothing))
-        return self._solution(self._priced(point))
+        return self._descended(self.problem, start, smoothing)
 
     def _descended(self, problem: Problem, start: list[Matrix], smoothing: float) -> list[Matrix]:
         """Go from a start to a minimum: many samples by a warm start, few by all stages."""
@@ -168,7 +180,8 @@ class Search:
         if problem.criterion.smoothed and many:
             start = warm_start(problem, start, smoothing, self.rng, self.log)
             return descend(problem, start, FINISH, self.log)
-        stages = tuple(stage for stage in CONTINUATION if stage.smoothing <= smoothing)
+        continuation = PATIENT_CONTINUATION if _is_small(problem) else CONTINUATION
+        stages = tuple(stage for stage in continuation if stage.smoothing <= smoothing)
         return descend(problem, start, stages, self.log)
 
     def _finished(self, problem: Problem, point: list[Matrix]) -> list[Matrix]:
@@ -179,7 +192,8 @@ class Search:
             point = self._swept(problem, point)
         if not problem.criterion.smoothed:
             return point
-        return descend(problem, point, SHARPENING, self.log)
+        stages = PATIENT_SHARPENING if _is_small(problem) else SHARPENING
+        return descend(problem, point, stages, self.log)
 
     def _bounded(self, start: list[Matrix]) -> list[Matrix]:
         """Go to the valley of a bounded criterion: there lie sparse axes that are hard to find."""
@@ -187,28 +201,33 @@ class Search:
             return start
         point = descend(replace(self.problem, criterion=Welsch()), start, GROWTH, self.log)
         # What is found in its valley is found slowly: the first stage is not to be cut short.
-        return descend(self.problem, point, (Stage(KEEPING, None),), self.log)
+        return descend(self.problem, point, (Stage(KEEPING),), self.log)
 
     def _hopped(self, point: list[Matrix]) -> list[Matrix]:
         """Hop from minimum to lower minimum, as often as one matrix allows within seconds.
 
-        The first hop is to the minimum that a bounded criterion leads to; the others start from
-        random turns of the best so far (basin hopping).
+        Hops start from random turns of the best so far (basin hopping). A hop that comes back to
+        where it started is the last. After the first one, some start anew.
         """
-        n_entries, n_axes = self.problem.n_entries, len(point[0])
+        n_axes = len(point[0])
         effort = HOPS * HOP_TOL / max(self.log.tol, HOP_TOL)
-        n_hops = int(min(effort, HOPS_WORK / (n_entries * n_axes)))
+        n_hops = int(min(effort, MOST_WORK / _work(self.problem)))
         price, best = self._priced(point)
         for hop in range(n_hops):
             if self.log.spent:
                 break
-            if hop == 0:
-                start = self._bounded([random_rotation(n_axes, self.rng)])
+            fresh = 1 <= hop <= len(FRESH_STARTS)
+            if fresh:
+                start, smoothing = [random_rotation(n_axes, self.rng)], FRESH_STARTS[hop - 1]
             else:
-                start = [cayley(_turns(n_axes, HOP_ANGLE, self.rng), best[0])]
-            other_price, other = self._priced(self._descended(self.problem, start, KEEPING))
+                angle, same = NEAR_HOP if hop else FAR_HOP
+                start, smoothing = [cayley(_turns(n_axes, angle, self.rng), best[0])], KEEPING
+            other_price, other = self._priced(self._begun(start, smoothing))
+            cosines = np.abs(other[0] @ best[0].T).max(axis=1)
             if other_price < price:
                 price, best = other_price, other
+            if not fresh and np.median(cosines) > same:
+                break
         return best
 
     def _swept(self, problem: Problem, point: list[Matrix]) -> list[Matrix]:
@@ -354,6 +373,16 @@ def cheapest(problem: Problem, given: list[Matrix], start: list[Matrix]) -> Solu
     """
     cost, point = min(((problem.exact_cost(point), point) for point in (given, start)), key=_price)
     return Solution(point, cost, [], [], 0, "interrupted")
+
+
+def _work(problem: Problem) -> float:
+    """Count the multiplications of rotating one matrix."""
+    return problem.n_entries * problem.terms[0].jacobians.shape[2]
+
+
+def _is_small(problem: Problem) -> bool:
+    """Tell whether a problem is one matrix that can be searched with patience."""
+    return problem.is_one_matrix and _work(problem) <= MOST_WORK
 
 
 def _price(priced: tuple[float, list[Matrix]]) -> float:

@@ -11,16 +11,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pymanopt
 from numpy.typing import DTypeLike
-from pymanopt.manifolds import Product
 from pymanopt.optimizers import ConjugateGradient
 
 from jacrot._arrays import Matrix
 from jacrot.line_search import QuadraticLineSearcher
-from jacrot.manifold import Rotations
+from jacrot.manifold import parts, rotations
 from jacrot.preconditioner import plane_preconditioner
 from jacrot.problem import Problem
 
@@ -29,36 +29,53 @@ Row = tuple[int, int, int, float, float]
 
 @dataclass(frozen=True)
 class Stage:
-    """A smoothing, and how many samples it is minimised on (``None`` for all)."""
+    """A smoothing, how many samples it is minimised on, and how exactly.
+
+    Parameters
+    ----------
+    smoothing : float
+        ``ε``.
+    n_samples : int or None, default=None
+        The first so many samples, ``None`` for all.
+    coarseness : float, default=1
+        The tolerance is so many times that of the search.
+    """
 
     smoothing: float
-    n_samples: int | None
+    n_samples: int | None = None
+    coarseness: float = 1
 
 
 CONTINUATION = (
-    Stage(1.0, 16),
-    Stage(0.3, 16),
-    Stage(0.1, 32),
-    Stage(0.03, 64),
-    Stage(0.01, None),
+    Stage(1.0, 16, 10),
+    Stage(0.2, 16, 10),
+    Stage(0.1, 32, 10),
+    Stage(0.03, 64, 10),
+    Stage(0.01),
 )
+# One matrix has no samples to save. Hidden axes come out of it in the first two stages, after many
+# steps that gain little, which are not to be cut short.
+PATIENT_CONTINUATION = (Stage(0.5), Stage(0.15), Stage(0.1, coarseness=10), Stage(0.01))
 # After a warm start there is nothing left to point out.
-FINISH = (Stage(0.01, None),)
+FINISH = (Stage(0.01),)
 # After a plane sweep only the pairs that it turned have to settle.
-SETTLING = (Stage(0.03, None), Stage(0.01, None))
+SETTLING = (Stage(0.03, coarseness=10), Stage(0.01))
 # At last the smoothing goes on to where it no longer blurs the axes.
-SHARPENING = (Stage(0.003, None), Stage(0.001, None))
+SHARPENING = (Stage(0.003, coarseness=10), Stage(0.001))
+PATIENT_SHARPENING = (
+    Stage(0.01, coarseness=0.1),
+    Stage(0.003, coarseness=0.3),
+    Stage(0.001, coarseness=0.3),
+)
 # A criterion without smoothing: only the samples grow.
-GROWTH = (Stage(0.0, 32), Stage(0.0, None))
+GROWTH = (Stage(0.0, 32, 10), Stage(0.0))
 
-# The stages before the last need not be more exact than so many times the tolerance.
-COARSE_TOL_FACTOR = 10
 # One matrix costs so little that it is minimised to a tenth of the tolerance.
 ONE_MATRIX_TOL_FACTOR = 0.1
 # Below this, rounding in single precision would hide the decrease that is waited for.
 SINGLE_PRECISION_TOL = 1e-5
 # One matrix is worth single precision from this size on.
-LARGE_MATRIX = 256
+LARGE_MATRIX = 128
 CURVATURE_SAMPLES = 32
 # Samples of a stage on all: no more entries than these say anything new about a rotation.
 MOST_ENTRIES, LEAST_SAMPLES = 2**24, 32
@@ -172,7 +189,7 @@ def descend(
         stages = GROWTH
     factor = ONE_MATRIX_TOL_FACTOR if problem.is_one_matrix else 1
     for stage in stages:
-        tol = log.tol * factor * (1 if stage is stages[-1] else COARSE_TOL_FACTOR)
+        tol = log.tol * factor * stage.coarseness
         if log.spent:
             break
         n_samples = stage.n_samples or max(LEAST_SAMPLES, MOST_ENTRIES // problem.n_entries_each)
@@ -210,7 +227,8 @@ def run_stage(
     """
     if max(len(matrix) for matrix in start) == 1:
         return start
-    manifold = Product([Rotations(len(matrix)) for matrix in start])
+    several = len(start) > 1
+    manifold = rotations([len(matrix) for matrix in start])
     dtype = precision(problem, tol)
     start = [matrix.astype(dtype) for matrix in start]
     objective = problem.objective(smoothing, dtype)
@@ -228,11 +246,12 @@ def run_stage(
 
     # `Rotations` takes the relative gradient for the Euclidean one.
     @pymanopt.function.numpy(manifold)
-    def relative_gradient(*point: Matrix) -> list[Matrix]:
-        return objective.gradients(*point)
+    def relative_gradient(*point: Matrix) -> Matrix | list[Matrix]:
+        gradients = objective.gradients(*point)
+        return gradients if several else gradients[0]
 
-    def record(cost: float, point: list[Matrix]) -> None:
-        log.record(objective.n_evaluations + few.n_evaluations, cost, point)
+    def record(cost: float, point: Any) -> None:
+        log.record(objective.n_evaluations + few.n_evaluations, cost, parts(point))
 
     budget = log.max_iter - log.n_iter
     longest = LARGEST_ANGLE * float(np.sqrt(sum(len(matrix) for matrix in start)))
@@ -256,11 +275,12 @@ def run_stage(
     )
     # A run ends on a step of 0, after which pymanopt divides 0 by 0 for the next direction.
     with log.stage(f"ε={smoothing:g}"), np.errstate(divide="ignore", invalid="ignore"):
-        result = optimizer.run(pymanopt_problem, initial_point=start)
+        initial = start if several else start[0]
+        result = optimizer.run(pymanopt_problem, initial_point=initial)
         record(result.cost, result.point)
         log.n_iter += searcher.n_steps
         log.converged = searcher.n_steps < budget
-    return [orthonormal(matrix) for matrix in result.point]
+    return [orthonormal(matrix) for matrix in parts(result.point)]
 
 
 def precision(problem: Problem, tol: float) -> DTypeLike:

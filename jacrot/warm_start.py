@@ -18,7 +18,7 @@ ROWS_OF_AXIS, MOST_ROWS, LEAST_BATCH = 16, 2048, 2
 # Multiplications that all steps may take, or the largest problems would take hours.
 MOST_WORK = 1.2e12
 # More than this at first would only cost steps.
-MOST_SMOOTHING, LAST_SMOOTHING = 0.5, 0.003
+MOST_SMOOTHING, LAST_SMOOTHING = 0.5, 0.001
 # Decay of the mean gradient and of its mean square, and what keeps the quotient finite.
 FIRST_DECAY, SECOND_DECAY, TINY = 0.9, 0.999, 1e-30
 
@@ -31,7 +31,7 @@ def warm_start(
     The relative gradient ``Ω`` of a rotation is skew, and its entries belong to the planes of the
     axes, wherever these point: Adam's running means need no transport. Each step turns the axes
     by the Cayley transform ``Q ← (I + K/2)⁻¹ (I − K/2) Q`` of Adam's skew ``K``. The smoothing
-    falls geometrically to 0.003. An axis turns by about `smoothing` rad at the first steps, and
+    falls geometrically to 0.001. An axis turns by about `smoothing` rad at the first steps, and
     less along a cosine to none at the last. Steps and mini-batches grow with the number of axes,
     not with that of samples.
 

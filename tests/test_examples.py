@@ -23,7 +23,7 @@ def test_every_example_is_tested():
     assert {path.stem for path in EXAMPLES.glob("[!_]*.py")} == tested
 
 
-SMALL = ("--hidden", 12, "--epochs", 30, "--samples", 40, "--max-iter", 500)
+SMALL = ("--hidden", 12, "--epochs", 30, "--samples", 40, "--max-iter", 2000)
 
 
 def tables(output):

@@ -27,6 +27,19 @@ def test_parabola_is_minimised_exactly():
     assert step == pytest.approx(0.3)
 
 
+def test_a_trial_that_is_nearly_right_is_made_only_once():
+    def cost(x):
+        trials.append(float(x[0]))
+        return float((x[0] - 0.3) ** 2)
+
+    trials, search = [], searcher()[0]
+    x, d = np.zeros(2), np.array([0.2, 0.0])
+    search.search(cost, PLANE, x, d, 0.09, -0.12)
+    search.search(cost, PLANE, x, d, 0.09, -0.12)
+    # The parabola is the cost itself, and the next search begins with its minimum.
+    np.testing.assert_allclose(trials, [0.2, 0.3])
+
+
 def test_no_step_is_longer_than_allowed():
     x, d = np.zeros(2), np.array([3.0, 4.0])
     step, _ = searcher()[0].search(lambda x: -float(x.sum()), PLANE, x, d, 0.0, -7.0)

@@ -4,12 +4,12 @@ import numpy as np
 import pymanopt
 import pytest
 from builders import rotation
-from pymanopt.manifolds import Product, Stiefel
+from pymanopt.manifolds import Stiefel
 from scipy.linalg import expm
 
 from jacrot.criteria import get_criterion
 from jacrot.jacobians import StackJacobians
-from jacrot.manifold import Rotations, cayley, skew
+from jacrot.manifold import Rotations, cayley, parts, rotations, skew
 from jacrot.objective import Objective, Term
 
 
@@ -53,7 +53,9 @@ def test_first_order_model_of_the_cost(output, rng):
     stack = StackJacobians(rng.normal(size=(7, 5, 5)))
     objective = Objective([Term.of_mode(stack, output)], get_criterion("hoyer"), 0.3)
     point = [rotation(5, seed) for seed in range(2 if output == "free" else 1)]
-    manifold = Product([Rotations(5)] * len(point))
+    manifold = rotations([5] * len(point))
+    # Of one rotation alone, points are matrices and not lists.
+    first = point if len(point) > 1 else point[0]
 
     @pymanopt.function.numpy(manifold)
     def cost(*point):
@@ -61,19 +63,22 @@ def test_first_order_model_of_the_cost(output, rng):
 
     @pymanopt.function.numpy(manifold)
     def relative_gradient(*point):
-        return objective.gradients(*point)
+        gradients = objective.gradients(*point)
+        return gradients if len(gradients) > 1 else gradients[0]
 
     problem = pymanopt.Problem(manifold, cost, euclidean_gradient=relative_gradient)
-    gradient = problem.riemannian_gradient(point)
-    direction = manifold.to_tangent_space(point, [rng.normal(size=(5, 5)) for _ in point])
-    slope = manifold.inner_product(point, gradient, direction)
+    gradient = problem.riemannian_gradient(first)
+    turns = [rng.normal(size=(5, 5)) for _ in point]
+    direction = manifold.to_tangent_space(first, turns if len(point) > 1 else turns[0])
+    assert len(parts(direction)) == len(parts(first)) == len(point)
+    slope = manifold.inner_product(first, gradient, direction)
     # The error of the first-order model falls with the square of the step, which no wrong gradient
     # does.
     steps = np.array([1e-3, 1e-4, 1e-5])
     errors = [
         abs(
-            problem.cost(manifold.retraction(point, h * direction))
-            - problem.cost(point)
+            problem.cost(manifold.retraction(first, h * direction))
+            - problem.cost(first)
             - h * slope
         )
         for h in steps

@@ -11,7 +11,7 @@ from jacrot.datasets import make_planted_problem
 from jacrot.jacobians import LayerJacobians, StackJacobians
 from jacrot.metrics import match_axes
 from jacrot.network_jacobians import network_jacobians
-from jacrot.solver import HOPS, Search, solve
+from jacrot.solver import FRESH_STARTS, HOPS, Search, solve
 from jacrot.stages import CONTINUATION, SHARPENING, Log, descend
 
 OPTIONS = {"max_iter": 1000, "tol": 1e-4}
@@ -135,6 +135,32 @@ def test_hops_lower_the_cost_and_follow_the_effort(monkeypatch, rng):
     assert costs[HOPS] < costs[0]
     coarse, fine = (run(J, tol=tol, max_iter=300)[1].stages for tol in (1e-2, 1e-4))
     assert len(coarse) < len(fine)
+
+
+def scaled(weights):
+    return weights[None] / np.sqrt(np.mean(weights**2))
+
+
+def test_a_hop_that_comes_back_is_the_last(rng):
+    def n_descents(J):
+        return run(J)[1].stages.count("ε=0.1")
+
+    planted = make_planted_problem(16, 48, random_state=0)
+    # The search itself, and one hop; noise has many minima.
+    assert n_descents(scaled(planted.weights)) == 2
+    assert n_descents(rng.normal(size=(1, 24, 16))) > 2 + len(FRESH_STARTS)
+
+
+def test_fresh_starts_find_what_hops_do_not(monkeypatch):
+    costs = {}
+    for fresh in ((), FRESH_STARTS):
+        monkeypatch.setattr("jacrot.solver.FRESH_STARTS", fresh)
+        costs[fresh] = [
+            run(scaled(make_planted_problem(64, density=0.3, random_state=seed).weights))[1].cost
+            for seed in (0, 10)
+        ]
+    # Hidden axes lie a tenth below what hides them.
+    np.testing.assert_array_less(costs[FRESH_STARTS], 0.9 * np.array(costs[()]))
 
 
 def test_budget_is_kept_and_reported(rng):

@@ -69,7 +69,7 @@ class ConvergenceDisplay:
     >>> len(display.lines_) == len(rotation.stages_)
     True
     >>> rotation.stages_[:3]
-    ['ε=1', 'ε=0.3', 'ε=0.1']
+    ['ε=0.5', 'ε=0.15', 'ε=0.1']
     """
 
     def __init__(

@@ -160,7 +160,7 @@ def locality_curve(
     >>> rotation = JacobianSparsityRotation(problem.network, tol=1e-2, random_state=0)
     >>> curve = locality_curve(rotation.fit(problem.X), problem.X, steps=[0.1, 1], random_state=0)
     >>> curve.mean_before.round(1), curve.mean_after.round(1)
-    (array([10. , 10.5]), array([2.2, 2.3]))
+    (array([10. , 10.5]), array([2.3, 2.4]))
     """
     fitted_network(estimator)
     sizes = real_array(steps, "steps", ndim=1).astype(np.float64)

@@ -148,6 +148,7 @@ def capture(
     >>> import torch
     >>> from jacrot import JacobianSparsityRotation
     >>> from jacrot.readers import capture
+    >>> _ = torch.manual_seed(0)
     >>> model = torch.nn.Sequential(
     ...     torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Conv2d(4, 6, 3, padding=1)
     ... )
