@@ -13,6 +13,7 @@ BENCHMARKS = (
     "inspection",
     "kernel",
     "mutation",
+    "recombination",
     "recovery",
     "scaling",
     "solver",

@@ -1,0 +1,134 @@
+"""How far above the lowest cost known a search ends: many solutions, crossed with one another.
+
+Every child takes some output axes of one solution, and the input axes that these act on most, from
+another one, and descends again; it takes the place of the worst solution, or of the one that it
+resembles. The prices are those of hundreds of searches: this is a yardstick, no way to search.
+Two-sided, 200 inputs, costs as in ``solver.py``.
+
+    python benchmarks/recombination.py --data ../shared/data
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from _common import exact_cost, machine, middle_layer, options, scaled, table
+from scipy.optimize import linear_sum_assignment
+
+from jacrot._estimator import with_effect
+from jacrot._threads import one_blas_thread
+from jacrot.criteria import get_criterion
+from jacrot.frame import Frame
+from jacrot.network_jacobians import network_jacobians
+from jacrot.solver import KEEPING, solve
+from jacrot.stages import FINISH, SHARPENING, Log, descend
+from jacrot.warm_start import warm_start
+
+MAX_ITER, TOL = 10**6, 1e-4
+# |cos| that counts as the same axis, and share of the same axes that counts as the same solution.
+SAME_AXIS, SAME_SOLUTION = 0.95, 0.9
+
+
+def ordered_like(axes, others):
+    """Give the axes of another solution in the order and with the signs of these; their |cos|."""
+    cosines = axes @ others.T
+    rows, columns = linear_sum_assignment(-np.abs(cosines))
+    cosines = cosines[rows, columns]
+    return others[columns] * np.sign(cosines)[:, None], np.abs(cosines)
+
+
+def crossed(one, other, interactions, rng):
+    """Take output axes that act alike, and the input axes they act on, from the other solution."""
+    n_outputs = len(interactions)
+    profiles = interactions / np.linalg.norm(interactions, axis=1, keepdims=True)
+    alike = profiles @ profiles[rng.randint(n_outputs)]
+    n_taken = rng.randint(n_outputs // 5, n_outputs // 2 + 1)
+    outputs = np.isin(np.arange(n_outputs), np.argsort(-alike)[:n_taken])
+    shares = interactions[outputs].sum(axis=0) / interactions.sum(axis=0)
+    inputs = shares > np.quantile(shares, 1 - n_taken / n_outputs)
+    child = []
+    for axes, others, taken in zip(one, other, (outputs, inputs), strict=True):
+        mixed = np.where(taken[:, None], ordered_like(axes, others)[0], axes)
+        left, _, right = np.linalg.svd(mixed)
+        child.append(left @ right)
+    return child
+
+
+def population(which, seed, n_solutions, n_children, data):
+    """Search, then cross; give costs and CPU seconds: of one search, the best, the children."""
+    layer, X, _ = middle_layer(which, seed, 200, data)
+    J = scaled(layer.jacobians(X))
+    rng = np.random.RandomState(seed)
+    stack, _, norms = with_effect(network_jacobians(layer, X))
+    frame = Frame(stack, norms, "free", None)
+    problem = frame.problem(get_criterion("hoyer"), rng)
+
+    def priced(point):
+        return exact_cost(J, *frame.axes(point)), point
+
+    def searched(number):
+        options = {"max_iter": MAX_ITER, "tol": TOL}
+        return solve(problem, frame.given, frame.singular, None, 0, number, **options).point
+
+    def descended(point):
+        log = Log(MAX_ITER, TOL)
+        point = warm_start(problem, point, KEEPING, rng, log)
+        return descend(problem, point, FINISH + SHARPENING, log)
+
+    begin = time.process_time()
+    pool = [priced(searched(number)) for number in range(n_solutions)]
+    costs = [np.mean([cost for cost, _ in pool]), min(cost for cost, _ in pool)]
+    seconds = [(time.process_time() - begin) / n_solutions, time.process_time() - begin]
+    for _ in range(n_children):
+        one, other = (pool[number][1] for number in rng.choice(n_solutions, 2, replace=False))
+        axes = [
+            matrix if basis is None else matrix @ basis
+            for matrix, basis in zip(one, problem.bases, strict=True)
+        ]
+        interactions = np.abs(axes[0] @ J @ axes[1].T).mean(axis=0)
+        child = priced(descended(crossed(one, other, interactions, rng)))
+        alike = [
+            np.mean(ordered_like(point[1], child[1][1])[1] > SAME_AXIS) > SAME_SOLUTION
+            for _, point in pool
+        ]
+        # Only one of two that are alike stays, or all would soon be.
+        rivals = [number for number in range(n_solutions) if alike[number]] or range(n_solutions)
+        worst = max(rivals, key=lambda number: pool[number][0])
+        if child[0] < pool[worst][0]:
+            pool[worst] = child
+    costs.append(min(cost for cost, _ in pool))
+    seconds.append(time.process_time() - begin)
+    return costs, seconds
+
+
+def main(argv=None):
+    """Print the table."""
+    arguments = options(__doc__.splitlines()[0], argv)
+    print(machine())
+    cases, sizes = [(64, 1), ("mnist", 3)], (8, 40)
+    if arguments.quick:
+        cases, sizes = [(16, 1)], (2, 1)
+    rows = []
+    for which, seeds in cases:
+        if which == "mnist" and arguments.data is None:
+            print("\nMNIST: not run without --data.")
+            continue
+        for seed in range(seeds):
+            with one_blas_thread():
+                costs, seconds = population(which, seed, *sizes, arguments.data)
+            for label, cost, cpu in zip(
+                ("one search (mean)", f"best of {sizes[0]}", f"after {sizes[1]} children"),
+                costs,
+                seconds,
+                strict=True,
+            ):
+                difference = f"{100 * (cost / costs[0] - 1):+.2f} %"
+                rows.append([which, seed, label, f"{cost:.4f}", difference, f"{cpu:.1f}"])
+                print(f"<!-- {rows[-1]} -->", flush=True)
+    header = ["layer", "seed", "solutions", "cost", "against one search", "CPU s"]
+    table("Recombination, two-sided, 200 inputs", header, rows)
+
+
+if __name__ == "__main__":
+    main()
