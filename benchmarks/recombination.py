@@ -14,12 +14,12 @@ import time
 
 import numpy as np
 from _common import exact_cost, machine, middle_layer, options, scaled, table
-from scipy.optimize import linear_sum_assignment
 
 from jacrot._estimator import with_effect
 from jacrot._threads import one_blas_thread
 from jacrot.criteria import get_criterion
 from jacrot.frame import Frame
+from jacrot.metrics import match_axes
 from jacrot.network_jacobians import network_jacobians
 from jacrot.solver import KEEPING, solve
 from jacrot.stages import FINISH, SHARPENING, Log, descend
@@ -32,10 +32,10 @@ SAME_AXIS, SAME_SOLUTION = 0.95, 0.9
 
 def ordered_like(axes, others):
     """Give the axes of another solution in the order and with the signs of these; their |cos|."""
-    cosines = axes @ others.T
-    rows, columns = linear_sum_assignment(-np.abs(cosines))
-    cosines = cosines[rows, columns]
-    return others[columns] * np.sign(cosines)[:, None], np.abs(cosines)
+    columns, cosines = match_axes(axes, others)
+    others = others[columns]
+    signs = np.sign(np.sum(axes * others, axis=1, keepdims=True))
+    return others * signs, cosines
 
 
 def crossed(one, other, interactions, rng):

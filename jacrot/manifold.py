@@ -113,6 +113,22 @@ def parts(element: Any) -> list[Matrix]:
     return [element] if isinstance(element, np.ndarray) else list(element)
 
 
+def joined(matrices: list[Matrix]) -> Any:
+    """Make a point of :func:`rotations` of its matrices: the inverse of :func:`parts`.
+
+    Parameters
+    ----------
+    matrices : list of ndarray
+        One for each rotation.
+
+    Returns
+    -------
+    ndarray or list of ndarray
+        The point.
+    """
+    return matrices if len(matrices) > 1 else matrices[0]
+
+
 def skew(matrix: Matrix) -> Matrix:
     """Compute ``(M − Mᵀ)/2``.
 

@@ -223,10 +223,10 @@ class Search:
                 angle, same = NEAR_HOP if hop else FAR_HOP
                 start, smoothing = [cayley(_turns(n_axes, angle, self.rng), best[0])], KEEPING
             other_price, other = self._priced(self._begun(start, smoothing))
-            cosines = np.abs(other[0] @ best[0].T).max(axis=1)
+            back = not fresh and np.median(np.abs(other[0] @ best[0].T).max(axis=1)) > same
             if other_price < price:
                 price, best = other_price, other
-            if not fresh and np.median(cosines) > same:
+            if back:
                 break
         return best
 

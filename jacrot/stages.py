@@ -20,7 +20,7 @@ from pymanopt.optimizers import ConjugateGradient
 
 from jacrot._arrays import Matrix
 from jacrot.line_search import QuadraticLineSearcher
-from jacrot.manifold import parts, rotations
+from jacrot.manifold import joined, parts, rotations
 from jacrot.preconditioner import plane_preconditioner
 from jacrot.problem import Problem
 
@@ -227,7 +227,6 @@ def run_stage(
     """
     if max(len(matrix) for matrix in start) == 1:
         return start
-    several = len(start) > 1
     manifold = rotations([len(matrix) for matrix in start])
     dtype = precision(problem, tol)
     start = [matrix.astype(dtype) for matrix in start]
@@ -246,9 +245,8 @@ def run_stage(
 
     # `Rotations` takes the relative gradient for the Euclidean one.
     @pymanopt.function.numpy(manifold)
-    def relative_gradient(*point: Matrix) -> Matrix | list[Matrix]:
-        gradients = objective.gradients(*point)
-        return gradients if several else gradients[0]
+    def relative_gradient(*point: Matrix) -> Any:
+        return joined(objective.gradients(*point))
 
     def record(cost: float, point: Any) -> None:
         log.record(objective.n_evaluations + few.n_evaluations, cost, parts(point))
@@ -275,8 +273,7 @@ def run_stage(
     )
     # A run ends on a step of 0, after which pymanopt divides 0 by 0 for the next direction.
     with log.stage(f"ε={smoothing:g}"), np.errstate(divide="ignore", invalid="ignore"):
-        initial = start if several else start[0]
-        result = optimizer.run(pymanopt_problem, initial_point=initial)
+        result = optimizer.run(pymanopt_problem, initial_point=joined(start))
         record(result.cost, result.point)
         log.n_iter += searcher.n_steps
         log.converged = searcher.n_steps < budget

@@ -9,7 +9,7 @@ from scipy.linalg import expm
 
 from jacrot.criteria import get_criterion
 from jacrot.jacobians import StackJacobians
-from jacrot.manifold import Rotations, cayley, parts, rotations, skew
+from jacrot.manifold import Rotations, cayley, joined, parts, rotations, skew
 from jacrot.objective import Objective, Term
 
 
@@ -55,7 +55,7 @@ def test_first_order_model_of_the_cost(output, rng):
     point = [rotation(5, seed) for seed in range(2 if output == "free" else 1)]
     manifold = rotations([5] * len(point))
     # Of one rotation alone, points are matrices and not lists.
-    first = point if len(point) > 1 else point[0]
+    first = joined(point)
 
     @pymanopt.function.numpy(manifold)
     def cost(*point):
@@ -63,13 +63,12 @@ def test_first_order_model_of_the_cost(output, rng):
 
     @pymanopt.function.numpy(manifold)
     def relative_gradient(*point):
-        gradients = objective.gradients(*point)
-        return gradients if len(gradients) > 1 else gradients[0]
+        return joined(objective.gradients(*point))
 
     problem = pymanopt.Problem(manifold, cost, euclidean_gradient=relative_gradient)
     gradient = problem.riemannian_gradient(first)
-    turns = [rng.normal(size=(5, 5)) for _ in point]
-    direction = manifold.to_tangent_space(first, turns if len(point) > 1 else turns[0])
+    turns = joined([rng.normal(size=(5, 5)) for _ in point])
+    direction = manifold.to_tangent_space(first, turns)
     assert len(parts(direction)) == len(parts(first)) == len(point)
     slope = manifold.inner_product(first, gradient, direction)
     # The error of the first-order model falls with the square of the step, which no wrong gradient

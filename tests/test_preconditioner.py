@@ -6,7 +6,7 @@ from builders import rotation
 
 from jacrot.criteria import get_criterion
 from jacrot.jacobians import StackJacobians
-from jacrot.manifold import parts, rotations
+from jacrot.manifold import joined, parts, rotations
 from jacrot.objective import Objective, Term
 from jacrot.preconditioner import REFRESH, plane_preconditioner
 
@@ -22,12 +22,8 @@ def test_every_plane_gets_a_newton_step(output, rng):
     point = [rotation(4, seed) for seed in range(1 if output == "fixed" else 2)]
     manifold = rotations([4] * len(point))
     gradients, curvatures = oracle.gradients(*point), oracle.curvatures(*point)
-    if len(point) == 1:
-        tangent = manifold.to_tangent_space(point[0], gradients[0])
-        steps = plane_preconditioner(oracle)(point[0], tangent)
-    else:
-        tangent = manifold.to_tangent_space(point, gradients)
-        steps = plane_preconditioner(oracle)(point, tangent)
+    tangent = manifold.to_tangent_space(joined(point), joined(gradients))
+    steps = plane_preconditioner(oracle)(joined(point), tangent)
     assert type(steps) is type(tangent)
     for step, gradient, curvature in zip(parts(steps), gradients, curvatures, strict=True):
         np.testing.assert_allclose(step, -step.T, atol=1e-14)
