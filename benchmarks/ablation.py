@@ -8,19 +8,18 @@ Costs are exact, on the inputs fitted, means over seeds; differences are relativ
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import replace
 from unittest.mock import patch
 
 import numpy as np
 from _common import exact_cost, machine, middle_layer, options, scaled, table, timed
 
-import jacrot.stages
 from jacrot import JacobianSparsityRotation
 from jacrot.datasets import make_planted_problem
-from jacrot.stages import Stage
+from jacrot.stages import Stage, descend
 
 LAST = (Stage(0.01),)
-ALL_SAMPLES = tuple(replace(stage, n_samples=None) for stage in jacrot.stages.CONTINUATION)
+# What conjugate gradient alone would do with a stack: few samples point the way.
+GROWING = (Stage(1.0, 16, 10), Stage(0.2, 16, 10), Stage(0.1, 32, 10), Stage(0.03, 64, 10))
 
 
 def plain(objective):
@@ -28,17 +27,23 @@ def plain(objective):
     return lambda point, tangent: tangent
 
 
+def stages_instead(problem, point, smoothing, rng, log):
+    """Go through the stages of the continuation, more samples in each."""
+    return descend(problem, point, GROWING, log)
+
+
+def no_warm_start(problem, point, smoothing, rng, log):
+    """Stay at the start."""
+    return point
+
+
 PIECES = {
     "the whole": [],
-    "without warm start": [("solver.WARM_SAMPLES", np.inf)],
+    "without warm start": [("solver.warm_start", stages_instead)],
     "without continuation": [
-        ("solver.WARM_SAMPLES", np.inf),
+        ("solver.warm_start", no_warm_start),
         ("solver.CONTINUATION", LAST),
         ("solver.PATIENT_CONTINUATION", LAST),
-    ],
-    "without growing samples": [
-        ("solver.WARM_SAMPLES", np.inf),
-        ("solver.CONTINUATION", ALL_SAMPLES),
     ],
     "without preconditioner": [("stages.plane_preconditioner", plain)],
     "without start from the collapsed problem": [("problem.Problem.collapsed", lambda self: None)],
@@ -47,15 +52,14 @@ PIECES = {
     "without sharpening": [("solver.SHARPENING", LAST), ("solver.PATIENT_SHARPENING", LAST)],
     "without plane sweep": [("solver.MAX_SWEEPS", 0)],
     "without patience": [("solver._is_small", lambda problem: False)],
-    "without hops": [("solver.HOPS", 0)],
-    "without fresh starts": [("solver.FRESH_STARTS", ())],
-    "without bounded starts": [("solver.FRESH_STARTS", (1.0, 1.0))],
+    "without hops": [("solver.HOPS", ())],
+    "without warm hops": [("solver.HOPS", ("far", "bounded", "bounded"))],
+    "without bounded hops": [("solver.HOPS", ("far", "warm", "warm"))],
 }
 TWO_SIDED = (
     "the whole",
     "without warm start",
     "without continuation",
-    "without growing samples",
     "without preconditioner",
     "without start from the collapsed problem",
     "without single precision",
@@ -70,8 +74,8 @@ ONE_MATRIX = (
     "without plane sweep",
     "without patience",
     "without hops",
-    "without fresh starts",
-    "without bounded starts",
+    "without warm hops",
+    "without bounded hops",
 )
 
 

@@ -299,13 +299,18 @@ class MatrixJacobians(Jacobians):
         """Take the only sample."""
         return self
 
+    def transformed(self, left: Matrix | None, right: Matrix | None) -> MatrixJacobians:
+        """Fold ``L`` and ``R`` into the matrix."""
+        matrix = self.matrix if right is None else self.matrix @ right
+        return MatrixJacobians(matrix if left is None else left @ matrix)
+
     def scaled(self, scales: Array) -> MatrixJacobians:
         """Multiply the matrix."""
         return MatrixJacobians(self.matrix * np.asarray(scales).item())
 
     def cast(self, dtype: DTypeLike) -> MatrixJacobians:
         """Yield blocks in another precision."""
-        return MatrixJacobians(self.matrix.astype(dtype))
+        return MatrixJacobians(self.matrix.astype(dtype, copy=False))
 
 
 class TransformedJacobians(Jacobians):

@@ -103,7 +103,7 @@ class NetworkRotation(NetworkEstimator):
     on_interrupt : {"raise", "keep"}, default="raise"
         What Ctrl-C during the search does; see :class:`jacrot.JacobianSparsityRotation`.
     random_state : int, RandomState instance or None, default=None
-        Draws the samples of the early stages and of the warm start, and the random starts.
+        Draws the samples of the search and of the warm start, and the random starts.
     n_jobs : int, default=None
         Number of searches at once, as in joblib.
     verbose : int, default=0

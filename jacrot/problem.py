@@ -96,12 +96,13 @@ class Problem:
         if collapsed is None:
             return None
         basis = self.bases[-1]
-        _, norm = collapsed.norms(None, basis)
-        n_inputs = collapsed.shape[2] if basis is None else len(basis)
-        scaled = collapsed.scaled(np.sqrt(collapsed.shape[1] * n_inputs) / norm)
+        if basis is not None:
+            collapsed = collapsed.transformed(None, basis.T)
+        _, norm = collapsed.norms()
+        scaled = collapsed.scaled(np.sqrt(collapsed.n_entries) / norm)
         terms = (Term.of_mode(scaled, "fixed"),)
-        criterion = self.criterion.collapsed(collapsed.shape[1] * n_inputs)
-        return replace(self, terms=terms, criterion=criterion, bases=(basis,))
+        criterion = self.criterion.collapsed(int(collapsed.n_entries))
+        return replace(self, terms=terms, criterion=criterion, bases=(None,))
 
     def objective(self, smoothing: float, dtype: DTypeLike) -> Objective:
         """Make the oracle at one smoothing."""

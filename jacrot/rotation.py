@@ -119,7 +119,7 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         fits nothing, ``"keep"`` fits the best rotation so far, with ``converged_`` false and a
         warning. Before there is one, it raises.
     random_state : int, RandomState instance or None, default=None
-        Draws the samples of the early stages and of the warm start, and the random starts.
+        Draws the samples of the search and of the warm start, and the random starts.
     n_jobs : int, default=None
         Number of searches at once, as in joblib.
     verbose : int, default=0
@@ -170,9 +170,9 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
     The search chooses its pieces by the problem. One dense layer with fixed outputs collapses into
     one matrix, however many samples there are; it is minimised with less and less smoothing, and
     other minima are tried, unless a hop far from the first comes back to it. Anything else begins
-    with a stochastic warm start, if it is large, and ends with conjugate gradient. It uses a random
-    1024 of the samples, or as many as scikit-learn's ``working_memory`` holds but at least 256.
-    Sparsities always use all. For a first look at a large problem, ``tol=1e-2`` or ``max_iter=30``
+    with a stochastic warm start and ends with conjugate gradient. It uses a random 1024 of the
+    samples, or as many as scikit-learn's ``working_memory`` holds but at least 256. Sparsities
+    always use all. For a first look at a large problem, ``tol=1e-2`` or ``max_iter=30``
     give an answer in a fraction of the time.
 
     Of sequences ``(n, positions, features)`` and images ``(n, channels, height, width)``, a

@@ -17,7 +17,6 @@ from jacrot.plane_sweep import plane_sweep
 from jacrot.problem import Problem
 from jacrot.stages import (
     CONTINUATION,
-    FINISH,
     GROWTH,
     LARGE_MATRIX,
     PATIENT_CONTINUATION,
@@ -45,25 +44,22 @@ RESTARTS = (BOUNDED, BOUNDED, FORGETTING, BOUNDED)
 NEAR_AXIS = 0.6
 # Two more searches, which that leads to, are worth their time up to so many entries.
 ALONE_ENTRIES = 2**25
-# A warm start pays where there are this many samples, and entries in all of them.
-WARM_SAMPLES = 64
-WARM_ENTRIES = 2**18
 MAX_SWEEPS = 3
 # A sweep that gained less than this share of the cost is the last.
 SWEEP_GAIN = 1e-3
 SWEEP_ROWS = 4096
 # Angle in rad by which the given basis, which may be a saddle point, is turned at the start.
 JITTER = 1e-2
-# Multiplications of rotating one matrix up to which it is searched with patience. Many hops may
+# Multiplications of rotating one matrix up to which it is searched with patience. The hops may
 # take no more in all.
-MOST_WORK = 2**25
-# Hops of a search on one matrix, fewer with a tolerance above this.
-HOPS, HOP_TOL = 16, 1e-4
-# Those after the first begin anew, in turn like this.
-FRESH_STARTS = (BOUNDED, FORGETTING, BOUNDED, FORGETTING)
-# The others turn every axis by about this angle in rad, the first nearly to anywhere. A hop has
-# come back if the median axis is found again with that |cos|.
-NEAR_HOP, FAR_HOP = (0.3, 0.999), (1.3, 0.995)
+PATIENT_WORK = 2**25
+# Hops of a search on one matrix, none with a tolerance far above this.
+HOPS = ("far", "bounded", "warm", "bounded", "warm")
+HOP_TOL = 1e-4
+# They turn every axis by about this angle in rad: far is nearly anywhere, whence the search has
+# come back if the median axis is found again with this |cos|.
+FAR, NEAR = 1.3, 0.3
+BACK = 0.995
 
 
 # How a search came to its end.
@@ -175,11 +171,9 @@ class Search:
         return self._descended(self.problem, start, smoothing)
 
     def _descended(self, problem: Problem, start: list[Matrix], smoothing: float) -> list[Matrix]:
-        """Go from a start to a minimum: many samples by a warm start, few by all stages."""
-        many = problem.n_samples >= WARM_SAMPLES and problem.n_entries >= WARM_ENTRIES
-        if problem.criterion.smoothed and many:
-            start = warm_start(problem, start, smoothing, self.rng, self.log)
-            return descend(problem, start, FINISH, self.log)
+        """Go from a start to a minimum: a stack by a warm start, one matrix by all stages."""
+        if problem.criterion.smoothed and not problem.is_one_matrix:
+            return warm_start(problem, start, smoothing, self.rng, self.log)
         continuation = PATIENT_CONTINUATION if _is_small(problem) else CONTINUATION
         stages = tuple(stage for stage in continuation if stage.smoothing <= smoothing)
         return descend(problem, start, stages, self.log)
@@ -204,31 +198,35 @@ class Search:
         return descend(self.problem, point, (Stage(KEEPING),), self.log)
 
     def _hopped(self, point: list[Matrix]) -> list[Matrix]:
-        """Hop from minimum to lower minimum, as often as one matrix allows within seconds.
+        """Hop from a minimum of one matrix to lower ones, as far as that takes seconds.
 
-        Hops start from random turns of the best so far (basin hopping). A hop that comes back to
-        where it started is the last. After the first one, some start anew.
+        First from nearly anywhere: what comes back from there is the one deep minimum, and the
+        search is over. Warm starts from near the best so far find lower minima of a trained layer,
+        bounded ones hidden axes.
         """
-        n_axes = len(point[0])
-        effort = HOPS * HOP_TOL / max(self.log.tol, HOP_TOL)
-        n_hops = int(min(effort, MOST_WORK / _work(self.problem)))
+        effort = len(HOPS) * HOP_TOL / max(self.log.tol, HOP_TOL)
+        n_hops = int(min(effort, PATIENT_WORK / _work(self.problem)))
         price, best = self._priced(point)
-        for hop in range(n_hops):
+        for hop in HOPS[:n_hops]:
             if self.log.spent:
                 break
-            fresh = 1 <= hop <= len(FRESH_STARTS)
-            if fresh:
-                start, smoothing = [random_rotation(n_axes, self.rng)], FRESH_STARTS[hop - 1]
-            else:
-                angle, same = NEAR_HOP if hop else FAR_HOP
-                start, smoothing = [cayley(_turns(n_axes, angle, self.rng), best[0])], KEEPING
-            other_price, other = self._priced(self._begun(start, smoothing))
-            back = not fresh and np.median(np.abs(other[0] @ best[0].T).max(axis=1)) > same
+            other_price, other = self._priced(self._hop(hop, best[0]))
+            back = hop == "far" and np.median(np.abs(other[0] @ best[0].T).max(axis=1)) > BACK
             if other_price < price:
                 price, best = other_price, other
             if back:
                 break
         return best
+
+    def _hop(self, kind: str, axes: Matrix) -> list[Matrix]:
+        if kind == "bounded":
+            return self._begun([random_rotation(len(axes), self.rng)], BOUNDED)
+        angle = FAR if kind == "far" else NEAR
+        start = [cayley(_turns(len(axes), angle, self.rng), axes)]
+        if kind == "warm" and self.problem.criterion.smoothed:
+            start = warm_start(self.problem, start, FORGETTING, self.rng, self.log)
+            return descend(self.problem, start, PATIENT_CONTINUATION[-1:], self.log)
+        return self._begun(start, KEEPING)
 
     def _swept(self, problem: Problem, point: list[Matrix]) -> list[Matrix]:
         """Sweep planes and settle, while that lowers the exact cost."""
@@ -382,7 +380,7 @@ def _work(problem: Problem) -> float:
 
 def _is_small(problem: Problem) -> bool:
     """Tell whether a problem is one matrix that can be searched with patience."""
-    return problem.is_one_matrix and _work(problem) <= MOST_WORK
+    return problem.is_one_matrix and _work(problem) <= PATIENT_WORK
 
 
 def _price(priced: tuple[float, list[Matrix]]) -> float:

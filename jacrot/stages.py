@@ -1,8 +1,7 @@
 """Stages of pymanopt's conjugate gradient, from much to little smoothing.
 
-Each stage minimises the cost at one smoothing ``ε`` on some of the samples, from where the stage
-before ended: a large ``ε`` has few local minima, a small one is the criterion itself, and few
-samples are enough to point the way.
+Each stage minimises the cost at one smoothing ``ε``, from where the stage before ended: a large
+``ε`` has few local minima, a small one is the criterion itself.
 """
 
 from __future__ import annotations
@@ -47,17 +46,15 @@ class Stage:
 
 
 CONTINUATION = (
-    Stage(1.0, 16, 10),
-    Stage(0.2, 16, 10),
-    Stage(0.1, 32, 10),
-    Stage(0.03, 64, 10),
+    Stage(1.0, coarseness=10),
+    Stage(0.2, coarseness=10),
+    Stage(0.1, coarseness=10),
+    Stage(0.03, coarseness=10),
     Stage(0.01),
 )
-# One matrix has no samples to save. Hidden axes come out of it in the first two stages, after many
-# steps that gain little, which are not to be cut short.
+# Out of a small matrix hidden axes come in the first two stages, after many steps that gain
+# little, which are not to be cut short.
 PATIENT_CONTINUATION = (Stage(0.5), Stage(0.15), Stage(0.1, coarseness=10), Stage(0.01))
-# After a warm start there is nothing left to point out.
-FINISH = (Stage(0.01),)
 # After a plane sweep only the pairs that it turned have to settle.
 SETTLING = (Stage(0.03, coarseness=10), Stage(0.01))
 # At last the smoothing goes on to where it no longer blurs the axes.
@@ -67,7 +64,7 @@ PATIENT_SHARPENING = (
     Stage(0.003, coarseness=0.3),
     Stage(0.001, coarseness=0.3),
 )
-# A criterion without smoothing: only the samples grow.
+# A criterion without smoothing: few samples point the way.
 GROWTH = (Stage(0.0, 32, 10), Stage(0.0))
 
 # One matrix costs so little that it is minimised to a tenth of the tolerance.
@@ -75,7 +72,7 @@ ONE_MATRIX_TOL_FACTOR = 0.1
 # Below this, rounding in single precision would hide the decrease that is waited for.
 SINGLE_PRECISION_TOL = 1e-5
 # One matrix is worth single precision from this size on.
-LARGE_MATRIX = 128
+LARGE_MATRIX = 64
 CURVATURE_SAMPLES = 32
 # Samples of a stage on all: no more entries than these say anything new about a rotation.
 MOST_ENTRIES, LEAST_SAMPLES = 2**24, 32

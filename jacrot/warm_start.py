@@ -62,6 +62,8 @@ def warm_start(
     """
     smoothing = min(smoothing, MOST_SMOOTHING)
     n_axes = max(map(len, point))
+    if n_axes == 1:
+        return point
     n_rows = min(ROWS_OF_AXIS * n_axes, MOST_ROWS)
     n_matrices = max(term.jacobians.n_matrices for term in problem.terms)
     n_batch = min(max(LEAST_BATCH, n_rows // (n_axes * n_matrices)), problem.n_samples)

@@ -10,8 +10,8 @@ from jacrot.objective import Term
 from jacrot.problem import Problem
 from jacrot.stages import (
     CONTINUATION,
-    FINISH,
     LARGE_MATRIX,
+    SETTLING,
     Log,
     Stage,
     descend,
@@ -60,8 +60,8 @@ def test_a_criterion_without_smoothing_needs_no_stages(rng):
     descend(quartimax, [rotation(8)], CONTINUATION, log)
     assert set(log.stages) == {"ε=0"}
     log.stages.clear()
-    descend(problem, [rotation(8)], FINISH, log)
-    assert log.stages == [f"ε={stage.smoothing:g}" for stage in FINISH]
+    descend(problem, [rotation(8)], SETTLING, log)
+    assert log.stages == [f"ε={stage.smoothing:g}" for stage in SETTLING]
 
 
 def test_one_axis_cannot_turn():

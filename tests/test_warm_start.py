@@ -7,7 +7,7 @@ from builders import one_term_problem, rotation
 from jacrot.jacobians import StackJacobians
 from jacrot.metrics import match_axes
 from jacrot.problem import Problem
-from jacrot.solver import WARM_ENTRIES, solve
+from jacrot.solver import solve
 from jacrot.stages import Log
 from jacrot.warm_start import (
     LAST_SMOOTHING,
@@ -86,10 +86,16 @@ def test_every_sample_comes_before_any_comes_again():
     assert set(np.concatenate([next(batches) for _ in range(20)])) == set(range(20))
 
 
+def test_one_axis_cannot_turn():
+    log = Log(10, 1e-4)
+    problem = one_term_problem(StackJacobians(np.ones((3, 4, 1))))
+    assert warm_start(problem, [np.eye(1)], 0.5, np.random.RandomState(0), log) == [np.eye(1)]
+    assert not log.history
+
+
 @pytest.mark.parametrize("output", ["fixed", "free", "tied"])
-def test_the_search_uses_it_where_it_pays(output):
-    n = int(np.sqrt(WARM_ENTRIES / 80)) + 1
-    problem, answers = planted(output, n=n)
+def test_a_search_on_a_stack_begins_with_it(output):
+    problem, answers = planted(output)
     start = [np.eye(len(answer)) for answer in answers]
     solution = solve(problem, start, start, None, 0, 0, max_iter=1000, tol=1e-4)
     assert solution.stages[0] == "warm start"
