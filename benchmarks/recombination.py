@@ -22,7 +22,7 @@ from jacrot.frame import Frame
 from jacrot.metrics import match_axes
 from jacrot.network_jacobians import network_jacobians
 from jacrot.solver import KEEPING, solve
-from jacrot.stages import SHARPENING, Log, descend
+from jacrot.stages import FINISH, SHARPENING, Log, descend
 from jacrot.warm_start import warm_start
 
 MAX_ITER, TOL = 10**6, 1e-4
@@ -74,7 +74,7 @@ def population(which, seed, n_solutions, n_children, data):
     def descended(point):
         log = Log(MAX_ITER, TOL)
         point = warm_start(problem, point, KEEPING, rng, log)
-        return descend(problem, point, SHARPENING, log)
+        return descend(problem, point, FINISH + SHARPENING, log)
 
     begin = time.process_time()
     pool = [priced(searched(number)) for number in range(n_solutions)]

@@ -17,6 +17,7 @@ from jacrot.plane_sweep import plane_sweep
 from jacrot.problem import Problem
 from jacrot.stages import (
     CONTINUATION,
+    FINISH,
     GROWTH,
     LARGE_MATRIX,
     PATIENT_CONTINUATION,
@@ -104,6 +105,8 @@ class Search:
         self.rng = rng
         self.given = given
         self._cheapest: tuple[float, list[Matrix]] | None = None
+        # What the end of the search must not cost more than.
+        self._candidates: list[tuple[float, list[Matrix]]] = []
 
     def best(self) -> Solution | None:
         """Give the best point so far, priced before or where the search stands."""
@@ -124,7 +127,7 @@ class Search:
         than the given and the singular basis.
         """
         problem, given = self.problem, self.given
-        candidates = [self._priced(given), self._priced(singular)]
+        self._candidates += [self._priced(given), self._priced(singular)]
         start, smoothing = singular, KEEPING
         if not problem.criterion.of_table:
             start = [cayley(_turns(len(matrix), JITTER, self.rng), matrix) for matrix in given]
@@ -132,8 +135,8 @@ class Search:
         collapsed = problem.collapsed() if problem.is_two_sided else None
         if collapsed is not None:
             one_sided = self._descended(collapsed, start[-1:], FORGETTING)
-            candidates.append(self._priced([given[0], *one_sided]))
-            _, best = min(candidates, key=_price)
+            self._candidates.append(self._priced([given[0], *one_sided]))
+            _, best = min(self._candidates, key=_price)
             point = self._finished(problem, self._descended(problem, best, LOOSENING))
         else:
             point = self._descended(problem, start, smoothing)
@@ -143,21 +146,24 @@ class Search:
                 alone = problem.inputs_alone()
                 one_sided = self._finished(alone, self._descended(alone, point[1:], KEEPING))
                 loosened = self._descended(problem, [given[0], *one_sided], KEEPING)
-                candidates.append(self._priced(loosened))
+                self._candidates.append(self._priced(loosened))
             elif problem.is_one_matrix and problem.is_one_sided:
                 point = self._hopped(point)
             point = self._finished(problem, point)
-        found = self._priced(point)
-        cheapest = min([found, *candidates], key=_price)
-        if cheapest is not found:
-            settled = descend(problem, cheapest[1], SETTLING, self.log)
-            cheapest = min([cheapest, self._priced(settled)], key=_price)
-        return self._solution(cheapest)
+        return self._ended(point)
 
     def started(self, start: list[Matrix], smoothing: float) -> Solution:
         """Search from another start, with that much smoothing at first."""
-        point = self._finished(self.problem, self._begun(start, smoothing))
-        return self._solution(self._priced(point))
+        return self._ended(self._finished(self.problem, self._begun(start, smoothing)))
+
+    def _ended(self, point: list[Matrix]) -> Solution:
+        """Take where the search ended, or settle where it cost less."""
+        found = self._priced(point)
+        cheapest = min([found, *self._candidates], key=_price)
+        if cheapest is not found:
+            settled = descend(self.problem, cheapest[1], SETTLING, self.log)
+            cheapest = min([cheapest, self._priced(settled)], key=_price)
+        return self._solution(cheapest)
 
     def _begun(self, start: list[Matrix], smoothing: float) -> list[Matrix]:
         """Go from a start of any kind to a minimum of the problem.
@@ -173,7 +179,10 @@ class Search:
     def _descended(self, problem: Problem, start: list[Matrix], smoothing: float) -> list[Matrix]:
         """Go from a start to a minimum: a stack by a warm start, one matrix by all stages."""
         if problem.criterion.smoothed and not problem.is_one_matrix:
-            return warm_start(problem, start, smoothing, self.rng, self.log)
+            start = warm_start(problem, start, smoothing, self.rng, self.log)
+            if problem is self.problem:
+                self._candidates.append(self._priced(start))
+            return descend(problem, start, FINISH, self.log)
         continuation = PATIENT_CONTINUATION if _is_small(problem) else CONTINUATION
         stages = tuple(stage for stage in continuation if stage.smoothing <= smoothing)
         return descend(problem, start, stages, self.log)
@@ -225,7 +234,7 @@ class Search:
         start = [cayley(_turns(len(axes), angle, self.rng), axes)]
         if kind == "warm" and self.problem.criterion.smoothed:
             start = warm_start(self.problem, start, FORGETTING, self.rng, self.log)
-            return descend(self.problem, start, PATIENT_CONTINUATION[-1:], self.log)
+            return descend(self.problem, start, FINISH, self.log)
         return self._begun(start, KEEPING)
 
     def _swept(self, problem: Problem, point: list[Matrix]) -> list[Matrix]:

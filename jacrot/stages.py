@@ -55,6 +55,8 @@ CONTINUATION = (
 # Out of a small matrix hidden axes come in the first two stages, after many steps that gain
 # little, which are not to be cut short.
 PATIENT_CONTINUATION = (Stage(0.5), Stage(0.15), Stage(0.1, coarseness=10), Stage(0.01))
+# After a warm start there is nothing left to point out.
+FINISH = (Stage(0.01),)
 # After a plane sweep only the pairs that it turned have to settle.
 SETTLING = (Stage(0.03, coarseness=10), Stage(0.01))
 # At last the smoothing goes on to where it no longer blurs the axes.
