@@ -28,8 +28,9 @@ def plain(objective):
 
 
 def stages_instead(problem, point, smoothing, rng, log):
-    """Go through the stages of the continuation, more samples in each."""
-    return descend(problem, point, GROWING, log)
+    """Go through stages from that smoothing on, more samples in each."""
+    stages = tuple(stage for stage in GROWING if stage.smoothing <= smoothing)
+    return descend(problem, point, stages, log)
 
 
 def no_warm_start(problem, point, smoothing, rng, log):

@@ -105,7 +105,8 @@ class Search:
         self.rng = rng
         self.given = given
         self._cheapest: tuple[float, list[Matrix]] | None = None
-        # What the end of the search must not cost more than.
+        # What the end of the search must not cost more than. The cheapest may have been priced for
+        # a watch, and a search does not depend on who follows it.
         self._candidates: list[tuple[float, list[Matrix]]] = []
 
     def best(self) -> Solution | None:
