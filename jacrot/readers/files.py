@@ -19,8 +19,8 @@ from jacrot.readers import npz
 from jacrot.readers._limits import check_size, existing, naming, size_of
 from jacrot.readers._names import layer_order, selected
 from jacrot.readers._pickles import check_pickles
+from jacrot.readers._torch_state import as_array, dense_arrays
 from jacrot.readers.saved import parsed, saved_network
-from jacrot.readers.torch import as_array, dense_arrays
 from jacrot.weights import ActivationLike, Layout
 
 SUFFIXES = (".npz", ".safetensors", ".onnx", ".pt", ".pth")

@@ -1,0 +1,297 @@
+"""The calls of a module of PyTorch, as a graph of layers."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jacrot.layers import AvgPool2d, Basis, Dense, Flatten, Layer
+from jacrot.readers._graph import Graph
+from jacrot.readers._torch_modules import MODULES, Unread, attention
+from jacrot.readers._torch_state import as_array
+from jacrot.readers._torch_tracing import traced
+
+# Functions and methods that do what a module does, by name.
+FUNCTIONS = {
+    "adaptive_avg_pool2d": "AdaptiveAvgPool2d",
+    "avg_pool2d": "AvgPool2d",
+    "dropout": "Dropout",
+    "elu": "ELU",
+    "gelu": "GELU",
+    "hardtanh": "Hardtanh",
+    "leaky_relu": "LeakyReLU",
+    "max_pool2d": "MaxPool2d",
+    "relu": "ReLU",
+    "relu6": "ReLU6",
+    "selu": "SELU",
+    "sigmoid": "Sigmoid",
+    "silu": "SiLU",
+    "softmax": "Softmax",
+    "softplus": "Softplus",
+    "tanh": "Tanh",
+}
+
+
+class Reading:
+    """The walk through the calls that torch.fx traced of one module."""
+
+    def __init__(self, torch: Any, model: Any) -> None:
+        self.torch = torch
+        # As the only part of a sequence, so that a module without parts is called like others.
+        self.root = torch.nn.Sequential(model)
+        functional = torch.nn.functional
+        # What is called, by name; a name that ends in an underscore changes its argument.
+        self.called: dict[Any, str] = {
+            getattr(home, name + end): name + end
+            for home, names in (
+                # torch.dropout and torch.max_pool2d have arguments of their own.
+                (torch, {*FUNCTIONS, *_CALLS} - {"dropout", "max_pool2d"}),
+                (functional, {*FUNCTIONS, "linear", "pad"}),
+                (operator, {"add", "getitem", "mul"}),
+            )
+            for name in names
+            for end in ("", "_")
+            if hasattr(home, name + end)
+        }
+        self.called |= {operator.iadd: "add_", operator.imul: "mul_", getattr: "getattr"}
+        # Of the calls: the tensor in the graph, the constant or the size that they return.
+        self.tensors: dict[Any, str] = {}
+        self.constants: dict[Any, Any] = {}
+        self.sizes: dict[Any, Any] = {}
+        self.attended: dict[Any, str] = {}
+        # Of the tensors, where known: 3 for sequences and 4 for images, and how many features.
+        self.ndim: dict[str, int | None] = {}
+        self.width: dict[str, int | None] = {}
+
+    def layers(self) -> list[Layer]:
+        first, *calls, last = traced(self.torch, self.root, self._kind).nodes
+        self.graph = Graph(first.name)
+        self.tensors[first] = first.name
+        self.ndim[first.name] = self.width[first.name] = None
+        for call in calls:
+            self._read(call)
+        output = last.args[0]
+        if not isinstance(output, self.torch.fx.Node) or output not in self.tensors:
+            raise ValueError(
+                f"model returns {output}, not one tensor that is computed from its inputs; use "
+                "jacrot.readers.capture, which takes any module."
+            )
+        return self.graph.layers(self.tensors[output])
+
+    def _read(self, call: Any) -> None:
+        module = self.root.get_submodule(call.target) if call.op == "call_module" else None
+        try:
+            if module is not None:
+                self._read_module(call, module)
+            elif call.op == "get_attr":
+                self.constants[call] = operator.attrgetter(call.target)(self.root)
+            elif call.op == "call_method":
+                self._read_function(call, call.target)
+            else:
+                self._read_function(call, self.called.get(call.target, ""))
+        except (Unread, ValueError, TypeError) as error:
+            if module is not None:
+                path, what = call.target, type(module).__name__
+            else:
+                path = ["", *call.meta.get("nn_module_stack", ())][-1]
+                what = getattr(call.target, "__name__", call.target)
+            path = path.removeprefix("0").removeprefix(".") or "model"
+            why = f" ({error})" if str(error) else ""
+            raise ValueError(
+                f"{path}: from_torch does not read this {what}{why}; jacrot.readers.capture takes "
+                "any module."
+            ) from error
+
+    def _kind(self, module: Any) -> str | None:
+        """Find the class of torch.nn whose forward a module has."""
+        for kind in type(module).__mro__:
+            if kind.__name__ in MODULES and kind is getattr(self.torch.nn, kind.__name__, None):
+                return kind.__name__ if type(module).forward is kind.forward else None
+        return None
+
+    def _read_module(self, call: Any, module: Any) -> None:
+        kind = self._kind(module)
+        if kind is None:
+            raise Unread
+        if kind == "MultiheadAttention":
+            self._attention(call, module)
+        elif len(call.args) != 1 or call.kwargs:
+            raise Unread("it is given several arguments")
+        else:
+            self._apply_module(call, kind, module)
+
+    def _read_function(self, call: Any, name: str) -> None:
+        changes, name = name.endswith("_"), name.removesuffix("_")
+        source = self.tensors.get(call.args[0]) if call.args else None
+        if name in FUNCTIONS:
+            options = {key: value for key, value in call.kwargs.items() if value is not None}
+            options.pop("_stacklevel", None)
+            if options.pop("training", False):
+                raise Unread("it also drops out in evaluation mode")
+            kind = FUNCTIONS[name]
+            self._apply_module(call, kind, getattr(self.torch.nn, kind)(*call.args[1:], **options))
+        elif name in _CALLS:
+            _CALLS[name](self, call, *call.args, **call.kwargs)
+        else:
+            raise Unread
+        if changes and source is not None:
+            self._overwrite(source, call)
+
+    def _tensor(self, value: Any) -> str:
+        if value not in self.tensors:
+            raise Unread(f"{value} is no tensor that is computed from the inputs")
+        return self.tensors[value]
+
+    def _apply(self, call: Any, source: str, layers: list[Layer], ndim: int | None) -> None:
+        for index, layer in enumerate(layers):
+            result = f"{call.name}.{index}"
+            self.graph.apply(layer, source, result)
+            kept = None if isinstance(layer, Flatten) else self.width[source]
+            self.width[result] = layer.n_outputs or kept
+            self.ndim[result] = ndim
+            source = result
+        self.tensors[call] = source
+
+    def _overwrite(self, source: str, call: Any) -> None:
+        """Let all that have a tensor which a call changed have its result."""
+        for other, tensor in self.tensors.items():
+            if tensor == source:
+                self.tensors[other] = self.tensors[call]
+
+    def _apply_module(self, call: Any, kind: str, module: Any) -> None:
+        source = self._tensor(call.args[0])
+        ndim = self.ndim[source]
+        if kind in ("Linear", "LayerNorm", "RMSNorm") and ndim == 4:
+            raise Unread("it reads images, of which the last axis are not the features")
+        if kind == "BatchNorm1d" and ndim is not None:
+            raise Unread("it reads no rows")
+        if kind == "Softmax" and module.dim not in {3: (2, -1), 4: (1, -3)}.get(ndim or 2, (1, -1)):
+            raise Unread(f"dim={module.dim} is not that of the features")
+        make = MODULES[kind]
+        if kind.endswith("2d"):
+            ndim = 4
+        elif kind == "Flatten":
+            ndim = None
+        self._apply(call, source, [] if make is None else [make(module)], ndim)
+        if getattr(module, "inplace", False):
+            self._overwrite(source, call)
+
+    def _attention(self, call: Any, module: Any) -> None:
+        names = ("query", "key", "value", "key_padding_mask", "need_weights", "attn_mask")
+        given = dict(zip(names, call.args, strict=False)) | call.kwargs
+        source, mask = self._tensor(given["query"]), given.get("attn_mask")
+        if {self._tensor(given[name]) for name in names[:3]} != {source}:
+            raise Unread("query, key and value are not one tensor")
+        if given.get("key_padding_mask") is not None:
+            raise Unread("it has a key_padding_mask")
+        if mask is not None:
+            mask = as_array(self.constants.get(mask))
+            blocked = 1 if mask is not None and mask.dtype == bool else -np.inf
+            if mask is None or mask.ndim != 2 or not np.isin(mask, (0, blocked)).all():
+                raise Unread("its attn_mask is no matrix of bool, or of 0 and -inf, of the module")
+            # PyTorch's is True, or -inf, where it does not look.
+            mask = mask == 0
+        self._apply(call, source, [attention(module, mask)], 3)
+        # What it returns is this tensor and the pattern.
+        self.attended[call] = self.tensors.pop(call)
+
+    def _add(self, call: Any, first: Any, second: Any, alpha: float = 1) -> None:
+        if alpha != 1:
+            raise Unread(f"alpha={alpha}")
+        self._combine(self.graph.add, call, first, second)
+
+    def _mul(self, call: Any, first: Any, second: Any) -> None:
+        self._combine(self.graph.multiply, call, first, second)
+
+    def _combine(self, combine: Callable[..., None], call: Any, first: Any, second: Any) -> None:
+        source, other = self._tensor(first), self._tensor(second)
+        combine(source, other, call.name)
+        self.tensors[call] = call.name
+        self.ndim[call.name] = self.ndim[source] or self.ndim[other]
+        self.width[call.name] = self.width[source] if self.width[source] != 1 else self.width[other]
+
+    def _linear(self, call: Any, source: Any, weight: Any, bias: Any = None) -> None:
+        if weight not in self.constants or bias not in (None, *self.constants):
+            raise Unread("its weight or bias is computed")
+        if self.ndim[self._tensor(source)] == 4:
+            raise Unread("it reads images, of which the last axis are not the features")
+        arrays = [as_array(self.constants.get(value)) for value in (weight, bias)]
+        layer = Dense(arrays[0], arrays[1], "identity")
+        self._apply(call, self._tensor(source), [layer], self.ndim[self._tensor(source)])
+
+    def _flatten(self, call: Any, source: Any, start_dim: int = 0, end_dim: int = -1) -> None:
+        self._apply_module(call, "Flatten", self.torch.nn.Flatten(start_dim, end_dim))
+
+    def _reshape(self, call: Any, source: Any, *shape: Any) -> None:
+        shape = shape[0] if len(shape) == 1 else shape
+        if len(shape) != 2 or self.sizes.get(shape[0]) != 0 or shape[1] != -1:
+            raise Unread("to another shape than (x.size(0), -1); write torch.flatten(x, 1)")
+        self._apply(call, self._tensor(source), [Flatten()], None)
+
+    def _mean(self, call: Any, source: Any, dim: Any = None, keepdim: bool = False) -> None:
+        if not isinstance(dim, tuple | list) or sorted(dim) not in ([2, 3], [-2, -1]):
+            raise Unread("over other axes than (2, 3) of images")
+        layers: list[Layer] = [AvgPool2d()] if keepdim else [AvgPool2d(), Flatten()]
+        self._apply(call, self._tensor(source), layers, 4 if keepdim else None)
+
+    def _pad(
+        self, call: Any, source: Any, pad: Any, mode: str = "constant", value: Any = None
+    ) -> None:
+        if len(pad) != 6 or any(pad[:4]) or mode != "constant" or value not in (None, 0):
+            raise Unread("with something else than channels of zeros")
+        width = self.width[self._tensor(source)]
+        if width is None:
+            raise Unread("of channels whose number no layer before it tells")
+        # Ones and zeros are exact, and in single precision they keep that of the inputs.
+        channels = np.pad(np.eye(width, dtype=np.float32), ((pad[4], pad[5]), (0, 0)))
+        self._apply(call, self._tensor(source), [Basis(channels)], 4)
+
+    def _getitem(self, call: Any, source: Any, index: Any) -> None:
+        if source in self.sizes:
+            self.sizes[call] = index
+        elif source in self.attended:
+            if index == 0:
+                self.tensors[call] = self.attended[source]
+            elif call.users:
+                raise Unread("of the pattern of an attention")
+        else:
+            step = getattr(index[-1], "step", None) if isinstance(index, tuple) else None
+            every, some = slice(None), slice(None, None, step)
+            if step is None or index not in ((every, every, some, some), (..., some, some)):
+                raise Unread("of something else than every s-th row and column of images")
+            self._apply(call, self._tensor(source), [AvgPool2d(1, stride=step)], 4)
+
+    def _getattr(self, call: Any, source: Any, name: str) -> None:
+        if name != "shape":
+            raise Unread(name)
+        self.sizes[call] = None
+
+    def _size(self, call: Any, source: Any, dim: int | None = None) -> None:
+        self.sizes[call] = dim
+
+    def _copy(self, call: Any, source: Any) -> None:
+        self.graph.alias(self._tensor(source), call.name)
+        self.tensors[call] = call.name
+        self.ndim[call.name] = self.ndim[self._tensor(source)]
+        self.width[call.name] = self.width[self._tensor(source)]
+
+
+# What is done with functions and methods of these names.
+_CALLS: dict[str, Callable[..., None]] = {
+    "add": Reading._add,
+    "clone": Reading._copy,
+    "contiguous": lambda self, call, source: self._apply(call, self._tensor(source), [], None),
+    "flatten": Reading._flatten,
+    "getattr": Reading._getattr,
+    "getitem": Reading._getitem,
+    "linear": Reading._linear,
+    "mean": Reading._mean,
+    "mul": Reading._mul,
+    "pad": Reading._pad,
+    "reshape": Reading._reshape,
+    "size": Reading._size,
+    "view": Reading._reshape,
+}
