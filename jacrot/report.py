@@ -7,20 +7,27 @@ import hashlib
 import io
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from jacrot._arrays import FEATURES_AXIS, Array, Matrix
-from jacrot._estimator import NetworkEstimator, mean_hoyer, shared, with_effect
+from jacrot._arrays import Array, Matrix
+from jacrot._comparison import (
+    GIVEN,
+    OURS,
+    BasisSparsity,
+    Comparison,
+    analysed_layers,
+    compare,
+    found_rotations,
+)
+from jacrot._estimator import NetworkEstimator
 from jacrot._files import whole
-from jacrot._threads import one_blas_thread
-from jacrot.coordinates import SiteBasis
+from jacrot._html import STYLE, element, section, table
 from jacrot.display import (
     AxisStabilityDisplay,
     ConvergenceDisplay,
@@ -28,194 +35,19 @@ from jacrot.display import (
     NullBaselineDisplay,
 )
 from jacrot.inspection import AxisStability, NullBaseline
-from jacrot.inspection._fitted import fitted_network
 from jacrot.jacobians import Jacobians
-from jacrot.layers import Dense, Softmax
-from jacrot.network import Network
-from jacrot.network_jacobians import drawn_pairs, network_jacobians
-from jacrot.network_rotation import NetworkRotation, _layer_jacobians, _parts
-from jacrot.positions import at_positions, to_rows
+from jacrot.network_rotation import NetworkRotation
 from jacrot.provenance import fingerprint
 from jacrot.readers._limits import printable
-from jacrot.rotation import SCORE_SEED
 
 __all__ = ["BasisSparsity", "Comparison", "compare", "write_report"]
 
-# Names of the bases that are compared.
-GIVEN, PCA, PRINCIPAL, MEAN, OURS = (
-    "given basis",
-    "principal components of the activations",
-    "principal directions of the Jacobians",
-    "singular vectors of the mean Jacobian",
-    "jacrot",
-)
 # A picture is the mean of as many Jacobians as have so many entries together.
 PICTURE_ENTRIES = 2**23
 # Layers of a network that are drawn at most.
 MOST_LAYERS = 6
 # Of a picture, in inches: letters can be read where a screen is narrow.
 WIDTH, DPI = 7.0, 130
-
-Rotations = dict[int, Matrix]
-
-
-class BasisSparsity(NamedTuple):
-    """Mean Hoyer sparsity of the Jacobians in some basis.
-
-    Parameters
-    ----------
-    training, held_out : float
-        On the inputs that were fitted, and on others.
-
-    Examples
-    --------
-    >>> from jacrot.report import BasisSparsity
-    >>> BasisSparsity(training=0.7, held_out=0.6).held_out
-    0.6
-    """
-
-    training: float
-    held_out: float
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The sparsity in several bases, and whether the rotated network computes the same.
-
-    Parameters
-    ----------
-    bases : dict of str to BasisSparsity
-        The mean Hoyer sparsity in every basis, in the given one first and the rotation's last.
-    layers : list of tuple of float
-        Of a whole network the held-out sparsity of every layer, given and rotated; else empty.
-    difference, largest : float
-        The largest difference between an output of the network and that of the rotated one, turned
-        back, and the largest output; on held-out inputs.
-    same_predictions : int or None
-        On how many of them both have the same largest output; ``None`` where outputs are no logits.
-    n_held_out : int
-        How many there are.
-
-    Examples
-    --------
-    >>> from jacrot.report import BasisSparsity, Comparison
-    >>> bases = {"given basis": BasisSparsity(0.3, 0.3), "jacrot": BasisSparsity(0.7, 0.6)}
-    >>> Comparison(bases, [], 1e-14, 5.0, None, 100).sparsest_other
-    ('given basis', 0.3)
-    """
-
-    bases: dict[str, BasisSparsity]
-    layers: list[tuple[float, float]]
-    difference: float
-    largest: float
-    same_predictions: int | None
-    n_held_out: int
-
-    @property
-    def sparsest_other(self) -> tuple[str, float]:
-        """The basis, but for the rotation's, that is sparsest on held-out inputs."""
-        others = {name: held_out for name, (_, held_out) in self.bases.items() if name != OURS}
-        name = max(others, key=lambda name: others[name])
-        return name, others[name]
-
-
-class _Layer(NamedTuple):
-    """The Jacobians of a layer, or of the whole computation that is rotated at its two ends."""
-
-    plain: Jacobians
-    plain_norms: Matrix
-    # The same in the estimator's coordinates.
-    stack: Jacobians
-    norms: Matrix
-
-
-def compare(
-    estimator: NetworkEstimator,
-    X: ArrayLike,
-    X_test: ArrayLike,
-    *,
-    readout: Network | None = None,
-) -> Comparison:
-    """Compute the sparsity in the basis found and in others, and run the rotated network.
-
-    Where the outputs are rotated, every basis has axes of its own kind for them; where all sites of
-    a network are, for each of these.
-
-    - ``"given basis"``: the neurons.
-    - ``"principal components of the activations"``.
-    - ``"principal directions of the Jacobians"``: eigenvectors of ``E[JᵀJ]`` and of ``E[JJᵀ]``, of
-      their sum for a site between two layers and for tied outputs.
-    - ``"singular vectors of the mean Jacobian"``, where inputs and outputs have axes of their own
-      and a sample has one Jacobian. Those of a linear layer are those of its weights.
-    - ``"jacrot"``: the estimator's.
-
-    Parameters
-    ----------
-    estimator : JacobianSparsityRotation or NetworkRotation
-        Fitted to one network on `X`.
-    X : array-like of shape (n_samples, n_features)
-        Training inputs: the other bases, too, are made of them.
-    X_test : array-like of shape (n_test_samples, n_features)
-        Held-out inputs.
-    readout : Network, default=None
-        What reads the outputs, on to the logits; the two networks are then compared there.
-
-    Returns
-    -------
-    Comparison
-        The figures.
-
-    Raises
-    ------
-    TypeError
-        If `estimator` is none of this package's.
-    ValueError
-        If it was fitted to several blocks or to Jacobians computed elsewhere.
-
-    Notes
-    -----
-    In functional coordinates the figures of all but the first two bases are those of the Jacobians
-    in these coordinates.
-
-    Examples
-    --------
-    >>> from jacrot import JacobianSparsityRotation
-    >>> from jacrot.datasets import make_planted_problem
-    >>> from jacrot.report import compare
-    >>> problem = make_planted_problem(16, 32, random_state=0)
-    >>> X, X_test = problem.X[:200], problem.X[200:]
-    >>> rotation = JacobianSparsityRotation(problem.network, random_state=0).fit(X)
-    >>> comparison = compare(rotation, X, X_test)
-    >>> print(f"{comparison.bases['jacrot'].held_out:.2f}")
-    0.84
-    >>> comparison.difference < 1e-12
-    True
-    """
-    network = fitted_network(estimator)
-    x, x_test = (estimator._activations(inputs, reset=False) for inputs in (X, X_test))
-    training, held_out = (_layers(estimator, network, inputs) for inputs in (x, x_test))
-    bases = {}
-    for name, (rotations, plain) in _bases(estimator, network, x, training).items():
-        on = [_sparsities(layers, rotations, plain) for layers in (training, held_out)]
-        bases[name] = BasisSparsity(*(float(np.mean(sparsities)) for sparsities in on))
-    layers = []
-    if isinstance(estimator, NetworkRotation):
-        given, ours = (
-            _sparsities(held_out, *how) for how in (({}, True), (estimator.rotations_, False))
-        )
-        layers = list(zip(given, ours, strict=True))
-    outputs, others = _outputs(estimator, network, x_test.astype(np.float64), readout)
-    same = None
-    if _are_logits((readout or network).layers[-1], outputs):
-        same = int(np.count_nonzero(outputs.argmax(axis=1) == others.argmax(axis=1)))
-    return Comparison(
-        bases=bases,
-        layers=layers,
-        difference=float(np.abs(others - outputs).max()),
-        largest=float(np.abs(outputs).max()),
-        same_predictions=same,
-        n_held_out=len(x_test),
-    )
 
 
 def write_report(
@@ -291,140 +123,27 @@ def write_report(
         _going_on(code),
         _provenance(estimator, X_test, files or {}, command),
     ]
-    html = _element("html", lang="en")
-    head = _element(
+    html = element("html", lang="en")
+    head = element(
         "head",
-        _element("meta", charset="utf-8"),
-        _element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", charset="utf-8"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         # A browser, too, is told that nothing is to be loaded or run.
-        _element(
+        element(
             "meta",
             {
                 "http-equiv": "Content-Security-Policy",
                 "content": "default-src 'none'; img-src data:; style-src 'unsafe-inline'",
             },
         ),
-        _element("title", f"{title} – jacrot"),
-        _element("style", STYLE),
+        element("title", f"{title} – jacrot"),
+        element("style", STYLE),
     )
-    heading = _element("header", _element("h1", title), _element("p", "jacrot report"))
-    html.extend([head, _element("body", _element("main", heading, *sections))])
+    heading = element("header", element("h1", title), element("p", "jacrot report"))
+    html.extend([head, element("body", element("main", heading, *sections))])
     text = ElementTree.tostring(html, encoding="unicode", method="html")
     with whole(Path(path)) as partial:
         partial.write_text(f"<!doctype html>\n{text}\n", encoding="utf-8")
-
-
-def _layers(estimator: Any, network: Network, X: Array) -> list[_Layer]:
-    """List the Jacobians that are rotated: of the network, or of every layer of it."""
-    if isinstance(estimator, NetworkRotation):
-        layers = []
-        for site, part in enumerate(_parts(network, X, np.random.RandomState(SCORE_SEED))):
-            plain = _layer_jacobians(part, site, {}, None)
-            own = plain
-            if estimator._coordinates:
-                own = _layer_jacobians(part, site, estimator._coordinates, None)
-            layers.append(_Layer(plain.stack, plain.norms, own.stack, own.norms))
-        return layers
-    pairs = drawn_pairs(network, X, np.random.RandomState(SCORE_SEED))
-    whole = network_jacobians(network, X, pairs)
-    stack, _, norms = with_effect(whole)
-    if estimator.coordinates == "neurons":
-        return [_Layer(stack, norms, stack, norms)]
-    own_stack, _, own_norms = with_effect(estimator._in_coordinates(whole))
-    return [_Layer(stack, norms, own_stack, own_norms)]
-
-
-def _found(estimator: Any) -> Rotations:
-    """Give the rotations by site."""
-    if isinstance(estimator, NetworkRotation):
-        return estimator.rotations_
-    P = estimator.output_rotation_
-    return {0: estimator.rotation_} if P is None else {0: estimator.rotation_, 1: P}
-
-
-def _bases(
-    estimator: Any, network: Network, X: Array, layers: list[_Layer]
-) -> dict[str, tuple[Rotations, bool]]:
-    """Make the bases by name, and say which of them are of the plain Jacobians."""
-    found = _found(estimator)
-    tied = getattr(estimator, "rotate_output", None) == "tied"
-    activations = [X]
-    step = 1 if isinstance(estimator, NetworkRotation) else network.n_layers
-    for first in range(0, network.n_layers, step):
-        activations.append(network[first : first + step](activations[-1]))
-    moments: dict[int, Matrix] = {}
-    for number, layer in enumerate(layers):
-        unit = layer.stack.scaled(1 / layer.norms)
-        with one_blas_thread(), shared(unit) as apply:
-            reading, writing = unit.moments(apply=apply)
-        for site, moment in ((number, reading), (0 if tied else number + 1, writing)):
-            moments[site] = moments.get(site, 0) + moment
-
-    def axes(moments: Mapping[int, Matrix]) -> Rotations:
-        return {
-            site: _principal(moments[0 if tied else site])[: len(rotation)]
-            for site, rotation in found.items()
-        }
-
-    covariances = {
-        site: np.atleast_2d(np.cov(to_rows(activations[site]).T.astype(np.float64)))
-        for site in found
-    }
-    bases: dict[str, tuple[Rotations, bool]] = {GIVEN: ({}, True), PCA: (axes(covariances), True)}
-    bases[PRINCIPAL] = axes(moments), False
-    stack = layers[0].stack
-    if len(layers) == 1 and not tied and stack.n_matrices == 1:
-        unit = stack.scaled(1 / layers[0].norms)
-        mean = sum(block.sum(axis=0, dtype=np.float64) for block in unit.rotated(None, None))
-        left, _, right = np.linalg.svd(np.asarray(mean))
-        of_sites = {0: right, 1: left.T}
-        bases[MEAN] = {site: of_sites[site][: len(found[site])] for site in found}, False
-    bases[OURS] = found, False
-    return bases
-
-
-def _principal(moment: Matrix) -> Matrix:
-    """Find the eigenvectors of a second moment as rows, the largest first."""
-    return np.linalg.eigh(moment)[1].T[::-1]
-
-
-def _sparsities(layers: list[_Layer], rotations: Rotations, plain: bool) -> list[float]:
-    return [
-        mean_hoyer(
-            layer.plain if plain else layer.stack,
-            layer.plain_norms if plain else layer.norms,
-            rotations.get(number + 1),
-            rotations.get(number),
-        )
-        for number, layer in enumerate(layers)
-    ]
-
-
-def _outputs(
-    estimator: Any, network: Network, X: Array, readout: Network | None
-) -> tuple[Array, Array]:
-    """Compute the outputs of a network, and those of the rotated one in the same basis."""
-    outputs = network(X)
-    n_outputs = outputs.shape[FEATURES_AXIS[outputs.ndim]]
-    rotated = estimator.rotated_network()
-    if isinstance(estimator, NetworkRotation):
-        last = network.n_layers
-        coordinates = estimator._coordinates.get(last)
-        basis = SiteBasis.of(estimator.rotations_.get(last), coordinates, n_outputs)
-        others = rotated(X)
-    else:
-        coordinates = estimator._outer
-        basis = SiteBasis.of(estimator.output_rotation_, coordinates, n_outputs)
-        others = rotated(at_positions(estimator.transform, X))
-    mean = 0 if coordinates is None else coordinates.mean
-    others = at_positions(lambda rows: rows @ basis.decoder.T + mean, others)
-    return (outputs, others) if readout is None else (readout(outputs), readout(others))
-
-
-def _are_logits(layer: Any, outputs: Array) -> bool:
-    """Tell scores or probabilities of classes from activations."""
-    linear = isinstance(layer, Dense) and layer.activation_name == "identity"
-    return outputs.ndim == 2 and outputs.shape[1] > 1 and (linear or isinstance(layer, Softmax))
 
 
 def _summary(comparison: Comparison, null: NullBaseline | None) -> ElementTree.Element:
@@ -441,20 +160,20 @@ def _summary(comparison: Comparison, null: NullBaseline | None) -> ElementTree.E
         ),
     }
     items = [
-        _element(
+        element(
             "div",
-            _element("dt", name),
-            _element("dd", value, {"class": "figure" if value[0].isdigit() else "phrase"}),
-            _element("dd", note),
+            element("dt", name),
+            element("dd", value, {"class": "figure" if value[0].isdigit() else "phrase"}),
+            element("dd", note),
         )
         for name, (value, note) in figures.items()
     ]
-    return _element("dl", *items, {"class": "figures"})
+    return element("dl", *items, {"class": "figures"})
 
 
 def _warnings(messages: Sequence[str]) -> ElementTree.Element:
-    items = [_element("li", message) for message in messages]
-    return _section("Warnings", _element("ul", *items, {"class": "warnings"}))
+    items = [element("li", message) for message in messages]
+    return section("Warnings", element("ul", *items, {"class": "warnings"}))
 
 
 def _what_was_done(estimator: Any, n_held_out: int, messages: Sequence[str]) -> ElementTree.Element:
@@ -464,7 +183,7 @@ def _what_was_done(estimator: Any, n_held_out: int, messages: Sequence[str]) -> 
     shape = estimator.provenance_["data"][0]["shape"]
     subject = "The network is" if whole else "The rotated activations are read by"
     sentences = [f"{subject} {network!r}."]
-    sizes = {site: len(rotation) for site, rotation in _found(estimator).items()}
+    sizes = {site: len(rotation) for site, rotation in found_rotations(estimator).items()}
     if whole:
         listed = ", ".join(f"{size} at site {site}" for site, size in sizes.items())
         sentences.append(
@@ -506,7 +225,7 @@ def _what_was_done(estimator: Any, n_held_out: int, messages: Sequence[str]) -> 
         "inputs were held out. Nothing was trained: the inverse of a rotation is folded into the "
         f"weights that read its axes.{warned}"
     )
-    return _section("What was done", " ".join(sentences))
+    return section("What was done", " ".join(sentences))
 
 
 def _sparsity(estimator: Any, comparison: Comparison) -> ElementTree.Element:
@@ -522,7 +241,7 @@ def _sparsity(estimator: Any, comparison: Comparison) -> ElementTree.Element:
         "Mean Hoyer sparsity of the Jacobians: 0 when all derivatives have one size, 1 when only "
         "one is not zero. Only the held-out column counts: a rotation fits the inputs that it was "
         "found on.",
-        _table(("basis", "training", "held out"), rows, counts=2, last_row=True),
+        table(("basis", "training", "held out"), rows, counts=2, last_row=True),
         f"On held-out inputs the rotation is {found} the sparsest other basis, the "
         f"{other} ({sparsity:.3f}). That difference is what the search added, and not the "
         "one from the given basis: a linear map is sparse in its singular basis, whatever it "
@@ -535,7 +254,7 @@ def _sparsity(estimator: Any, comparison: Comparison) -> ElementTree.Element:
         ]
         parts += [
             "Layer by layer, on held-out inputs:",
-            _table(("layer", "given basis", "rotated"), layers, counts=2),
+            table(("layer", "given basis", "rotated"), layers, counts=2),
         ]
     if estimator.coordinates == "functional":
         parts.append(
@@ -543,7 +262,7 @@ def _sparsity(estimator: Any, comparison: Comparison) -> ElementTree.Element:
             "others are of those between whitened activations. Few connections are what these "
             "coordinates are for: jacrot.inspection.edge_curve counts them."
         )
-    return _section("How sparse, beside other bases", *parts)
+    return section("How sparse, beside other bases", *parts)
 
 
 def _same_function(estimator: Any, comparison: Comparison) -> ElementTree.Element:
@@ -557,18 +276,18 @@ def _same_function(estimator: Any, comparison: Comparison) -> ElementTree.Elemen
             f" Both predict the same class for {comparison.same_predictions:,} of "
             f"{comparison.n_held_out:,}."
         )
-    if any(len(rotation) < rotation.shape[1] for rotation in _found(estimator).values()):
+    if any(len(rotation) < rotation.shape[1] for rotation in found_rotations(estimator).values()):
         text += (
             " Not all axes are kept, so that the rotated network computes with the projected "
             "activations, and the difference is what that costs."
         )
-    return _section("Whether it computes the same", text)
+    return section("Whether it computes the same", text)
 
 
 def _jacobians(estimator: Any, X_test: ArrayLike) -> ElementTree.Element:
     x = estimator._activations(X_test, reset=False)
-    layers = _layers(estimator, estimator.network_, x)
-    found = _found(estimator)
+    layers = analysed_layers(estimator, estimator.network_, x)
+    found = found_rotations(estimator)
     figures: list[str | ElementTree.Element] = []
     n_most = 0
     for number, layer in enumerate(layers[:MOST_LAYERS]):
@@ -588,7 +307,7 @@ def _jacobians(estimator: Any, X_test: ArrayLike) -> ElementTree.Element:
         which = f" of layer {number}" if len(layers) > 1 else ""
         figures.append(_picture(figure, f"Jacobian{which} before and after the rotation"))
         if which:
-            figures.insert(-1, _element("h3", f"Layer {number}"))
+            figures.insert(-1, element("h3", f"Layer {number}"))
     text = (
         f"The size of every derivative, mean over {n_most:,} held-out samples, each scaled to root "
         "mean square 1. Left in the given basis, right in the new one, outputs and axes ordered so "
@@ -597,7 +316,7 @@ def _jacobians(estimator: Any, X_test: ArrayLike) -> ElementTree.Element:
     )
     if len(layers) > MOST_LAYERS:
         text += f" The first {MOST_LAYERS} of {len(layers)} layers are drawn."
-    return _section("The Jacobian before and after", text, *figures)
+    return section("The Jacobian before and after", text, *figures)
 
 
 def _some(stack: Jacobians, n: int, P: Matrix | None, Q: Matrix | None) -> Array:
@@ -614,7 +333,7 @@ def _conclusion(null: NullBaseline) -> str:
 def _nulls(null: NullBaseline | None) -> ElementTree.Element:
     title = "Is it more than any network would give?"
     if null is None:
-        return _section(
+        return section(
             title,
             "No null baseline was fitted, so that nobody can tell whether this sparsity has to do "
             "with what the network learned. Write --nulls 10 beside jacrot fit, or call "
@@ -641,10 +360,10 @@ def _nulls(null: NullBaseline | None) -> ElementTree.Element:
     # The verdict is above the picture already.
     NullBaselineDisplay.from_result(null, ax=figure.add_subplot()).ax_.set_title("", loc="left")
     _, _, figures = null.verdict.partition(": ")
-    return _section(
+    return section(
         title,
-        _element("p", _element("strong", _sentence(_conclusion(null))), f" {_sentence(figures)}"),
-        _table(("held out", "given basis", "rotated", "gain"), rows, counts=2, last_row=True),
+        element("p", element("strong", _sentence(_conclusion(null))), f" {_sentence(figures)}"),
+        table(("held out", "given basis", "rotated", "gain"), rows, counts=2, last_row=True),
         f"The same fit, on {n_runs} networks of each kind that learned nothing. A null that is as "
         "sparse means that the sparse picture is no evidence of learned structure. With "
         f"{n_runs} of each, a network no different from them comes out above all of a kind by "
@@ -656,7 +375,7 @@ def _nulls(null: NullBaseline | None) -> ElementTree.Element:
 def _axes_found_again(stability: AxisStability | None) -> ElementTree.Element:
     title = "Are the same axes found again?"
     if stability is None:
-        return _section(
+        return section(
             title,
             "That was not asked. There are local minima, and axes of one of them need not mean "
             "more than those of another: before you name an axis, write --n-init 4 beside jacrot "
@@ -676,12 +395,12 @@ def _axes_found_again(stability: AxisStability | None) -> ElementTree.Element:
     )
     figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     AxisStabilityDisplay.from_result(stability, ax=figure.add_subplot())
-    return _section(
+    return section(
         title,
         f"The same fit from {starts} other start{'s' * (starts > 1)} and on {resamples} resampled "
         f"set{'s' * (resamples > 1)} of inputs. Mean |cos| between an axis and the one matched "
         "with it, axes weighted by their effect, and what axes of random rotations reach:",
-        _table(("rotation", "found again", "chance"), rows, counts=1),
+        table(("rotation", "found again", "chance"), rows, counts=1),
         _picture(figure, "How far every axis is found again, sorted"),
     )
 
@@ -690,11 +409,11 @@ def _convergence(estimator: Any) -> ElementTree.Element:
     title = "How the search went"
     history = estimator.history_
     if history["stage"].size == 0:
-        return _section(title, "With a single axis there was nothing to search.")
+        return section(title, "With a single axis there was nothing to search.")
     ended = "ended by itself" if estimator.converged_ else "was ended before it had converged"
     figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     ConvergenceDisplay.from_estimator(estimator, ax=figure.add_subplot())
-    return _section(
+    return section(
         title,
         f"The search that was kept {ended}, after {estimator.n_iter_:,} steps of conjugate "
         f"gradient and {history['seconds'][-1]:.1f} seconds. Costs of two stages are not "
@@ -706,14 +425,14 @@ def _convergence(estimator: Any) -> ElementTree.Element:
 def _going_on(code: str | None) -> ElementTree.Element:
     parts: list[str | ElementTree.Element] = []
     if code is not None:
-        parts += ["In Python:", _element("pre", _element("code", code))]
+        parts += ["In Python:", element("pre", element("code", code))]
     parts.append(
         "jacrot.inspection goes on from there: locality_curve moves an axis by a real step and "
         "counts the outputs that change, edge_curve removes connections and runs the network, "
         "axis_stability fits again from other starts, null_baseline fits networks that learned "
         "nothing."
     )
-    return _section("How to go on", *parts)
+    return section("How to go on", *parts)
 
 
 def _provenance(
@@ -725,7 +444,7 @@ def _provenance(
     provenance = estimator.provenance_
     parts: list[str | ElementTree.Element] = []
     if command is not None:
-        parts += ["The command:", _element("pre", _element("code", command), {"class": "wrap"})]
+        parts += ["The command:", element("pre", element("code", command), {"class": "wrap"})]
     hashes = []
     for name, path in files.items():
         with open(path, "rb") as file:
@@ -741,7 +460,7 @@ def _provenance(
     parts += [
         "The SHA-256 of a file is that of its bytes, that of an array is what "
         "jacrot.provenance.fingerprint gives.",
-        _table(("what", "SHA-256"), hashes, numbers=False),
+        table(("what", "SHA-256"), hashes, numbers=False),
     ]
     settings = {"estimator": provenance["estimator"], "seed": provenance["seed"]}
     # The network knows its own activations.
@@ -749,14 +468,14 @@ def _provenance(
         name: value for name, value in provenance["parameters"].items() if name != "activation"
     }
     tables = [
-        _table(header, [(name, str(value)) for name, value in values.items()], numbers=False)
+        table(header, [(name, str(value)) for name, value in values.items()], numbers=False)
         for header, values in (
             (("parameter", "value"), settings),
             (("package", "version"), provenance["versions"]),
         )
     ]
-    parts.append(_element("div", *tables, {"class": "beside"}))
-    return _section("Where it comes from", *parts)
+    parts.append(element("div", *tables, {"class": "beside"}))
+    return section("Where it comes from", *parts)
 
 
 def _described(shape: Sequence[int], dtype: Any) -> str:
@@ -767,121 +486,8 @@ def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
-def _element(
-    tag: str, *content: str | ElementTree.Element | dict[str, str], **attributes: str
-) -> ElementTree.Element:
-    """Make an element; all text in it is escaped when it is written."""
-    element = ElementTree.Element(tag, attributes)
-    last: ElementTree.Element | None = None
-    for part in content:
-        if isinstance(part, dict):
-            element.attrib |= part
-        elif isinstance(part, str):
-            text = "\n".join(map(printable, part.split("\n")))
-            if last is None:
-                element.text = (element.text or "") + text
-            else:
-                last.tail = (last.tail or "") + text
-        else:
-            element.append(part)
-            last = part
-    return element
-
-
-def _section(title: str, *content: str | ElementTree.Element) -> ElementTree.Element:
-    """Make a section of paragraphs and other elements."""
-    parts = [_element("p", part) if isinstance(part, str) else part for part in content]
-    return _element("section", _element("h2", title), *parts)
-
-
-def _table(
-    columns: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    *,
-    numbers: bool = True,
-    counts: int | None = None,
-    last_row: bool = False,
-) -> ElementTree.Element:
-    """Make a table, of numbers but for its first column; mark the column and the row that count."""
-
-    def marked(column: int) -> dict[str, str]:
-        return {"class": "counts"} if column == counts else {}
-
-    names = [_element("th", name, marked(i), scope="col") for i, name in enumerate(columns)]
-    head = _element("tr", *names)
-    body = _element("tbody")
-    for index, row in enumerate(rows):
-        cells = [_element("th", row[0], scope="row")]
-        cells += [_element("td", cell, marked(i)) for i, cell in enumerate(row[1:], start=1)]
-        ours = last_row and index == len(rows) - 1
-        body.append(_element("tr", *cells, {"class": "ours"} if ours else {}))
-    kind = "numbers" if numbers else "words"
-    table = _element("table", _element("thead", head), body, {"class": kind})
-    # A wide table scrolls by itself on a narrow screen.
-    return _element("div", table, {"class": "wide"})
-
-
 def _picture(figure: Figure, description: str) -> ElementTree.Element:
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
     source = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
-    return _element("figure", _element("img", src=source, alt=printable(description)))
-
-
-STYLE = """
-:root { color-scheme: light dark; --ink: #1c2128; --quiet: #5b6470; --paper: #fff; --line: #d5dae0;
-  --tint: #eaf3fb; --warn: #fdf1e3; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e8ed; --quiet: #9da7b3; --paper: #15191e;
-  --line: #39414b; --tint: #17293a; --warn: #382a18; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink);
-  font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-main { max-width: 52rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
-header p { margin: 0; color: var(--quiet); }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 0; overflow-wrap: anywhere; }
-h2 { font-size: 1.2rem; margin: 2.5rem 0 .5rem; padding-top: 1rem;
-  border-top: 1px solid var(--line); }
-h3 { font-size: 1rem; margin: 1.5rem 0 0; }
-p { margin: .7rem 0; overflow-wrap: anywhere; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .75rem;
-  margin: 1.5rem 0; }
-.figures div { border: 1px solid var(--line); border-radius: .5rem; padding: .6rem .8rem; }
-.figures div:first-child { background: var(--tint); }
-.figures dt { font-size: .85rem; color: var(--quiet); }
-.figures dd { margin: 0; font-size: .85rem; color: var(--quiet); }
-.figures .figure, .figures .phrase { font-weight: 600; color: var(--ink); }
-.figures .figure { font-size: 1.35rem; line-height: 1.3; }
-.figures .phrase { font-size: 1.05rem; line-height: 1.35; margin: .1rem 0; }
-.warnings { background: var(--warn); border-radius: .5rem; padding: .8rem 1rem .8rem 2rem; }
-.wide { overflow-x: auto; margin: 1rem 0; }
-table { border-collapse: collapse; font-size: .95rem; }
-th, td { padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line); text-align: left;
-  vertical-align: top; font-weight: 400; }
-thead th { color: var(--quiet); font-size: .85rem; }
-.numbers th + th, .numbers td { text-align: right; font-variant-numeric: tabular-nums;
-  white-space: nowrap; padding-left: .8rem; }
-.numbers .counts { background: var(--tint); font-weight: 650; }
-.ours th, .ours td { font-weight: 650; }
-.words { width: 100%; font-size: .85rem; }
-.words td { overflow-wrap: anywhere; }
-.beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(16rem, 1fr));
-  column-gap: 2rem; align-items: start; }
-@media (max-width: 36rem) { table { font-size: .85rem; }
-  .numbers th + th, .numbers td { padding-left: .4rem; padding-right: .4rem; } }
-pre { overflow-x: auto; border: 1px solid var(--line); border-radius: .5rem; padding: .8rem;
-  font: .85rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
-pre.wrap { white-space: pre-wrap; overflow-wrap: anywhere; }
-figure { margin: 1rem 0; }
-img { display: block; width: 100%; height: auto; background: #fff; border-radius: .5rem; }
-@media print {
-  :root { color-scheme: light; --ink: #000; --quiet: #444; --paper: #fff; --line: #bbb;
-    --tint: #eee; --warn: #eee; }
-  body { font-size: 10pt; }
-  main { max-width: none; padding: 0; }
-  pre { white-space: pre-wrap; overflow-wrap: anywhere; }
-  figure, tr, pre, .figures div { break-inside: avoid; }
-  h2, h3 { break-after: avoid; }
-  h2 { margin-top: 1.2rem; padding-top: .6rem; }
-  th, td { padding-top: .15rem; padding-bottom: .15rem; }
-}
-"""
+    return element("figure", element("img", src=source, alt=printable(description)))
