@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import os
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,6 +24,7 @@ from jacrot import persistence, provenance
 from jacrot._arrays import FEATURES_AXIS, Array, Matrix, real_array
 from jacrot._callbacks import CallbackSupportMixin, Task
 from jacrot._threads import Apply, one_blas_thread
+from jacrot._warnings import warn
 from jacrot.activations import ACTIVATIONS
 from jacrot.criteria import CRITERIA, hoyer_of_norms
 from jacrot.jacobians import Indices, Jacobians
@@ -56,7 +57,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         "verbose": ["verbose"],
     }
 
-    # The types of what fit leaves, for files.
+    # The fitted attributes, all of them, and their types.
     _saved: ClassVar[dict[str, Any]] = {
         "sparsity_": float,
         "sparsity_before_": float,
@@ -78,6 +79,22 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
     on_interrupt: Literal["raise", "keep"]
     n_jobs: int | None
     verbose: int
+
+    def _fit_or_leave(self, X: Any, y: Any) -> Self:
+        """Fit a copy, and take all that it found, or nothing where it failed or was interrupted."""
+        attempt = copy.copy(self)
+        for name in self._saved:
+            attempt.__dict__.pop(name, None)
+        attempt._fit(X, y)
+        found = {name: value for name, value in vars(attempt).items() if name in self._saved}
+        kept = {name: value for name, value in vars(self).items() if name not in self._saved}
+        # One assignment: Ctrl-C comes before it or after it.
+        self.__dict__ = kept | found
+        return self
+
+    def _fit(self, X: Any, y: Any) -> None:
+        """Set the fitted attributes, one by one."""
+        raise NotImplementedError
 
     def _who_has_the_network(self, X: Any, y: Any) -> tuple[Any, Any]:
         """Tell the two forms of ``fit`` apart."""
@@ -235,7 +252,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             "interrupted": "the search was interrupted; the rotation is the best it had found.",
         }
         if solution.ending in reasons:
-            warnings.warn(reasons[solution.ending], ConvergenceWarning, stacklevel=4)
+            warn(reasons[solution.ending], ConvergenceWarning)
         known = int(seed) if isinstance(seed, Integral) else None
         self.provenance_ = provenance.of_fit(self, known, batches, analysed)
 
@@ -251,6 +268,7 @@ class _Watch:
         self.attributes = attributes
         self.search: Task | None = None
         self.stage: Task | None = None
+        self.begun = False
         self.n_found = 0
 
     def begin(self, label: str) -> None:
@@ -258,6 +276,8 @@ class _Watch:
         self.bar.set_postfix_str(label)
         self.bar.update()
         if self.search is None:
+            # Before it is: Ctrl-C may leave a part of which only scikit-learn knows.
+            self.begun = True
             self.search = self.fit.part(f"search {self.n_found + 1}", None)
         self.stage = self.search.part(label)
 
@@ -270,13 +290,15 @@ class _Watch:
         """Tell that a search has ended; true where a callback asks for no more."""
         self.n_found += 1
         if self.search is None:
+            if self.begun:
+                return False
             # It ran in another process, or there was nothing to search.
             self.bar.set_postfix_str(f"search {self.n_found} of {self.fit.estimator.n_init}")
             self.bar.update()
             self.search = self.fit.part(f"search {self.n_found}", None)
         record = {"cost": solution.cost, "n_iter": solution.n_iter, "ending": solution.ending}
         stop = self.search.end(record, lambda: self._fitted(solution))
-        self.search = None
+        self.search, self.begun = None, False
         return stop
 
     def _fitted(self, solution: Solution | None) -> dict[str, Any]:
@@ -354,10 +376,8 @@ def _alive(norms: Matrix) -> Indices:
             "components?)."
         )
     if alive.size < norms.size:
-        warnings.warn(
+        warn(
             f"{norms.size - alive.size} of {norms.size} samples have a zero Jacobian and are left "
-            "out.",
-            UserWarning,
-            stacklevel=4,
+            "out."
         )
     return alive

@@ -211,7 +211,6 @@ class NetworkRotation(NetworkEstimator):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None) -> Self:
         """Find the rotations: ``fit(X)``, or ``fit(weights, X)`` without a network yet.
 
@@ -237,6 +236,10 @@ class NetworkRotation(NetworkEstimator):
             If there is no network or there are two, if it has no hidden layer or does not read
             `X`, or if the Jacobians of a layer are all zero, or some are NaN or infinite.
         """
+        return self._fit_or_leave(X, y)
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def _fit(self, X: Any, y: Any) -> None:
         weights, X = self._who_has_the_network(X, y)
         criterion = get_criterion(self.criterion)
         seed = drawn_seed(self.random_state)
@@ -306,7 +309,6 @@ class NetworkRotation(NetworkEstimator):
         self.sparsity_ = float(self.sparsities_.mean())
         self._report(solution, seed, [X], network)
         task.end(attributes=lambda: attributes(solution.point))
-        return self
 
     def transform(self, X: ArrayLike, site: int) -> Array:
         """Compute the rotated activations at a site.

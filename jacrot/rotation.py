@@ -116,8 +116,8 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         `tol` (a tenth of it where all samples collapse into one matrix, which costs little).
     on_interrupt : {"raise", "keep"}, default="raise"
         What Ctrl-C (``KeyboardInterrupt``) during the search does: ``"raise"`` ends ``fit`` and
-        fits nothing, ``"keep"`` fits the best rotation so far, with ``converged_`` false and a
-        warning. Before there is one, it raises.
+        leaves the estimator as it was, ``"keep"`` fits the best rotation so far, with
+        ``converged_`` false and a warning. Before there is one, and after the search, it raises.
     random_state : int, RandomState instance or None, default=None
         Draws the samples of the search and of the warm start, and the random starts.
     n_jobs : int, default=None
@@ -276,7 +276,6 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None) -> Self:
         """Find the rotation: ``fit(X)``, or ``fit(weights, X)`` without a network yet.
 
@@ -303,6 +302,10 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
             If there is no network or there are two, if the network does not read `X`, or if no
             Jacobian can be sparse: all are zero, or some are NaN or infinite.
         """
+        return self._fit_or_leave(X, y)
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def _fit(self, X: Any, y: Any) -> None:
         weights, X = self._who_has_the_network(X, y)
         criterion = get_criterion(self.criterion)
         seed = drawn_seed(self.random_state)
@@ -344,7 +347,6 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         analysed = np.asanyarray(weights) if network is None else network
         self._report(solution, seed, batches, analysed)
         task.end(attributes=lambda: attributes(solution.point))
-        return self
 
     def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
         """Find the rotation and rotate the activations it was found on.

@@ -1,0 +1,31 @@
+"""Warnings that point at the user's line."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+# Frames of these packages lie between the user's line and the warning.
+_OURS = ("jacrot", "sklearn")
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line that called this package, directly or through scikit-learn.
+
+    Python shows a warning once for each line, so that a line of ours would hide all but the first.
+
+    Parameters
+    ----------
+    message : str
+        What is shown.
+    category : type, default=UserWarning
+        The class of the warning.
+    """
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and _package(frame.f_globals) in _OURS:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
+
+
+def _package(namespace: dict[str, object]) -> str:
+    return str(namespace.get("__name__", "")).partition(".")[0]
