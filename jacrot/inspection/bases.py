@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jacrot._arrays import Array, Matrix
+from jacrot._pairing import check_fitted_to
 from jacrot._random import random_rotation
 from jacrot.coordinates import Coordinates, SiteBasis, after, centring, readout_moment
 from jacrot.jacobians import Jacobians
@@ -139,14 +140,14 @@ def named_bases(name: str, part: Part, rng: np.random.RandomState) -> list[SiteB
     return _OF_A_LAYER[name](part, rng)
 
 
-def fitted_bases(estimator: Any, layers: range) -> list[SiteBasis]:
-    """Take the bases that an estimator found.
+def fitted_bases(estimator: Any, part: Part) -> list[SiteBasis]:
+    """Return the bases that an estimator found.
 
     Parameters
     ----------
     estimator : JacobianSparsityRotation or NetworkRotation
-        Fitted: the first to one layer, the second to the whole network.
-    layers : range
+        Fitted: the first to the one layer of the part, the second to the whole network.
+    part : Part
         The layers.
 
     Returns
@@ -159,19 +160,23 @@ def fitted_bases(estimator: Any, layers: range) -> list[SiteBasis]:
     ValueError
         If the estimator was fitted to something else.
     """
+    layers = part.layers
     if isinstance(estimator, NetworkRotation):
+        check_fitted_to(estimator, part.network, "network")
         return [estimator._site_basis(site) for site in range(layers[0], layers[-1] + 2)]
     network = estimator.network_
     if not isinstance(network, Network) or network.n_layers != 1 or len(layers) != 1:
         raise ValueError(
             "basis is a JacobianSparsityRotation, whose axes belong to the two sides of one layer; "
-            "write layer=l and one that was fitted to network[l:l + 1]."
+            "pass layer=l and one that was fitted to network[l:l + 1]."
         )
+    start, stop = layers[0], layers[0] + 1
+    check_fitted_to(estimator, part.network[start:stop], f"network[{start}:{stop}]")
     Q, P = estimator.rotation_, estimator.output_rotation_
     if len(Q) < Q.shape[1]:
         raise ValueError(
             f"basis keeps {len(Q)} of {Q.shape[1]} components, so that its axes do not make up the "
-            "activations; write one fitted with n_components=None."
+            "activations; pass one fitted with n_components=None."
         )
     n_outputs = network(np.zeros((1, Q.shape[1]))).shape[1]
     return [
@@ -248,7 +253,7 @@ def _fitted(part: Part, rng: np.random.RandomState, **parameters: Any) -> list[S
     number = part.layers[0]
     estimator = JacobianSparsityRotation(random_state=rng, **parameters)
     estimator.fit(part.network[number : number + 1], part.activations[0])
-    return fitted_bases(estimator, part.layers)
+    return fitted_bases(estimator, part)
 
 
 def _functional_svd(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:

@@ -372,7 +372,7 @@ def _bases(basis: Any, part: Part, rng: np.random.RandomState) -> list[SiteBasis
         return named_bases(basis, part, rng)
     if isinstance(basis, NetworkEstimator):
         check_is_fitted(basis)
-        bases = fitted_bases(basis, part.layers)
+        bases = fitted_bases(basis, part)
     elif isinstance(basis, Sequence):
         bases = [
             SiteBasis(*(real_array(side, "basis", 2).astype(np.float64) for side in pair))

@@ -12,6 +12,7 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from jacrot._arrays import Array, Matrix
 from jacrot._estimator import NetworkEstimator, with_effect
+from jacrot._pairing import check_same_widths
 from jacrot._random import random_source
 from jacrot.criteria import hoyer_of_norms
 from jacrot.inspection._fitted import check_count, drawn_seeds, fitted_network, parts, refit
@@ -210,7 +211,9 @@ def null_baseline(
         )
     if initial is not None:
         x = estimator._activations(X, reset=False)
-        sources["initial"] = (estimator._network(initial, x), None)
+        untrained = estimator._network(initial, x)
+        check_same_widths(network, untrained, "initial")
+        sources["initial"] = (untrained, None)
     rng = random_source(random_state)
     tasks = (
         delayed(_scores)(estimator, *source, X, X_test, seed)
