@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jacrot._files import whole
+from jacrot._files import atomic_write
 from jacrot._optional import require
 from jacrot.layers.described import HEADER
 
@@ -32,8 +32,10 @@ def write(path: str | os.PathLike[str], description: Any, arrays: dict[str, Any]
     ------
     ImportError
         If the package that writes the format is not installed.
+    OSError
+        If the file cannot be written: see :func:`jacrot._files.atomic_write`.
     ValueError
-        If the ending is another.
+        If the ending is another, or `path` is a folder, a device, a pipe or a socket.
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:
@@ -41,7 +43,7 @@ def write(path: str | os.PathLike[str], description: Any, arrays: dict[str, Any]
     header = json.dumps(description)
     # A format may write the memory as it lies.
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    with whole(path) as partial, partial.open("wb") as file:
+    with atomic_write(path) as file:
         if path.suffix == ".npz":
             arrays[HEADER] = np.array(header)
             np.savez(file, **arrays)

@@ -199,10 +199,13 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         ------
         ImportError
             If ``safetensors`` is needed and not installed.
+        OSError
+            If the file cannot be written; see :meth:`jacrot.Network.save`.
         ValueError
-            If `path` has another ending, or the network holds a Python function or a layer of
-            your own, which only pickle could store. A function among the parameters, or a
-            ``RandomState``, is left out: after :meth:`load` its place says so.
+            If `path` has another ending or is a folder, a device or a pipe; or if the network
+            holds a Python function or a layer of your own, which only pickle could store. A
+            function among the parameters, or a ``RandomState``, is left out: after :meth:`load`
+            its place says so.
         """
         persistence.save(self, path)
 

@@ -1,30 +1,204 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and the hash of the bytes that were read."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import secrets
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
+
+# Shorter than any name that a file system refuses, whatever the name of the file that appears.
+PARTIAL = ".jacrot-{}.partial"
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Write to a file beside another, which it replaces once it is whole.
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Write a file that appears whole or not at all.
+
+    A file that exists keeps its permissions; a symbolic link stays one, and the file that it names
+    is written. Whoever else writes to the same path at the same time, the file is one of the two.
 
     Parameters
     ----------
-    path : Path
+    path : str or path-like
         The file that appears.
 
     Yields
     ------
-    Path
-        The file to write.
+    file
+        A file beside it, open for binary writing, that replaces it at the end of the block.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder does not exist.
+    PermissionError
+        If the file or its folder may not be written.
+    OSError
+        If the name is too long, the links form a loop, or the disk is full.
+    ValueError
+        If `path` is a folder, a device, a pipe or a socket.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    name = f"path={os.fspath(path)!r}"
+    target, found = _target(Path(path), name)
+    with _partial(target, found, name) as (partial, file):
+        try:
+            yield file
+            file.flush()
+            if found is not None:
+                _copy_permissions(found, partial)
+            os.fsync(file.fileno())
+            file.close()
+            os.replace(partial, target)
+        except OSError as error:
+            raise OSError(
+                error.errno, f"{name} could not be written ({error.strerror or error})."
+            ) from error
+        _sync_folder(target.parent)
+
+
+def check_writable(path: Path, name: str) -> None:
+    """Check that :func:`atomic_write` can write a file, by beginning one beside it.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    name : str
+        How errors name it.
+
+    Raises
+    ------
+    OSError, ValueError
+        As :func:`atomic_write` does.
+    """
+    target, found = _target(path, name)
+    with _partial(target, found, name):
+        pass
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of the bytes of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def unchanged(path: Path, name: str) -> Iterator[str]:
+    """Check that a file that is read in the block is the same at its end.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    name : str
+        How errors name it.
+
+    Yields
+    ------
+    str
+        The SHA-256 of the bytes that the block reads, in hexadecimal digits.
+
+    Raises
+    ------
+    ValueError
+        If the file was replaced or changed meanwhile.
+    """
+    before = sha256(path)
+    failure = None
     try:
-        yield partial
-        os.replace(partial, path)
+        yield before
+    except Exception as error:
+        failure = error
+    if not path.is_file() or sha256(path) != before:
+        raise ValueError(
+            f"{name} changed while it was read; run again when nothing writes to it."
+        ) from failure
+    if failure is not None:
+        raise failure
+
+
+def _target(path: Path, name: str) -> tuple[Path, os.stat_result | None]:
+    """Return the file that a path names, links followed, and its status if it exists."""
+    found = None
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        # Perhaps a link to a file that does not exist yet.
+        pass
+    except OSError as error:
+        raise OSError(error.errno, f"{name} cannot be written ({error.strerror}).") from error
+    target = Path(os.path.realpath(path))
+    if found is not None:
+        if stat.S_ISDIR(found.st_mode):
+            raise ValueError(f"{name} is a folder; pass the path of a file.")
+        # Standard output, when it is a file, has a path that is not that of the file.
+        if not stat.S_ISREG(found.st_mode) or not target.exists():
+            raise ValueError(
+                f"{name} is not a regular file but a device, a pipe or a socket; pass the path of "
+                "a file."
+            )
+        if not os.access(target, os.W_OK):
+            raise PermissionError(
+                f"{name} is write-protected; change the permissions of the file, or pass another "
+                "path."
+            )
+    # As the user named it, where that is not a link to elsewhere.
+    folder = target.parent if path.is_symlink() else path.parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{name}: the folder {str(folder)!r} does not exist.")
+    return target, found
+
+
+@contextmanager
+def _partial(
+    target: Path, found: os.stat_result | None, name: str
+) -> Iterator[tuple[Path, BinaryIO]]:
+    """Open a new file beside another, and remove it at the end if it is still there."""
+    partial = target.with_name(PARTIAL.format(secrets.token_hex(8)))
+    # Nobody reads what is written into a private file, not even before it is whole.
+    mode = 0o666 if found is None else stat.S_IMODE(found.st_mode) & 0o600
+
+    def opener(path: str, flags: int) -> int:
+        return os.open(path, flags, mode)
+
+    try:
+        try:
+            # "x": never the file of somebody else.
+            file = open(partial, "xb", opener=opener)  # noqa: SIM115
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{name}: the folder {str(target.parent)!r} is not writable ({error.strerror}).",
+            ) from error
+        try:
+            yield partial, file
+        finally:
+            # After a disk was full, closing fails again.
+            with suppress(OSError):
+                file.close()
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _copy_permissions(found: os.stat_result, partial: Path) -> None:
+    # The owner first, since a change of it takes permissions away. Only root may give files away.
+    if hasattr(os, "chown"):
+        with suppress(OSError):
+            os.chown(partial, found.st_uid, found.st_gid)
+    os.chmod(partial, stat.S_IMODE(found.st_mode))
+
+
+def _sync_folder(folder: Path) -> None:
+    """Write the new name to the disk, where a system can."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

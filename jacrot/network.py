@@ -290,7 +290,8 @@ class Network(Immutable):
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
         """Write the network to an ``.npz`` or ``.safetensors`` file, without pickle.
 
-        ``jacrot.readers.load`` reads it. The file appears whole or not at all.
+        ``jacrot.readers.load`` reads it. The file appears whole or not at all. Where there is one
+        already it keeps its permissions; a symbolic link is followed.
 
         Parameters
         ----------
@@ -306,9 +307,12 @@ class Network(Immutable):
             If ``safetensors`` is needed and not installed.
         TypeError
             If `metadata` holds what JSON cannot.
+        OSError
+            If the file cannot be written: its folder does not exist, it is write-protected, its
+            name is too long, or the disk is full. What stood there stays.
         ValueError
-            If `path` has another ending, or a layer is a user's own or holds a user's function,
-            which only pickle could store.
+            If `path` has another ending or is a folder, a device or a pipe; or if a layer is a
+            user's own or holds a user's function, which only pickle could store.
         """
         arrays: dict[str, Any] = {}
         layers = [described(layer, str(index), arrays) for index, layer in enumerate(self.layers)]

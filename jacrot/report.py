@@ -7,7 +7,6 @@ import hashlib
 import io
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -26,7 +25,7 @@ from jacrot._comparison import (
     found_rotations,
 )
 from jacrot._estimator import NetworkEstimator
-from jacrot._files import whole
+from jacrot._files import atomic_write
 from jacrot._html import STYLE, element, section, table
 from jacrot.display import (
     AxisStabilityDisplay,
@@ -142,8 +141,8 @@ def write_report(
     heading = element("header", element("h1", title), element("p", "jacrot report"))
     html.extend([head, element("body", element("main", heading, *sections))])
     text = ElementTree.tostring(html, encoding="unicode", method="html")
-    with whole(Path(path)) as partial:
-        partial.write_text(f"<!doctype html>\n{text}\n", encoding="utf-8")
+    with atomic_write(path) as file:
+        file.write(f"<!doctype html>\n{text}\n".encode())
 
 
 def _summary(comparison: Comparison, null: NullBaseline | None) -> ElementTree.Element:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from jacrot._arrays import FEATURES_AXIS, Array
-from jacrot._files import whole
+from jacrot._files import atomic_write
 from jacrot._optional import require
 from jacrot.activations import _SELU_ALPHA, _SELU_SCALE, _TANH_GELU
 from jacrot.layers import (
@@ -92,6 +92,8 @@ def to_onnx(
     ------
     ImportError
         If the package onnx is not installed.
+    OSError
+        If the file cannot be written; see :meth:`jacrot.Network.save`.
     TypeError
         If `network` is no ``Network``.
     ValueError
@@ -130,8 +132,8 @@ def to_onnx(
     precision = common_dtype(network) if dtype is None else np.dtype(dtype)
     model = _model(onnx, network, _input_shape(network, input_shape), precision)
     content = model.SerializeToString()
-    with whole(path) as partial:
-        partial.write_bytes(content)
+    with atomic_write(path) as file:
+        file.write(content)
 
 
 def _input_shape(network: Network, given: Sequence[int | None] | None) -> tuple[int | str, ...]:
