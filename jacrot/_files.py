@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 # Shorter than any name that a file system refuses, whatever the name of the file that appears.
 PARTIAL = ".jacrot-{}.partial"
@@ -44,21 +44,21 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         If `path` is a folder, a device, a pipe or a socket.
     """
     name = f"path={os.fspath(path)!r}"
-    target, found = _target(Path(path), name)
-    with _partial(target, found, name) as (partial, file):
+    target = _target(Path(path), name)
+    with _partial(target, name) as (partial, file):
         try:
             yield file
             file.flush()
-            if found is not None:
-                _copy_permissions(found, partial)
+            if target.status is not None:
+                _copy_permissions(target.status, partial)
             os.fsync(file.fileno())
             file.close()
-            os.replace(partial, target)
+            os.replace(partial, target.file)
         except OSError as error:
             raise OSError(
                 error.errno, f"{name} could not be written ({error.strerror or error})."
             ) from error
-        _sync_folder(target.parent)
+        _sync_folder(target.file.parent)
 
 
 def check_writable(path: Path, name: str) -> None:
@@ -76,8 +76,7 @@ def check_writable(path: Path, name: str) -> None:
     OSError, ValueError
         As :func:`atomic_write` does.
     """
-    target, found = _target(path, name)
-    with _partial(target, found, name):
+    with _partial(_target(path, name), name):
         pass
 
 
@@ -122,8 +121,19 @@ def unchanged(path: Path, name: str) -> Iterator[str]:
         raise failure
 
 
-def _target(path: Path, name: str) -> tuple[Path, os.stat_result | None]:
-    """Return the file that a path names, links followed, and its status if it exists."""
+class _Target(NamedTuple):
+    """The file that a path names."""
+
+    # Links followed.
+    file: Path
+    # As the user named it, where the path is not a link.
+    folder: Path
+    # None if there is no file yet.
+    status: os.stat_result | None
+
+
+def _target(path: Path, name: str) -> _Target:
+    """Find the file that a path names, and check that it may be written."""
     found = None
     try:
         found = os.stat(path)
@@ -147,21 +157,18 @@ def _target(path: Path, name: str) -> tuple[Path, os.stat_result | None]:
                 f"{name} is write-protected; change the permissions of the file, or pass another "
                 "path."
             )
-    # As the user named it, where that is not a link to elsewhere.
     folder = target.parent if path.is_symlink() else path.parent
     if not folder.is_dir():
         raise FileNotFoundError(f"{name}: the folder {str(folder)!r} does not exist.")
-    return target, found
+    return _Target(target, folder, found)
 
 
 @contextmanager
-def _partial(
-    target: Path, found: os.stat_result | None, name: str
-) -> Iterator[tuple[Path, BinaryIO]]:
+def _partial(target: _Target, name: str) -> Iterator[tuple[Path, BinaryIO]]:
     """Open a new file beside another, and remove it at the end if it is still there."""
-    partial = target.with_name(PARTIAL.format(secrets.token_hex(8)))
+    partial = target.file.with_name(PARTIAL.format(secrets.token_hex(8)))
     # Nobody reads what is written into a private file, not even before it is whole.
-    mode = 0o666 if found is None else stat.S_IMODE(found.st_mode) & 0o600
+    mode = 0o666 if target.status is None else stat.S_IMODE(target.status.st_mode) & 0o600
 
     def opener(path: str, flags: int) -> int:
         return os.open(path, flags, mode)
@@ -173,7 +180,7 @@ def _partial(
         except OSError as error:
             raise OSError(
                 error.errno,
-                f"{name}: the folder {str(target.parent)!r} is not writable ({error.strerror}).",
+                f"{name}: the folder {str(target.folder)!r} is not writable ({error.strerror}).",
             ) from error
         try:
             yield partial, file
@@ -186,12 +193,12 @@ def _partial(
             partial.unlink(missing_ok=True)
 
 
-def _copy_permissions(found: os.stat_result, partial: Path) -> None:
+def _copy_permissions(old: os.stat_result, partial: Path) -> None:
     # The owner first, since a change of it takes permissions away. Only root may give files away.
     if hasattr(os, "chown"):
         with suppress(OSError):
-            os.chown(partial, found.st_uid, found.st_gid)
-    os.chmod(partial, stat.S_IMODE(found.st_mode))
+            os.chown(partial, old.st_uid, old.st_gid)
+    os.chmod(partial, stat.S_IMODE(old.st_mode))
 
 
 def _sync_folder(folder: Path) -> None:

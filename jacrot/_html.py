@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
-from jacrot.readers._limits import printable
+from jacrot._text import printable
 
 
 def element(

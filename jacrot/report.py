@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -25,8 +25,9 @@ from jacrot._comparison import (
     found_rotations,
 )
 from jacrot._estimator import NetworkEstimator
-from jacrot._files import atomic_write
+from jacrot._files import atomic_write, sha256
 from jacrot._html import STYLE, element, section, table
+from jacrot._text import printable
 from jacrot.display import (
     AxisStabilityDisplay,
     ConvergenceDisplay,
@@ -37,7 +38,6 @@ from jacrot.inspection import AxisStability, NullBaseline
 from jacrot.jacobians import Jacobians
 from jacrot.network_rotation import NetworkRotation
 from jacrot.provenance import fingerprint
-from jacrot.readers._limits import printable
 
 __all__ = ["BasisSparsity", "Comparison", "compare", "write_report"]
 
@@ -47,6 +47,8 @@ PICTURE_ENTRIES = 2**23
 MOST_LAYERS = 6
 # Of a picture, in inches: letters can be read where a screen is narrow.
 WIDTH, DPI = 7.0, 130
+
+_Path = str | os.PathLike[str]
 
 
 def write_report(
@@ -58,7 +60,7 @@ def write_report(
     title: str = "A rotation",
     null: NullBaseline | None = None,
     stability: AxisStability | None = None,
-    files: Mapping[str, str | os.PathLike[str]] | None = None,
+    files: Mapping[str, _Path | tuple[_Path, str]] | None = None,
     command: str | None = None,
     code: str | None = None,
     messages: Sequence[str] = (),
@@ -84,8 +86,9 @@ def write_report(
         What :func:`jacrot.inspection.null_baseline` returned; the report says where it is missing.
     stability : AxisStability, default=None
         What :func:`jacrot.inspection.axis_stability` returned.
-    files : mapping of str to path-like, default=None
-        What was read, by what it is; each is listed with its SHA-256.
+    files : mapping of str to path-like or (path-like, str), default=None
+        What was read, by what it is; each is listed with its SHA-256. The hash is that of the file
+        now, or the one beside its path, computed when it was read.
     command : str, default=None
         The command that does it again.
     code : str, default=None
@@ -437,7 +440,7 @@ def _going_on(code: str | None) -> ElementTree.Element:
 def _provenance(
     estimator: Any,
     X_test: ArrayLike,
-    files: Mapping[str, str | os.PathLike[str]],
+    files: Mapping[str, _Path | tuple[_Path, str]],
     command: str | None,
 ) -> ElementTree.Element:
     provenance = estimator.provenance_
@@ -445,9 +448,8 @@ def _provenance(
     if command is not None:
         parts += ["The command:", element("pre", element("code", command), {"class": "wrap"})]
     hashes = []
-    for name, path in files.items():
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    for name, read in files.items():
+        path, digest = read if isinstance(read, tuple) else (read, sha256(Path(read)))
         hashes.append((f"{name}: file {os.fspath(path)}", digest))
     for data in provenance["data"]:
         hashes.append((f"fitted on: {_described(data['shape'], data['dtype'])}", data["sha256"]))

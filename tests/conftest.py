@@ -8,6 +8,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from command import save_digits
 
 matplotlib.use("Agg")
 # Keras computes with another framework: PyTorch's Jacobians need no compilation for every network
@@ -18,6 +19,14 @@ os.environ.setdefault("KERAS_BACKEND", "torch" if importlib.util.find_spec("torc
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def digits_folder(tmp_path, monkeypatch):
+    """Run in a folder with a network and its inputs."""
+    monkeypatch.chdir(tmp_path)
+    save_digits()
+    return tmp_path
 
 
 @pytest.fixture(autouse=True)

@@ -249,9 +249,7 @@ def test_networks_are_saved_so(folder):
     network = random_network([2, 2], ["relu"])
     with pytest.raises(ValueError, match="is a folder"):
         network.save("a.npz")
-    with pytest.raises(
-        FileNotFoundError, match=r"path='no/a\.npz': the folder 'no' does not exist"
-    ):
+    with pytest.raises(FileNotFoundError, match="the folder 'no' does not exist"):
         network.save("no/a.npz")
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from jacrot._text import printable
+
 # Bytes of the arrays of one file, and that over the bytes of the file, every number counted as
 # eight bytes: layers compute with no more. So 2**24 numbers may come out of any file, and two out
 # of every byte of a large one. Trained weights hardly compress, pruned ones a few times, while
@@ -103,28 +105,6 @@ def check_size(n_bytes: int, file_size: int, name: str) -> None:
             f"{max(SMALL, RATIO * file_size):,} are read; write the weights whole and "
             "uncompressed, with numpy.savez for instance."
         )
-
-
-def printable(text: str) -> str:
-    r"""Write out the characters of a text that would not be seen, or would steer what shows it.
-
-    Parameters
-    ----------
-    text : str
-        Perhaps from a file.
-
-    Returns
-    -------
-    str
-        The same in one line, with escapes, as in Python, in place of those characters.
-
-    Examples
-    --------
-    >>> from jacrot.readers._limits import printable
-    >>> print(printable("layer\x1b[2J\u202e"))
-    layer\x1b[2J\u202e
-    """
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 @contextmanager

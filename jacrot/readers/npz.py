@@ -104,7 +104,7 @@ def list_arrays(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
         for name, member in members.items():
             try:
                 with file.open(member) as stream:
-                    shape, dtype = _head(stream, member)
+                    shape, _, dtype = read_head(stream, member.file_size, member.filename)
             except UNREADABLE as error:
                 raise _unreadable(path, error) from error
             listed[name] = shape, str(dtype)
@@ -171,24 +171,73 @@ def _npz(path: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInf
         yield opened
 
 
-def _head(stream: Any, member: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Read shape and dtype of an array, which must be those of as many bytes as follow."""
+def read_head(stream: Any, size: int, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read the head of an array in NumPy's own format.
+
+    Parameters
+    ----------
+    stream : file
+        Where the array begins.
+    size : int
+        Bytes from there to the end.
+    name : str
+        The array, for the error.
+
+    Returns
+    -------
+    shape : tuple of int
+        Its shape.
+    fortran_order : bool
+        Whether the first index changes fastest.
+    dtype : dtype
+        Its dtype.
+
+    Raises
+    ------
+    Exception
+        One of `UNREADABLE`, also if as many bytes as it declares do not follow.
+    """
     formats = np.lib.format
     read = {(1, 0): formats.read_array_header_1_0, (2, 0): formats.read_array_header_2_0}
-    shape, _, dtype = read[formats.read_magic(stream)](stream)
-    n_bytes = member.file_size - stream.tell()
+    shape, fortran_order, dtype = read[formats.read_magic(stream)](stream)
+    n_bytes = size - stream.tell()
     declared = prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or not (dtype.hasobject or declared == n_bytes):
-        raise ValueError(
-            f"{member.filename!r} has {n_bytes:,} bytes for shape {shape} and dtype {dtype}"
-        )
-    return shape, dtype
+        raise ValueError(f"{name!r} has {n_bytes:,} bytes for shape {shape} and dtype {dtype}")
+    return shape, fortran_order, dtype
+
+
+def parse_array(content: bytes, name: str) -> NDArray[Any]:
+    """Read an array from the bytes of an ``.npy`` file, without a copy of the numbers.
+
+    Parameters
+    ----------
+    content : bytes
+        The whole file.
+    name : str
+        The array, for the error.
+
+    Returns
+    -------
+    ndarray
+        The array, read-only.
+
+    Raises
+    ------
+    Exception
+        One of `UNREADABLE`.
+    """
+    stream = io.BytesIO(content)
+    shape, fortran_order, dtype = read_head(stream, len(content), name)
+    if dtype.hasobject:
+        raise ValueError(f"{name!r} holds pickled objects")
+    return np.ndarray(shape, dtype, content, stream.tell(), order="F" if fortran_order else "C")
 
 
 def _array(file: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> NDArray[Any]:
     try:
         with file.open(member) as stream:
-            _head(stream, member)
+            read_head(stream, member.file_size, member.filename)
             stream.seek(0)
             return np.lib.format.read_array(stream, allow_pickle=False)
     except UNREADABLE as error:

@@ -1,0 +1,128 @@
+"""What a file holds."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jacrot import _archive
+from jacrot._cli.console import Output
+from jacrot._cli.inputs import without_last_activation
+from jacrot._text import printable
+from jacrot.layers.described import FORMAT
+from jacrot.readers import files, list_arrays, load
+from jacrot.readers._limits import existing, naming
+from jacrot.readers.saved import parsed
+from jacrot.weights import Layout
+
+
+def info(options: argparse.Namespace) -> int:
+    """Print what a file holds.
+
+    Parameters
+    ----------
+    options : Namespace
+        The options.
+
+    Returns
+    -------
+    int
+        The exit status.
+
+    Raises
+    ------
+    ImportError, OSError, TypeError, ValueError
+        If the file cannot be read, or nothing be printed.
+    """
+    path = existing(options.file, "FILE")
+    header = None
+    if path.suffix.lower() in _archive.SUFFIXES:
+        with naming(f"path={str(path)!r}"):
+            header, _ = files.read(path, ())
+    found = _weights(path) if header is None else _saved(path, parsed(header, path))
+    output = Output()
+    output.show(json.dumps(found, indent=2) if options.json else "\n".join(_lines(found)))
+    if output.failure is not None:
+        raise output.failure
+    return 0
+
+
+def _saved(path: Path, description: dict[str, Any]) -> dict[str, Any]:
+    """Describe what jacrot wrote."""
+    found = {"file": str(path), "format": description["format"]}
+    if found["format"] == FORMAT:
+        found["network"] = repr(load(path))
+    return found | {"provenance": description.get("metadata", {})}
+
+
+def _weights(path: Path) -> dict[str, Any]:
+    """Describe a file of weights that others wrote, and how to rotate them."""
+    arrays = list_arrays(path)
+    found: dict[str, Any] = {
+        "file": str(path),
+        "format": path.suffix.lower(),
+        "arrays": {
+            name: {"shape": list(array.shape), "dtype": array.dtype}
+            for name, array in arrays.items()
+        },
+    }
+    graph = path.suffix.lower() == ".onnx"
+    network = problem = None
+    layouts: tuple[Layout, ...] = ("out_in",) if graph else ("out_in", "in_out")
+    for layout in layouts:
+        try:
+            network = load(path, layout=layout)
+            break
+        except (TypeError, ValueError) as error:
+            problem = problem or str(error)
+    if network is None:
+        found["problem"] = problem
+        if not graph:
+            found["hint"] = "--names MATRIX,BIAS,MATRIX,BIAS... says what to take, in layer order"
+        return found
+    if not graph:
+        network = without_last_activation(network)
+    found["network"] = repr(network)
+    options = [] if layout == "out_in" else ["--layout", layout]
+    if not graph:
+        names = ["relu"] * (network.n_layers - 1) + ["identity"]
+        options += ["--activation", ",".join(names)]
+        found["hint"] = (
+            "the file does not say which activation follows a layer: pass --activation, one for "
+            "each; by default relu follows every layer but the last, and nothing the last"
+        )
+    command = ["jacrot", "fit", str(path)]
+    written = ["-o", "rotation.npz", "--report", "report.html"]
+    if network.n_layers == 1:
+        commands = [[*command, "ACTIVATIONS.npy", *options, *written]]
+    else:
+        middle = ["--from-inputs", "--layers", "1:2"]
+        commands = [
+            [*command, "INPUTS.npy", *middle, *options, *written],
+            [*command, "INPUTS.npy", "--whole-network", *options, *written],
+        ]
+    found["commands"] = [shlex.join(words) for words in commands]
+    return found
+
+
+def _lines(value: Any, indent: str = "") -> Iterator[str]:
+    """Write nested mappings and lists as indented lines."""
+    items = value.items() if isinstance(value, dict) else ((None, item) for item in value)
+    for key, item in items:
+        name = "-" if key is None else f"{printable(str(key))}:"
+        if isinstance(item, dict) and item.keys() == {"shape", "dtype"}:
+            item = f"({', '.join(map(str, item['shape']))}) {item['dtype']}"
+        if isinstance(item, (dict, list)) and item and not _is_flat(item):
+            yield f"{indent}{name}"
+            yield from _lines(item, f"{indent}  ")
+        else:
+            text = json.dumps(item) if isinstance(item, (dict, list)) else str(item)
+            yield f"{indent}{name} {printable(text)}"
+
+
+def _is_flat(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, (int, float)) for item in value)

@@ -1,0 +1,75 @@
+"""What a fit is to write, checked before anything is computed."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from jacrot import _archive
+from jacrot._files import check_writable
+from jacrot._optional import require
+
+
+def check_outputs(options: argparse.Namespace) -> None:
+    """Check that every output can be written, and is not an input or another output.
+
+    Parameters
+    ----------
+    options : Namespace
+        The options of ``jacrot fit``.
+
+    Raises
+    ------
+    ImportError
+        If the package that writes a format is not installed.
+    OSError, ValueError
+        If a file cannot be written, or must not.
+    """
+    taken = {"WEIGHTS": options.weights, "ACTIVATIONS": options.activations}
+    if isinstance(options.held_out, Path):
+        taken["--held-out"] = options.held_out
+    outputs = {"-o": options.out, "--network": options.network, "--report": options.report}
+    for flag, path in outputs.items():
+        if path is None:
+            continue
+        shown = f"{flag} {str(path)!r}"
+        if flag != "--report":
+            _check_format(path, shown)
+        for other, taken_path in taken.items():
+            if _same(path, taken_path):
+                raise ValueError(f"{shown} is {other} too; pass another path.")
+        if _is_printed_to(path):
+            raise ValueError(f"{shown} is where this command prints to; pass another path.")
+        taken[flag] = path
+        if path.is_file() and not options.force:
+            raise ValueError(f"{shown} exists; --force overwrites it.")
+        check_writable(path, shown)
+
+
+def _check_format(path: Path, shown: str) -> None:
+    if path.suffix not in _archive.SUFFIXES:
+        raise ValueError(f"{shown} must end in .npz or .safetensors.")
+    if path.suffix == ".safetensors":
+        require("safetensors", shown, "safetensors")
+
+
+def _same(path: Path, other: Path) -> bool:
+    """Check whether two paths name one file, which need not exist."""
+    try:
+        return os.path.samefile(path, other)
+    except OSError:
+        return os.path.realpath(path) == os.path.realpath(other)
+
+
+def _is_printed_to(path: Path) -> bool:
+    """Check whether the standard output or error goes to a file, which replacing it would lose."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if os.path.samestat(os.stat(path), os.fstat(stream.fileno())):
+                return True
+        # A stream need not have a file, nor be there.
+        except (AttributeError, OSError, ValueError):
+            continue
+    return False

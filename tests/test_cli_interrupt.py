@@ -1,0 +1,74 @@
+"""Ctrl-C, and what fails after the search, lose nothing that was found."""
+
+import importlib
+
+import pytest
+from builders import interrupting
+from command import MIDDLE, Text, files, fit
+
+from jacrot import JacobianSparsityRotation
+from jacrot.cli import main
+
+pytestmark = pytest.mark.filterwarnings("ignore:the search did not converge")
+
+
+def test_ctrl_c_keeps_the_best_so_far(digits_folder, monkeypatch, capsys):
+    interrupting(monkeypatch, 10)
+    monkeypatch.setattr("jacrot._cli.fit.null_baseline", None)
+    status = main(["fit", "digits.npz", "inputs.npy", "-o", "o.npz", *MIDDLE, "--report", "r.html"])
+    assert status == 130
+    out, err = capsys.readouterr()
+    assert "interrupted: the rotation that was written is the best found by then." in err
+    assert "written: o.npz, r.html" in out
+    found = JacobianSparsityRotation.load("o.npz")
+    assert not found.converged_
+    assert found.sparsity_ > found.sparsity_before_
+    report = Text("r.html").words
+    assert "the search was interrupted" in report
+    assert "No null baseline was fitted" in report
+
+
+@pytest.mark.parametrize("stage", ["null_baseline", "axis_stability"])
+def test_ctrl_c_after_the_search_leaves_the_rest_out(stage, digits_folder, monkeypatch, capsys):
+    original = getattr(importlib.import_module("jacrot._cli.fit"), stage)
+
+    def interrupted(*arguments, **options):
+        # In the middle of a fit, of which nothing may be kept.
+        interrupting(monkeypatch, 3)
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(f"jacrot._cli.fit.{stage}", interrupted)
+    assert fit(*MIDDLE, "--report", "r.html", "--nulls", "2", "--n-init", "2") == 130
+    out, err = capsys.readouterr()
+    assert "written: out.npz, r.html" in out
+    assert "interrupted: the rotation that was written is whole, the rest left out." in err
+    report = Text("r.html").words
+    assert "interrupted: what had not been computed by then is left out" in report
+    assert ("No null baseline was fitted" in report) == (stage == "null_baseline")
+    assert "That was not asked" in report
+    found = JacobianSparsityRotation.load("out.npz")
+    assert found.rotation_.shape == (64, 64)
+    assert found.on_interrupt == "keep"
+
+
+def test_ctrl_c_before_there_is_a_rotation(digits_folder, monkeypatch, capsys):
+    def frame(*arguments):
+        raise KeyboardInterrupt
+
+    before = files(digits_folder)
+    monkeypatch.setattr("jacrot.rotation.Frame", frame)
+    assert fit(*MIDDLE) == 130
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "jacrot: interrupted.\n")
+    assert files(digits_folder) == before
+
+
+def test_what_was_written_before_an_error_is_said(digits_folder, monkeypatch, capsys):
+    def failing(*arguments, **options):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("jacrot.report.write_report", failing)
+    assert fit(*MIDDLE, "--report", "r.html", "--nulls", "0") == 2
+    out, err = capsys.readouterr()
+    assert out.endswith("written: out.npz\n")
+    assert err.endswith("jacrot: error: disk full\n")
