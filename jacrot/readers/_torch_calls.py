@@ -10,29 +10,48 @@ import numpy as np
 
 from jacrot.layers import AvgPool2d, Basis, Dense, Flatten, Layer
 from jacrot.readers._graph import Graph
-from jacrot.readers._torch_modules import MODULES, Unread, attention
+from jacrot.readers._torch_example import memory
+from jacrot.readers._torch_modules import MODULES, Unread, attention, kind_of
 from jacrot.readers._torch_state import as_array
-from jacrot.readers._torch_tracing import traced
+from jacrot.readers._torch_tracing import IN_PLACE, traced
 
-# Functions and methods that do what a module does, by name.
-FUNCTIONS = {
-    "adaptive_avg_pool2d": "AdaptiveAvgPool2d",
-    "avg_pool2d": "AvgPool2d",
-    "dropout": "Dropout",
-    "elu": "ELU",
-    "gelu": "GELU",
-    "hardtanh": "Hardtanh",
-    "leaky_relu": "LeakyReLU",
-    "max_pool2d": "MaxPool2d",
-    "relu": "ReLU",
-    "relu6": "ReLU6",
-    "selu": "SELU",
-    "sigmoid": "Sigmoid",
-    "silu": "SiLU",
-    "softmax": "Softmax",
-    "softplus": "Softplus",
-    "tanh": "Tanh",
+# Functions and methods that do what a module does, by name, and what the functions call the
+# arguments after the input, in order.
+FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "adaptive_avg_pool2d": ("AdaptiveAvgPool2d", ("output_size",)),
+    "avg_pool2d": (
+        "AvgPool2d",
+        (
+            *("kernel_size", "stride", "padding"),
+            *("ceil_mode", "count_include_pad", "divisor_override"),
+        ),
+    ),
+    "dropout": ("Dropout", ("p", "training", "inplace")),
+    "elu": ("ELU", ("alpha", "inplace")),
+    "gelu": ("GELU", ()),
+    "hardtanh": ("Hardtanh", ("min_val", "max_val", "inplace")),
+    "leaky_relu": ("LeakyReLU", ("negative_slope", "inplace")),
+    "max_pool2d": (
+        "MaxPool2d",
+        ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices"),
+    ),
+    "relu": ("ReLU", ("inplace",)),
+    "relu6": ("ReLU6", ("inplace",)),
+    "selu": ("SELU", ("inplace",)),
+    "sigmoid": ("Sigmoid", ()),
+    "silu": ("SiLU", ("inplace",)),
+    # torch.softmax has the dtype second.
+    "softmax": ("Softmax", ("dim",)),
+    "softplus": ("Softplus", ("beta", "threshold")),
+    "tanh": ("Tanh", ()),
 }
+# What writes its result to memory of its own. What is not listed may return its argument or a
+# view of it.
+NEW = {*FUNCTIONS, "add", "clone", "linear", "mean", "mul", "pad"} - {"dropout"}
+
+
+class _Overwritten(Unread):
+    """A tensor is read that a call changed, or may have changed, through another view."""
 
 
 class Reading:
@@ -56,21 +75,40 @@ class Reading:
             for end in ("", "_")
             if hasattr(home, name + end)
         }
-        self.called |= {operator.iadd: "add_", operator.imul: "mul_", getattr: "getattr"}
+        self.called |= {function: f"{function.__name__[1:]}_" for function in IN_PLACE}
+        self.called[getattr] = "getattr"
+
+    def layers(self) -> list[Layer]:
+        graph = traced(
+            self.torch, self.root, lambda module: kind_of(self.torch, module) is not None
+        )
+        try:
+            return self._layers(graph, {})
+        except ValueError as error:
+            if not isinstance(error.__cause__, _Overwritten):
+                raise
+            # Whether it is overwritten may depend on strides.
+            places = memory(self.torch, self.root, graph)
+            if not places:
+                raise
+        return self._layers(graph, places)
+
+    def _layers(self, graph: Any, places: dict[str, Any]) -> list[Layer]:
+        first, *calls, last = graph.nodes
+        self.graph = Graph(first.name)
         # Of the calls: the tensor in the graph, the constant or the size that they return.
-        self.tensors: dict[Any, str] = {}
+        self.tensors: dict[Any, str] = {first: first.name}
         self.constants: dict[Any, Any] = {}
         self.sizes: dict[Any, Any] = {}
         self.attended: dict[Any, str] = {}
         # Of the tensors, where known: 3 for sequences and 4 for images, and how many features.
-        self.ndim: dict[str, int | None] = {}
-        self.width: dict[str, int | None] = {}
-
-    def layers(self) -> list[Layer]:
-        first, *calls, last = traced(self.torch, self.root, self._kind).nodes
-        self.graph = Graph(first.name)
-        self.tensors[first] = first.name
-        self.ndim[first.name] = self.width[first.name] = None
+        self.ndim: dict[str, int | None] = {first.name: None}
+        self.width: dict[str, int | None] = {first.name: None}
+        # Of the calls: in which memory their tensor is and which view of it, as found on an
+        # example or as far as it is certain, and the later call that changed it through another.
+        self.places = places
+        self.memory = {first: places.get(first.name, (first, first))}
+        self.overwritten: dict[Any, Any] = {}
         for call in calls:
             self._read(call)
         output = last.args[0]
@@ -79,7 +117,10 @@ class Reading:
                 f"model returns {output}, not one tensor that is computed from its inputs; use "
                 "jacrot.readers.capture, which takes any module."
             )
-        return self.graph.layers(self.tensors[output])
+        try:
+            return self.graph.layers(self._tensor(output))
+        except _Overwritten as error:
+            raise ValueError(f"model returns what from_torch does not follow: {error}.") from error
 
     def _read(self, call: Any) -> None:
         module = self.root.get_submodule(call.target) if call.op == "call_module" else None
@@ -88,10 +129,9 @@ class Reading:
                 self._read_module(call, module)
             elif call.op == "get_attr":
                 self.constants[call] = operator.attrgetter(call.target)(self.root)
-            elif call.op == "call_method":
-                self._read_function(call, call.target)
             else:
-                self._read_function(call, self.called.get(call.target, ""))
+                self._read_function(call, self._name(call))
+            self.memory.setdefault(call, self._place(call, module))
         except (Unread, ValueError, TypeError) as error:
             if module is not None:
                 path, what = call.target, type(module).__name__
@@ -105,15 +145,37 @@ class Reading:
                 "any module."
             ) from error
 
-    def _kind(self, module: Any) -> str | None:
-        """Find the class of torch.nn whose forward a module has."""
-        for kind in type(module).__mro__:
-            if kind.__name__ in MODULES and kind is getattr(self.torch.nn, kind.__name__, None):
-                return kind.__name__ if type(module).forward is kind.forward else None
-        return None
+    def _name(self, call: Any) -> str:
+        return call.target if call.op == "call_method" else self.called.get(call.target, "")
+
+    def _place(self, call: Any, module: Any) -> Any:
+        """Find the memory in which a call's tensor is, and which view of it that is."""
+        if call.name in self.places:
+            return self.places[call.name]
+        sources = [self.memory[node] for node in call.all_input_nodes if node in self.memory]
+        if module is None:
+            name = self._name(call)
+            same, new = name == "dropout", name in NEW
+        else:
+            kind = kind_of(self.torch, module) or ""
+            same = MODULES[kind] is None and kind != "MultiheadAttention"
+            new = kind != "Flatten"
+        if not sources or (new and not same):
+            return call, call
+        return sources[0] if same else (sources[0][0], call)
+
+    def _overwrite(self, changed: Any, call: Any) -> None:
+        """Let all that have a tensor which a call changed have its result."""
+        storage, view = self.memory[call] = self.memory[changed]
+        for other, (its_storage, its_view) in self.memory.items():
+            if other in self.tensors and its_storage == storage:
+                if its_view == view:
+                    self.tensors[other] = self.tensors[call]
+                else:
+                    self.overwritten[other] = changed, call
 
     def _read_module(self, call: Any, module: Any) -> None:
-        kind = self._kind(module)
+        kind = kind_of(self.torch, module)
         if kind is None:
             raise Unread
         if kind == "MultiheadAttention":
@@ -121,28 +183,43 @@ class Reading:
         elif len(call.args) != 1 or call.kwargs:
             raise Unread("it is given several arguments")
         else:
-            self._apply_module(call, kind, module)
+            self._apply_module(call, call.args[0], kind, module)
 
     def _read_function(self, call: Any, name: str) -> None:
         changes, name = name.endswith("_"), name.removesuffix("_")
-        source = self.tensors.get(call.args[0]) if call.args else None
+        options = dict(call.kwargs)
+        args = (*([options.pop("input")] if "input" in options else []), *call.args)
+        if options.pop("out", None) is not None:
+            raise Unread("with out=; use what it returns")
         if name in FUNCTIONS:
-            options = {key: value for key, value in call.kwargs.items() if value is not None}
+            kind, names = FUNCTIONS[name]
+            if len(args) > 1 + len(names):
+                raise Unread(f"with {len(args)} arguments by position")
+            options |= dict(zip(names, args[1:], strict=False))
             options.pop("_stacklevel", None)
-            if options.pop("training", False):
+            if options.pop("training", name == "dropout"):
                 raise Unread("it also drops out in evaluation mode")
-            kind = FUNCTIONS[name]
-            self._apply_module(call, kind, getattr(self.torch.nn, kind)(*call.args[1:], **options))
+            given = {key: value for key, value in options.items() if value is not None}
+            self._apply_module(call, args[0], kind, getattr(self.torch.nn, kind)(**given))
         elif name in _CALLS:
-            _CALLS[name](self, call, *call.args, **call.kwargs)
+            _CALLS[name](self, call, *args, **options)
         else:
             raise Unread
-        if changes and source is not None:
-            self._overwrite(source, call)
+        if changes:
+            self._overwrite(args[0], call)
 
     def _tensor(self, value: Any) -> str:
         if value not in self.tensors:
             raise Unread(f"{value} is no tensor that is computed from the inputs")
+        if value in self.overwritten:
+            value, changed, call = (
+                node.name.removeprefix("_0_") for node in (value, *self.overwritten[value])
+            )
+            raise _Overwritten(
+                f"it reads {value}, which shares memory with {changed}, or may share it, and "
+                f"{changed} was changed in place by {call}; use a function that is not in place "
+                "there, or change a clone()"
+            )
         return self.tensors[value]
 
     def _apply(self, call: Any, source: str, layers: list[Layer], ndim: int | None) -> None:
@@ -155,14 +232,8 @@ class Reading:
             source = result
         self.tensors[call] = source
 
-    def _overwrite(self, source: str, call: Any) -> None:
-        """Let all that have a tensor which a call changed have its result."""
-        for other, tensor in self.tensors.items():
-            if tensor == source:
-                self.tensors[other] = self.tensors[call]
-
-    def _apply_module(self, call: Any, kind: str, module: Any) -> None:
-        source = self._tensor(call.args[0])
+    def _apply_module(self, call: Any, read: Any, kind: str, module: Any) -> None:
+        source = self._tensor(read)
         ndim = self.ndim[source]
         if kind in ("Linear", "LayerNorm", "RMSNorm") and ndim == 4:
             raise Unread("it reads images, of which the last axis are not the features")
@@ -176,8 +247,8 @@ class Reading:
         elif kind == "Flatten":
             ndim = None
         self._apply(call, source, [] if make is None else [make(module)], ndim)
-        if getattr(module, "inplace", False):
-            self._overwrite(source, call)
+        if make is not None and getattr(module, "inplace", False):
+            self._overwrite(read, call)
 
     def _attention(self, call: Any, module: Any) -> None:
         names = ("query", "key", "value", "key_padding_mask", "need_weights", "attn_mask")
@@ -223,7 +294,7 @@ class Reading:
         self._apply(call, self._tensor(source), [layer], self.ndim[self._tensor(source)])
 
     def _flatten(self, call: Any, source: Any, start_dim: int = 0, end_dim: int = -1) -> None:
-        self._apply_module(call, "Flatten", self.torch.nn.Flatten(start_dim, end_dim))
+        self._apply_module(call, source, "Flatten", self.torch.nn.Flatten(start_dim, end_dim))
 
     def _reshape(self, call: Any, source: Any, *shape: Any) -> None:
         shape = shape[0] if len(shape) == 1 else shape
@@ -243,6 +314,8 @@ class Reading:
         if len(pad) != 6 or any(pad[:4]) or mode != "constant" or value not in (None, 0):
             raise Unread("with something else than channels of zeros")
         width = self.width[self._tensor(source)]
+        if self.ndim[self._tensor(source)] != 4 and width is not None:
+            raise Unread("of something else than images")
         if width is None:
             raise Unread("of channels whose number no layer before it tells")
         # Ones and zeros are exact, and in single precision they keep that of the inputs.
@@ -251,6 +324,8 @@ class Reading:
 
     def _getitem(self, call: Any, source: Any, index: Any) -> None:
         if source in self.sizes:
+            if self.sizes[source] is not None:
+                raise Unread("of a part of a shape")
             self.sizes[call] = index
         elif source in self.attended:
             if index == 0:

@@ -186,3 +186,38 @@ MODULES: dict[str, Callable[[Any], Layer] | None] = {
     "Softplus": _softplus,
     "Tanh": lambda module: Activation("tanh"),
 }
+
+
+# What classes have in common, and methods on which the function in evaluation mode does not depend.
+_ASIDE = {
+    *("__module__", "__doc__", "__annotations__", "__constants__", "__init__", "__setstate__"),
+    *("__dict__", "__weakref__", "__slots__", "__firstlineno__", "__static_attributes__"),
+    *("_version", "extra_repr", "reset_parameters", "_reset_parameters", "reset_running_stats"),
+    "_load_from_state_dict",
+}
+
+
+def kind_of(torch: Any, module: Any) -> str | None:
+    """Find the class of `torch.nn` whose function a module has.
+
+    Parameters
+    ----------
+    torch : module
+        PyTorch.
+    module : torch.nn.Module
+        The module.
+
+    Returns
+    -------
+    str or None
+        The name of a class of ``MODULES``; ``None`` if the module is of none of them, or of a
+        class derived from one that replaces a method.
+    """
+    bases = type(module).__mro__
+    for index, kind in enumerate(bases):
+        if kind.__name__ in MODULES and kind is getattr(torch.nn, kind.__name__, None):
+            ours = bases[index : bases.index(torch.nn.Module)]
+            methods = {"_call_impl"} | {name for base in ours for name in vars(base)} - _ASIDE
+            derived = {name for base in bases[:index] for name in vars(base)}
+            return kind.__name__ if derived.isdisjoint(methods) else None
+    return None

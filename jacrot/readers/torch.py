@@ -9,6 +9,8 @@ from jacrot._optional import require
 from jacrot.layers import fused
 from jacrot.network import Network
 from jacrot.readers._torch_calls import Reading
+from jacrot.readers._torch_example import check
+from jacrot.readers._torch_model import check_forwards, evaluation_copies
 from jacrot.readers._torch_state import dense_arrays
 from jacrot.weights import ActivationLike
 
@@ -87,4 +89,8 @@ def from_torch(model: Any, activation: ActivationLike = "relu") -> Network:
             "activation describes the layers of a state dict, but model is a module, which knows "
             "its own; leave activation out."
         )
-    return Network(fused(Reading(torch, model).layers()))
+    check_forwards(torch, model)
+    with evaluation_copies(torch, model) as copied:
+        network = Network(fused(Reading(torch, copied()).layers()))
+        check(torch, copied, network)
+    return network
