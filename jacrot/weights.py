@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Literal
@@ -10,6 +11,7 @@ import numpy as np
 from scipy.sparse import issparse
 
 from jacrot._arrays import Array, any_array, real_array
+from jacrot._layer_names import first_out_of_order, is_automatic, only_order
 from jacrot.activations import Elementwise
 from jacrot.layers import Dense, Function, Layer
 
@@ -80,6 +82,8 @@ def layers_from_weights(
             )
     if layout == "in_out":
         pairs = [(name, weight.T, bias) for name, weight, bias in pairs]
+    if isinstance(weights, Mapping):
+        _check_names(layer_names(weights), [weight for _, weight, _ in pairs])
     _check_biases(pairs, layout)
     return [
         Dense(weight, bias, function)
@@ -202,37 +206,92 @@ def _pairs_of_flat_list(weights: Sequence[Any]) -> list[_Pair]:
 
 
 def _pairs_of_mapping(weights: Mapping[str, Any]) -> list[_Pair]:
+    pairs: list[_Pair] = []
+    for key, bias in layer_names(weights):
+        name = f"weights[{key!r}]"
+        matrix = real_array(weights[key], name, ndim=2)
+        vector = None if bias is None else real_array(weights[bias], f"weights[{bias!r}]", ndim=1)
+        pairs.append((name, matrix, vector))
+    return pairs
+
+
+def layer_names(weights: Mapping[str, Any]) -> list[tuple[str, str | None]]:
+    """Find the matrices in a mapping, and by their places the bias of each.
+
+    Parameters
+    ----------
+    weights : mapping of str to array-like
+        Matrices and biases in layer order.
+
+    Returns
+    -------
+    list of (str, str or None)
+        The name of every matrix, and that of its bias if it has one.
+
+    Raises
+    ------
+    ValueError
+        If the mapping is empty or holds something else, or it does not follow whose bias each
+        vector is.
+    """
     if len(weights) == 0:
         raise ValueError(f"weights is an empty mapping; write {ACCEPTED}.")
-    matrices: list[tuple[str, Array]] = []
-    vectors: list[Array] = []
+    matrices: list[str] = []
+    vectors: list[str] = []
     order = ""
     for key in weights:
         name = f"weights[{key!r}]"
-        array = any_array(weights[key], name)
-        if array.ndim == 2:
-            matrices.append((name, real_array(array, name, ndim=2)))
-        elif array.ndim == 1:
-            vectors.append(real_array(array, name, ndim=1))
-        else:
+        ndim = any_array(weights[key], name).ndim
+        if ndim not in (1, 2):
             raise ValueError(
-                f"{name} has shape {array.shape}; only matrices (n_out, n_in) and biases (n_out,) "
-                "make dense layers. Leave it out, or give the layers as jacrot.layers."
+                f"{name} has shape {np.shape(weights[key])}; only matrices (n_out, n_in) and biases"
+                " (n_out,) make dense layers. Leave it out, or give the layers as jacrot.layers."
             )
-        order += "Wb"[array.ndim == 1]
+        (matrices if ndim == 2 else vectors).append(key)
+        order += "Wb"[ndim == 1]
     n_layers = len(matrices)
     if order in ("bW" * n_layers, "W" * n_layers + "b" * n_layers):
-        biases: list[Array | None] = list(vectors)
-    else:
-        before, *after_each = order.split("W")
-        if before or "bb" in order:
-            raise ValueError(
-                f"weights has matrices (W) and vectors (b) in the order {order}, from which it "
-                "does not follow whose bias each vector is; write W, b, W, b, or W, W, b, b."
+        return list(zip(matrices, vectors, strict=True))
+    before, *after_each = order.split("W")
+    if before or "bb" in order:
+        raise ValueError(
+            f"weights has matrices (W) and vectors (b) in the order {order}, from which it "
+            "does not follow whose bias each vector is; write W, b, W, b, or W, W, b, b."
+        )
+    remaining = iter(vectors)
+    biases = [next(remaining) if bias else None for bias in after_each]
+    return list(zip(matrices, biases, strict=True))
+
+
+def _check_names(names: list[tuple[str, str | None]], matrices: list[Array]) -> None:
+    """Check that the names in a mapping do not contradict its order."""
+
+    def refuse(reason: str) -> ValueError:
+        return ValueError(
+            f"weights has {reason}, so that the order of the layers is not known; pass a list of "
+            "(W, b) pairs, or names=[...] to jacrot.readers.load, in the order in which they "
+            "compute."
+        )
+
+    for key, bias in names:
+        numbers, others = (re.findall(r"\d+", str(name)) for name in (key, bias or ""))
+        if len(numbers) == len(others) and numbers != others:
+            raise refuse(f"{bias!r} in the place of the bias of {key!r}")
+    modules = [re.split(r"[./](?=[^./]*$)", str(key))[0] for key, _ in names]
+    automatic = next(filter(is_automatic, modules), None)
+    if automatic is None:
+        if (pair := first_out_of_order(str(key) for key, _ in names)) is not None:
+            raise refuse(f"{pair[0]!r} before {pair[1]!r}, against the numbers in their names")
+    elif all(after.shape[1] == before.shape[0] for before, after in pairwise(matrices)):
+        follows = [
+            [index for index, after in enumerate(matrices) if after.shape[1] == before.shape[0]]
+            for before in matrices
+        ]
+        if only_order(follows) is None:
+            raise refuse(
+                f"{automatic!r}, whose number counts constructions and not calls, and matrices "
+                "that chain in another order too"
             )
-        remaining = iter(vectors)
-        biases = [next(remaining) if bias else None for bias in after_each]
-    return [(name, weight, bias) for (name, weight), bias in zip(matrices, biases, strict=True)]
 
 
 def _check_biases(pairs: list[_Pair], layout: Layout) -> None:

@@ -94,11 +94,66 @@ def test_linen_dense(names, sequences, seed):
     # Few widths, since JAX compiles for each.
     model = Perceptron((4,) * len(names), tuple(ACTIVATIONS[name] for name in names))
     variables = randomised(model.init(jax.random.key(0), x), seed)
-    # As training sorts the mapping: Dense_10 before Dense_2.
+    chain = [part for i, name in enumerate(names) for part in (f"Dense_{i}", name)]
+    check(from_flax(variables, chain=chain), partial(model.apply, variables), x)
+
+
+class Listed(linen.Module):
+    width: int
+    functions: tuple
+
+    def setup(self):
+        self.layers = [linen.Dense(self.width) for _ in self.functions]
+
+    def __call__(self, x):
+        for layer, function in zip(self.layers, self.functions, strict=True):
+            x = function(layer(x))
+        return x
+
+
+def test_numbers_of_a_list_are_its_order(rng):
+    x = rng.normal(size=(3, 4)).astype(np.float32)
+    names = ["tanh", "relu"] * 6
+    model = Listed(4, tuple(ACTIVATIONS[name] for name in names))
+    variables = randomised(model.init(jax.random.key(0), x), 0)
+    # As training sorts the mapping: layers_10 before layers_2.
     params = dict(sorted(variables["params"].items()))
     network = from_flax(params, names)
     check(network, partial(model.apply, variables), x)
     np.testing.assert_array_equal(network(x), from_flax(variables, names)(x))
+
+
+class Nested(linen.Module):
+    """Constructs first what it calls last, and something that it does not call."""
+
+    widths: tuple
+
+    @linen.compact
+    def __call__(self, x):
+        linen.Dense(7)
+        first, second, last = self.widths
+        hidden = linen.tanh(linen.Dense(second)(linen.relu(linen.Dense(first)(x))))
+        return linen.Dense(last)(linen.sigmoid(linen.Dense(5)(hidden)))
+
+
+@pytest.mark.parametrize("widths", [(6, 8, 3), (6, 6, 5), (8, 6, 4)])
+def test_automatic_names_do_not_tell_the_order_of_calls(rng, widths):
+    x = rng.normal(size=(3, 8)).astype(np.float32)
+    model = Nested(widths)
+    variables = randomised(model.init(jax.random.key(0), x), 0)
+    network = from_flax(variables, ["relu", "tanh", "sigmoid", "identity"])
+    check(network, partial(model.apply, variables), x)
+
+
+@pytest.mark.parametrize("widths", [(8, 8, 3), (5, 5, 5), (5, 8, 8)])
+def test_automatic_names_whose_order_widths_leave_open_are_refused(rng, widths):
+    x = rng.normal(size=(3, 8)).astype(np.float32)
+    model = Nested(widths)
+    variables = randomised(model.init(jax.random.key(0), x), 0)
+    with pytest.raises(ValueError, match="count constructions, not calls.*chain="):
+        from_flax(variables, ["relu", "tanh", "sigmoid", "identity"])
+    chain = ["Dense_2", "relu", "Dense_1", "tanh", "Dense_4", "sigmoid", "Dense_3"]
+    check(from_flax(variables, chain=chain), partial(model.apply, variables), x)
 
 
 class Images(linen.Module):
@@ -166,10 +221,11 @@ def test_linen_convolution(kernel, options, groups, pool, end, seed):
 
 
 class Plain(linen.Module):
+    n_channels: int = 3
+
     @linen.compact
     def __call__(self, x):
-        x = linen.relu(linen.Conv(2, (3, 3))(x))
-        x = linen.relu(linen.Conv(3, (3, 3))(x))
+        x = linen.relu(linen.Conv(self.n_channels, (3, 3))(linen.relu(linen.Conv(2, (3, 3))(x))))
         return linen.Dense(2)(x.reshape(len(x), -1))
 
 
@@ -184,6 +240,11 @@ def test_order_of_numbered_convolutions_and_dense_layers(rng):
         from_flax(params)
     with pytest.raises(ValueError, match=r"Dense_0.* does not read the \(96,\) that come to it"):
         from_flax(params, image_shape=(4, 8, 1))
+    # Two convolutions of two channels: either could be the first, of images of two.
+    x = rng.normal(size=(2, 4, 5, 2)).astype(np.float32)
+    params = Plain(2).init(jax.random.key(0), x)["params"]
+    with pytest.raises(ValueError, match="in exactly one order"):
+        from_flax(params, image_shape=(4, 5, 2))
 
 
 @settings(max_examples=6, deadline=None)
@@ -277,7 +338,7 @@ def test_variables_need_no_flax_and_nested_ones_a_chain():
     ("params", "options", "message"),
     [
         ({"hidden": dense(2, 2), "out": dense(2, 2)}, {}, "they are not numbered alike"),
-        ({"Dense_0": dense(2, 2), "LayerNorm_0": {"scale": np.ones(2)}}, {}, "'LayerNorm_0' is no"),
+        ({"Dense_0": dense(2, 2), "LayerNorm_0": {"scale": np.ones(2)}}, {}, "'LayerNorm_0' is not"),
         ({"layers_0": dense(2, 2), "layers_1": dense(1, 1, 2, 2)}, {}, "a Conv comes after"),
         ({"GroupNorm_0": {"scale": np.ones(2)}}, {"chain": ["GroupNorm_0"]}, r"has \{'scale'"),
         ({"ConvTranspose_0": dense(1, 1, 2, 2)}, {"chain": ["ConvTranspose_0"]}, "which is no"),
@@ -287,7 +348,7 @@ def test_variables_need_no_flax_and_nested_ones_a_chain():
         ({"Dense_0": dense(2, 2)}, {"activation": ["relu"] * 2}, "lists 2 activations for 1 lay"),
         ({"Conv_0": dense(3, 3, 1, 2)}, {"strides": 2}, "same padding with a stride"),
         ({"Conv_0": dense(3, 3, 1, 2)}, {"padding": "CIRCULAR"}, "has padding 'CIRCULAR'"),
-        ({}, {}, "does not tell the order of its entries, none"),
+        ({}, {}, "does not determine the order of its entries, none"),
         ([jax.nn.log_softmax], {}, r"params\[0\] is the function log_softmax"),
         ([partial(jax.nn.softmax, axis=0)], {}, r"function softmax\{'axis': 0\}"),
         ([jax.nn.relu], {"strides": 2}, "write none of chain"),

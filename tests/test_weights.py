@@ -12,6 +12,8 @@ RNG = np.random.default_rng(0)
 W0, W1, W2 = RNG.normal(size=(5, 3)), RNG.normal(size=(4, 5)), RNG.normal(size=(2, 4))
 B0, B1, B2 = RNG.normal(size=5), RNG.normal(size=4), RNG.normal(size=2)
 X = RNG.normal(size=(7, 3))
+SQUARE = RNG.normal(size=(5, 5))
+AUTOMATIC = [(2, "W", W0), (2, "b", B0), (0, "W", W1), (0, "b", B1), (1, "W", W2), (1, "b", B2)]
 
 
 def by_hand(biases=True):
@@ -31,6 +33,7 @@ def by_hand(biases=True):
         {"W0": W0, "b0": B0, "W1": W1, "b1": B1, "W2": W2, "b2": B2},
         {"W0": W0, "W1": W1, "W2": W2, "b0": B0, "b1": B1, "b2": B2},
         {"b0": B0, "W0": W0, "b1": B1, "W1": W1, "b2": B2, "W2": W2},
+        {f"Dense_{i}.{k}": a for i, k, a in AUTOMATIC},
         [Dense(W0, B0), Dense(W1, B1), Dense(W2, B2)],
         Network([(W0, B0), (W1, B1), (W2, B2)]),
     ],
@@ -42,6 +45,7 @@ def by_hand(biases=True):
         "mapping",
         "mapping WWW",
         "mapping bW",
+        "automatic",
         "layers",
         "net",
     ],
@@ -123,6 +127,10 @@ def test_one_activation_for_each_layer():
         ({"b": B0}, ValueError, "in the order b, from which"),
         ({"W": W0, "b": B0, "c": B0}, ValueError, "in the order Wbb, from which"),
         ({"W": W0, "b": B0, "scale": B0, "V": W1}, ValueError, "in the order WbbW"),
+        ({"W1": W0, "W10": W1, "W2": W2}, ValueError, "'W10' before 'W2', against the numbers"),
+        ({"W0": SQUARE, "b1": B0, "W1": SQUARE}, ValueError, "'b1' in the place of the bias of"),
+        ({"Dense_0/kernel": SQUARE, "Dense_1/kernel": SQUARE}, ValueError, "counts constructions"),
+        ({"net.dense_3.W": SQUARE, "net.dense_4.W": SQUARE}, ValueError, "counts constructions"),
         ([(W0, B0[:, None])], ValueError, r"weights\[0\]\[1\] has 2 dimension"),
         ([(B0, W0)], ValueError, r"weights\[0\]\[0\] has 1 dimension"),
         ([(W0, B0), W1], ValueError, r"weights\[1\] is no pair \(W, b\) although others are"),

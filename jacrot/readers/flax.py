@@ -31,9 +31,8 @@ from jacrot.layers import (
 from jacrot.layers._windows import Padding, Pair
 from jacrot.network import Network
 from jacrot.readers._common import Clip, elu, leaky_relu, same_padding
+from jacrot.readers._flax_order import Entry, default_chain, listed
 from jacrot.weights import ActivationLike
-
-Entry = dict[str, Any]
 
 _GEOMETRY = {"strides": 1, "padding": "SAME", "dilation": 1}
 _NAMED = ("relu", "selu", "sigmoid", "silu", "softplus", "tanh")
@@ -58,12 +57,14 @@ def from_flax(
     ----------
     params : mapping, nnx.Sequential or sequence
         What ``model.init`` returns, or its ``"params"``: a flat mapping of ``Dense`` and ``Conv``
-        entries whose names are numbered (``Dense_2`` comes before ``Dense_10``, convolutions
-        come before dense layers). Of anything else write `chain`. Of ``flax.nnx``: a
-        ``Sequential`` or a list of ``Linear``, ``Conv``, ``BatchNorm``, ``LayerNorm``,
-        ``RMSNorm``, ``Dropout``, functions of ``jax.nn``, ``functools.partial`` of these and of
-        ``nnx.avg_pool`` and ``nnx.max_pool``, and :mod:`jacrot.layers`; modules know their
-        geometry.
+        entries, convolutions before dense layers, each called once. Numbers in names of lists and
+        attributes (``layers_2`` before ``layers_10``) are their order. Those in automatic names
+        (``Dense_0``) are not: they count constructions, and ``Dense(8)(relu(Dense(8)(x)))``
+        constructs first what it calls last. Such entries are read if their widths chain in one
+        order only. For anything else pass `chain`. Of ``flax.nnx``: a ``Sequential`` or a list of
+        ``Linear``, ``Conv``, ``BatchNorm``, ``LayerNorm``, ``RMSNorm``, ``Dropout``, functions of
+        ``jax.nn``, ``functools.partial`` of these and of ``nnx.avg_pool`` and ``nnx.max_pool``,
+        and :mod:`jacrot.layers`; modules know their geometry.
     activation : str, callable or sequence of them, default="relu"
         Applied after every ``Dense`` and ``Conv`` of a mapping, the last one included; a
         sequence gives one for each. A callable is a function of ``jax.nn`` or one written with
@@ -139,7 +140,7 @@ def from_flax(
     if isinstance(params, Mapping):
         items, name = chain, "chain"
         if chain is None:
-            items, activation = _default_chain(entries, activation), "relu"
+            items, activation = default_chain(entries, activation, image_shape), "relu"
     if not (isinstance(activation, str) and activation == "relu"):
         raise ValueError("a chain holds its own activations: leave activation out.")
     reader = _Reader(entries, statistics, geometry, epsilon, image_shape)
@@ -180,8 +181,8 @@ class _Reader:
                 self.put(Softmax() if item == "softmax" else Activation(item), item)
             else:
                 raise ValueError(
-                    f"{name} is {item!r}, neither an entry of params, {_listed(self.entries)}, "
-                    f"nor an activation, {_listed([*ACTIVATIONS, 'softmax'])}."
+                    f"{name} is {item!r}, neither an entry of params, {listed(self.entries)}, "
+                    f"nor an activation, {listed([*ACTIVATIONS, 'softmax'])}."
                 )
         elif isinstance(item, Layer):
             if isinstance(item, Flatten):
@@ -419,54 +420,6 @@ class _Reader:
         return MaxPool2d(size, stride, places)
 
 
-def _default_chain(entries: dict[str, Entry], activation: ActivationLike) -> list[Any]:
-    """Find the order of numbered Dense and Conv entries, each followed by its activation."""
-
-    def refuse(reason: str) -> ValueError:
-        return ValueError(
-            f"params does not tell the order of its entries, {_listed(entries)}: {reason}. Write "
-            "it as chain=['Dense_0', 'relu', 'Dense_1'], with what has no parameters as "
-            "jacrot.layers."
-        )
-
-    if len({name.rpartition("/")[0] for name in entries}) != 1:
-        nested = next((name for name in entries if "/" in name), "nothing")
-        raise refuse(f"{nested!r} is nested")
-    numbered: dict[str, tuple[int, str, int]] = {}
-    for name, entry in entries.items():
-        n_axes = np.ndim(entry.get("kernel", 0))
-        if not entry.keys() <= {"kernel", "bias"} or n_axes not in (2, 4):
-            raise refuse(f"{name!r} is no Dense and no Conv")
-        prefix, number = re.fullmatch(r"(.*?)(\d*)", name).groups()  # type: ignore[union-attr]
-        numbered[name] = (-n_axes, prefix, int(number or 0))
-    kinds = {(n_axes, prefix) for n_axes, prefix, _ in numbered.values()}
-    if len(kinds) > len({n_axes for n_axes, _ in kinds}) or len(set(numbered.values())) < len(
-        numbered
-    ):
-        raise refuse("they are not numbered alike")
-    if len({prefix for _, prefix in kinds}) == 1:
-        names = sorted(numbered, key=lambda name: numbered[name][2])
-    else:
-        names = sorted(numbered, key=lambda name: numbered[name])
-    n_convolutions = sum(n_axes == -4 for n_axes, _, _ in numbered.values())
-    if any(numbered[name][0] == -4 for name in names[n_convolutions:]):
-        raise refuse("a Conv comes after a Dense")
-    if isinstance(activation, str) or callable(activation):
-        activation = [activation] * len(names)
-    if len(activation) != len(names):
-        raise ValueError(
-            f"activation lists {len(activation)} activations for {len(names)} layers; write one "
-            "for each layer ('identity' where there is none)."
-        )
-    chain: list[Any] = []
-    for index, (name, function) in enumerate(zip(names, activation, strict=True)):
-        if index == n_convolutions > 0:
-            chain.append(Flatten())
-        of_jax = isinstance(function, partial) or _module_of(function).startswith("jax")
-        chain += [name, function if isinstance(function, str) or of_jax else Activation(function)]
-    return chain
-
-
 def _entries(tree: Mapping[Any, Any], path: str = "") -> dict[str, Entry]:
     """List the modules that have variables of their own, by their path."""
     entries: dict[str, Entry] = {}
@@ -493,16 +446,8 @@ def _pair(given: Any) -> Pair:
     return int(first), int(second)
 
 
-def _module_of(function: Any) -> str:
-    return str(getattr(function, "__module__", ""))
-
-
 def _is_module(item: Any) -> bool:
     return any(
         kind.__name__ == "Module" and kind.__module__.startswith("flax.nnx")
         for kind in type(item).__mro__
     )
-
-
-def _listed(names: Any) -> str:
-    return ", ".join(map(repr, names)) or "none"

@@ -1,0 +1,152 @@
+"""The order of the layers of a Flax model, of which only the variables are known."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jacrot._layer_names import is_automatic, only_order
+from jacrot.layers import Activation, Flatten
+from jacrot.weights import ActivationLike
+
+Entry = dict[str, Any]
+
+
+class _Kernel(NamedTuple):
+    """A kernel of the model, of a convolution or a dense layer."""
+
+    name: str
+    is_convolution: bool
+    # Of a convolution, those of each of its groups.
+    n_inputs: int
+    n_outputs: int
+    prefix: str
+    number: int
+
+    def reads(self, width: int) -> bool:
+        """Check whether features of a width can be read, by a convolution in groups."""
+        if not self.is_convolution:
+            return self.n_inputs == width
+        n_groups, rest = divmod(width, self.n_inputs)
+        return rest == 0 and n_groups > 0 and self.n_outputs % n_groups == 0
+
+    def follows(self, other: _Kernel) -> bool:
+        """Check whether this one can read what another writes."""
+        if self.is_convolution == other.is_convolution:
+            return self.reads(other.n_outputs)
+        # All positions of every channel in one row, after which there are no images.
+        return other.is_convolution and self.n_inputs % other.n_outputs == 0
+
+
+def default_chain(
+    entries: dict[str, Entry],
+    activation: ActivationLike,
+    image_shape: tuple[int, int, int] | None = None,
+) -> list[Any]:
+    """Find the order of Dense and Conv entries, each followed by its activation.
+
+    Parameters
+    ----------
+    entries : dict of str to dict
+        The variables of every module, by its path.
+    activation : str, callable or sequence of them
+        What follows all of them, or each.
+    image_shape : tuple of int, default=None
+        Height, width and channels of the inputs.
+
+    Returns
+    -------
+    list
+        Names, activations and :mod:`jacrot.layers`.
+
+    Raises
+    ------
+    ValueError
+        If the order does not follow from the names and the widths, or `activation` does not
+        list one for each.
+    """
+
+    def refuse(reason: str) -> ValueError:
+        return ValueError(
+            f"params does not determine the order of its entries, {listed(entries)}: {reason}. "
+            "Pass the order in which they are called, with activations and, for what has no "
+            "parameters, jacrot.layers: chain=['Dense_0', 'relu', 'Dense_1']."
+        )
+
+    if len({name.rpartition("/")[0] for name in entries}) != 1:
+        nested = next((name for name in entries if "/" in name), "nothing")
+        raise refuse(f"{nested!r} is nested")
+    kernels = []
+    for name, entry in entries.items():
+        shape = np.shape(entry.get("kernel", 0))
+        if not entry.keys() <= {"kernel", "bias"} or len(shape) not in (2, 4) or 0 in shape:
+            raise refuse(f"{name!r} is not a Dense or a Conv")
+        prefix, number = re.fullmatch(r"(.*?)(\d*)", name, re.DOTALL).groups()  # type: ignore[union-attr]
+        kernels.append(
+            _Kernel(name, len(shape) == 4, shape[-2], shape[-1], prefix, int(number or 0))
+        )
+    if any(is_automatic(kernel.name) for kernel in kernels):
+        follows = [
+            [index for index, kernel in enumerate(kernels) if kernel.follows(other)]
+            for other in kernels
+        ]
+        first = [
+            index
+            for index, kernel in enumerate(kernels)
+            if image_shape is None or kernel.reads(image_shape[2])
+        ]
+        order = only_order(follows, first)
+        if order is None:
+            raise refuse(
+                "the numbers in automatic names count constructions, not calls, and by their "
+                "widths the entries do not chain in exactly one order"
+            )
+        kernels = [kernels[index] for index in order]
+    else:
+        families = {(kernel.is_convolution, kernel.prefix) for kernel in kernels}
+        numbers = {(kernel.is_convolution, kernel.prefix, kernel.number) for kernel in kernels}
+        kinds = {kernel.is_convolution for kernel in kernels}
+        if len(families) > len(kinds) or len(numbers) < len(kernels):
+            raise refuse("they are not numbered alike")
+        in_one_list = len({kernel.prefix for kernel in kernels}) == 1
+        kernels.sort(
+            key=lambda kernel: (not in_one_list and not kernel.is_convolution, kernel.number)
+        )
+    n_convolutions = sum(kernel.is_convolution for kernel in kernels)
+    if any(kernel.is_convolution for kernel in kernels[n_convolutions:]):
+        raise refuse("a Conv comes after a Dense")
+    if isinstance(activation, str) or callable(activation):
+        activation = [activation] * len(kernels)
+    if len(activation) != len(kernels):
+        raise ValueError(
+            f"activation lists {len(activation)} activations for {len(kernels)} layers; pass one "
+            "for each layer ('identity' where there is none)."
+        )
+    chain: list[Any] = []
+    for index, (kernel, function) in enumerate(zip(kernels, activation, strict=True)):
+        if index == n_convolutions > 0:
+            chain.append(Flatten())
+        module = str(getattr(function, "__module__", ""))
+        of_jax = isinstance(function, (str, partial)) or module.startswith("jax")
+        chain += [kernel.name, function if of_jax else Activation(function)]
+    return chain
+
+
+def listed(names: Iterable[str]) -> str:
+    """List names in a message.
+
+    Parameters
+    ----------
+    names : iterable of str
+        The names.
+
+    Returns
+    -------
+    str
+        The list.
+    """
+    return ", ".join(map(repr, names)) or "none"
