@@ -150,7 +150,7 @@ def test_automatic_names_whose_order_widths_leave_open_are_refused(rng, widths):
     x = rng.normal(size=(3, 8)).astype(np.float32)
     model = Nested(widths)
     variables = randomised(model.init(jax.random.key(0), x), 0)
-    with pytest.raises(ValueError, match="count constructions, not calls.*chain="):
+    with pytest.raises(ValueError, match=r"count constructions, not calls.*chain="):
         from_flax(variables, ["relu", "tanh", "sigmoid", "identity"])
     chain = ["Dense_2", "relu", "Dense_1", "tanh", "Dense_4", "sigmoid", "Dense_3"]
     check(from_flax(variables, chain=chain), partial(model.apply, variables), x)
@@ -338,7 +338,11 @@ def test_variables_need_no_flax_and_nested_ones_a_chain():
     ("params", "options", "message"),
     [
         ({"hidden": dense(2, 2), "out": dense(2, 2)}, {}, "they are not numbered alike"),
-        ({"Dense_0": dense(2, 2), "LayerNorm_0": {"scale": np.ones(2)}}, {}, "'LayerNorm_0' is not"),
+        (
+            {"Dense_0": dense(2, 2), "LayerNorm_0": {"scale": np.ones(2)}},
+            {},
+            "'LayerNorm_0' is not",
+        ),
         ({"layers_0": dense(2, 2), "layers_1": dense(1, 1, 2, 2)}, {}, "a Conv comes after"),
         ({"GroupNorm_0": {"scale": np.ones(2)}}, {"chain": ["GroupNorm_0"]}, r"has \{'scale'"),
         ({"ConvTranspose_0": dense(1, 1, 2, 2)}, {"chain": ["ConvTranspose_0"]}, "which is no"),

@@ -1,6 +1,7 @@
 """Keras models: outputs and Jacobians against Keras and its backend."""
 
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -145,6 +146,45 @@ def test_convolution(channels, size, kernel, step, padding, groups, pool, end, c
                 model.add(layer)
     x = np.random.default_rng(seed).normal(size=(2, *shape)).astype(np.float32)
     check(model, x, channels_last, seed)
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("size", [7, 8])
+@pytest.mark.parametrize("strides", [1, 2, 3])
+@pytest.mark.parametrize("kernel", [(2, 2), (3, 3), (4, 3)])
+def test_same_padding_is_that_of_the_backend(rng, kernel, strides, size, channels_last):
+    options = {
+        "strides": strides,
+        "padding": "same",
+        "data_format": "channels_last" if channels_last else "channels_first",
+    }
+    shape = (size, 6, 2) if channels_last else (2, size, 6)
+    x = rng.normal(size=(2, *shape)).astype(np.float32)
+    for kind in (layers.AveragePooling2D, layers.MaxPooling2D, partial(layers.Conv2D, 3)):
+        model = keras.Sequential([keras.Input(shape), kind(kernel, **options)])
+        # PyTorch's average counts copies of the border where padding is not symmetric.
+        lenient = backend.__name__ == "torch" and kind is layers.AveragePooling2D
+        lenient = lenient and (kernel, strides, size) != ((2, 2), 2, 8)
+        try:
+            network = from_keras(model)
+        except ValueError:
+            if not lenient:
+                raise
+        else:
+            expected = ours(keras.ops.convert_to_numpy(model(x)), channels_last)
+            np.testing.assert_allclose(network(ours(x, channels_last)), expected, atol=1e-5)
+
+
+@pytest.mark.skipif(backend.__name__ != "torch", reason="other backends leave the border out")
+def test_average_that_repeats_the_border_is_refused():
+    pool = layers.AveragePooling2D(3, 2, padding="same", name="pool")
+    with pytest.raises(ValueError, match="'pool' is a AveragePooling2D with padding='same', for"):
+        from_keras(keras.Sequential([keras.Input((8, 8, 2)), pool]))
+    from_keras(keras.Sequential([keras.Input((7, 7, 2)), pool]))
+    inputs = keras.Input((None, None, 1))
+    even = layers.AveragePooling2D(4, 1, padding="same")
+    with pytest.raises(ValueError, match="repeats the border"):
+        from_keras(keras.Model(inputs, even(inputs)))
 
 
 def residual(x, filters, strides):

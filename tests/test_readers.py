@@ -176,7 +176,7 @@ def test_unknown_suffix(tmp_path):
     path = tmp_path / "weights.h5"
     path.write_bytes(b"")
     for read in (load, list_arrays):
-        with pytest.raises(ValueError, match=r"the suffix '\.h5'; write .*\.npz, \.safetensors"):
+        with pytest.raises(ValueError, match=r"the suffix '\.h5'; pass .*\.npz, \.safetensors"):
             read(path)
 
 

@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from jacrot import _archive
 from jacrot._arrays import Array
 from jacrot._optional import require
-from jacrot.layers.described import HEADER
 from jacrot.network import Network
 from jacrot.readers import npz
 from jacrot.readers._limits import check_size, existing, naming, size_of
-from jacrot.readers._names import layer_order, selected
+from jacrot.readers._names import selected
 from jacrot.readers._pickles import check_pickles
+from jacrot.readers._safetensors import ArrayInfo, Safetensors, check_whole, is_index
 from jacrot.readers._torch_state import as_array, dense_arrays
 from jacrot.readers.saved import parsed, saved_network
-from jacrot.weights import ActivationLike, Layout
+from jacrot.weights import ActivationLike, Layout, layer_names
 
 SUFFIXES = (".npz", ".safetensors", ".onnx", ".pt", ".pth")
-_SAFETENSORS_DTYPES = {"BF": "bfloat", "F": "float", "I": "int", "U": "uint"}
 # Of a checkpoint: entries of its dictionaries, and how deep they are nested.
 MOST_ENTRIES = 2**17
 DEEPEST = 50
-
-
-class ArrayInfo(NamedTuple):
-    """What a file says of one of its arrays."""
-
-    shape: tuple[int, ...]
-    dtype: str
 
 
 def load(
@@ -48,7 +37,9 @@ def load(
     - ``.npz``, ``.safetensors``: what :meth:`jacrot.Network.save` wrote;
     - ``.npz``: plain arrays, the matrices and biases of dense layers in layer order;
     - ``.safetensors``: matrices and biases of dense layers, which the numbers in their names
-      put in order, or `names`;
+      put in order, or `names`. A tensor that several layers share is stored once, and found
+      under every name that the metadata of the file list;
+    - ``.safetensors.index.json``: the same, from all the shards that it lists;
     - ``.pt``, ``.pth``: a state dict of dense layers in layer order, or a checkpoint that holds
       one. Tensors only are read, never pickled objects;
     - ``.onnx``: see :func:`jacrot.readers.from_onnx`.
@@ -64,6 +55,8 @@ def load(
         Whether a matrix is stored ``(n_out, n_in)`` or ``(n_in, n_out)``.
     names : sequence of str, default=None
         The arrays to take, in layer order, every matrix followed by its bias; ``None`` for all.
+        Of a file that is one of several shards, and of one whose names contradict its order,
+        nothing is read without them.
 
     Returns
     -------
@@ -98,10 +91,10 @@ def load(
     path = _existing(path)
     with naming(f"path={str(path)!r}"):
         match path.suffix.lower():
-            case ".npz" | ".safetensors":
+            case ".npz" | ".safetensors" | ".json":
                 header, arrays = read(path, names)
                 if header is None:
-                    return Network(arrays, activation, layout)
+                    return Network(_weights(arrays, names), activation, layout)
                 if activation != "relu" or layout != "out_in" or names is not None:
                     raise ValueError(
                         f"path={str(path)!r} was written by save and knows its layers and "
@@ -118,7 +111,8 @@ def load(
 
                 return from_onnx(path)
             case _:
-                return Network(_checkpoint(path, names), activation, layout)
+                arrays = _checkpoint(path, names)
+                return Network(_weights(arrays, names), activation, layout)
 
 
 def metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -236,8 +230,8 @@ def list_arrays(path: str | os.PathLike[str]) -> dict[str, ArrayInfo]:
         match path.suffix.lower():
             case ".npz":
                 return {name: ArrayInfo(*info) for name, info in npz.list_arrays(path).items()}
-            case ".safetensors":
-                return _safetensors_info(_open_safetensors(path, "list_arrays"))
+            case ".safetensors" | ".json":
+                return Safetensors(path, "list_arrays").info
             case ".onnx":
                 from jacrot.readers.onnx import list_initializers
 
@@ -252,81 +246,35 @@ def list_arrays(path: str | os.PathLike[str]) -> dict[str, ArrayInfo]:
 
 def _existing(path: str | os.PathLike[str]) -> Path:
     path = existing(path)
-    if path.suffix.lower() not in SUFFIXES:
+    if path.suffix.lower() not in SUFFIXES and not is_index(path):
         raise ValueError(
-            f"path={str(path)!r} has the suffix {path.suffix!r}; write a file that ends in one of "
-            f"{', '.join(SUFFIXES)}."
+            f"path={str(path)!r} has the suffix {path.suffix!r}; pass a file that ends in one of "
+            f"{', '.join(SUFFIXES)}, .safetensors.index.json."
         )
     return path
 
 
-def _damaged(path: Path, error: Exception) -> ValueError:
-    lines = str(error).splitlines()
-    return ValueError(
-        f"path={str(path)!r} is no {path.suffix} file or is damaged "
-        f"({type(error).__name__}: {lines[0] if lines else 'no message'})."
-    )
-
-
-def _open_safetensors(path: Path, caller: str) -> Any:
-    safetensors = require("safetensors", caller, "safetensors")
-    with path.open("rb") as file:
-        header = int.from_bytes(file.read(8), "little")
-    if npz.LONGEST < header < path.stat().st_size:
-        raise ValueError(
-            f"path={str(path)!r} has a header of {header:,} bytes, of which {npz.LONGEST:,} are "
-            "read; write fewer tensors into a file."
-        )
-    try:
-        return safetensors.safe_open(path, framework="numpy")
-    # MemoryError is that of a file longer than the memory that may be mapped.
-    except (safetensors.SafetensorError, MemoryError, OSError) as error:
-        raise _damaged(path, error) from error
-
-
-def _safetensors_info(file: Any) -> dict[str, ArrayInfo]:
-    info = {}
-    for name in file.keys():  # noqa: SIM118
-        view = file.get_slice(name)
-        kind = view.get_dtype()
-        letters = kind.rstrip("0123456789")
-        dtype = _SAFETENSORS_DTYPES.get(letters, letters.lower()) + kind[len(letters) :]
-        info[name] = ArrayInfo(tuple(view.get_shape()), dtype)
-    return info
+def _weights(arrays: dict[str, Any], names: Sequence[str] | None) -> Any:
+    """Prepare arrays for a network, which checks names that the user did not list."""
+    if names is None:
+        return arrays
+    return [
+        (arrays[name], None if bias is None else arrays[bias]) for name, bias in layer_names(arrays)
+    ]
 
 
 def read(path: Path, names: Sequence[str] | None) -> tuple[str | None, dict[str, Any]]:
     """Read the arrays of a file, and the description beside them, if there is one."""
     if path.suffix.lower() == ".npz":
-        return npz.read(path, names)
-    file = _open_safetensors(path, "load")
-    header = (file.metadata() or {}).get(HEADER)
-    info = _safetensors_info(file)
-    if names is None and header is None:
-        names = layer_order({name: array.shape for name, array in info.items()}, path)
-    arrays = {}
-    for name in selected(names, info, path):
-        if info[name].dtype == "bfloat16":
-            arrays[name] = _bfloat16(path, name).reshape(info[name].shape)
-        elif info[name].dtype not in np.sctypeDict:
-            raise ValueError(
-                f"{name!r} in path={str(path)!r} has dtype {info[name].dtype}, which NumPy does "
-                "not have; write it as float32."
-            )
-        else:
-            arrays[name] = file.get_tensor(name)
-    return header, arrays
-
-
-def _bfloat16(path: Path, name: str) -> Array:
-    """Read an array of a safetensors file that NumPy has no dtype for."""
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        begin, end = json.loads(file.read(size))[name]["data_offsets"]
-        file.seek(8 + size + begin)
-        # The upper halves of float32 numbers.
-        halves = np.frombuffer(file.read(end - begin), "<u2")
-    return (halves.astype(np.uint32) << 16).view(np.float32)
+        header, arrays = npz.read(path, names)
+        if names is None and header is None:
+            check_whole(path)
+        return header, arrays
+    file = Safetensors(path, "load")
+    if names is None and file.header is None:
+        check_whole(path)
+        names = file.order()
+    return file.header, file.arrays(names)
 
 
 def _tensors(path: Path, caller: str, device: str) -> dict[str, Any]:
@@ -380,7 +328,9 @@ def _named_tensors(content: Mapping[Any, Any]) -> dict[str, Any]:
 
 def _checkpoint(path: Path, names: Sequence[str] | None) -> dict[str, Any]:
     tensors = _tensors(path, "load", "cpu")
-    if names is not None:
+    if names is None:
+        check_whole(path)
+    else:
         tensors = {name: tensors[name] for name in selected(names, tensors, path)}
     try:
         # One stored number may fill a tensor of any shape.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import count
 from math import prod
 from typing import Any
@@ -86,7 +87,8 @@ def from_keras(model: Any) -> Network:
         If `model` is no Sequential or functional model.
     ValueError
         If it is not built, has several inputs or outputs, or holds a layer or an option that is
-        not read; the message names it.
+        not read, or one that this backend of Keras computes in a way of its own; the message
+        names it.
 
     Examples
     --------
@@ -278,6 +280,43 @@ class _Reader:
                 f"{_described(layer)}: {error}; build the model with a known input shape."
             ) from error
 
+    def check_same(
+        self,
+        layer: Any,
+        shape: tuple[int | None, ...],
+        size: Sequence[int],
+        ours: Layer,
+        theirs: Callable[[Any], Any],
+    ) -> None:
+        """Check on an image of one channel that the backend pads as a layer of ours does."""
+        if layer.padding != "same":
+            return
+        sizes = shape[1:3] if self.channels_last else shape[2:]
+        # Where the size is not known, the padding does not depend on it.
+        sizes = tuple(known or 2 * least for known, least in zip(sizes, size, strict=True))
+        x = np.random.default_rng(0).normal(size=(1, 1, *sizes)).astype(np.float32)
+        axis = -1 if self.channels_last else 1
+        try:
+            result = theirs(self.keras.ops.convert_to_tensor(np.moveaxis(x, 1, axis)))
+            result = np.moveaxis(self.keras.ops.convert_to_numpy(result), axis, 1)
+        # Backends have errors of their own.
+        except Exception as error:
+            raise ValueError(
+                f"{_described(layer)}, which Keras's backend does not compute here "
+                f"({type(error).__name__}: {error}); not read."
+            ) from error
+        expected = ours(x)
+        # Graphics cards round convolutions to three digits; another padding changes the first.
+        close = 1e-2 * np.abs(expected).max()
+        if result.shape != expected.shape or np.abs(result - expected).max() > close:
+            raise ValueError(
+                f"{_described(layer)} with padding='same', for which Keras's "
+                f"{self.keras.backend.backend()} backend adds something else than zeros or nothing "
+                "to an image of this size (PyTorch's repeats the border where padding is not the "
+                "same on both sides); not read. Choose a size, strides or a backend "
+                "(KERAS_BACKEND) where it does not."
+            )
+
     def array(self, variable: Any) -> Array:
         array = self.keras.ops.convert_to_numpy(variable)
         return array if array.dtype == np.float64 else array.astype(np.float32)
@@ -331,14 +370,29 @@ def _dense(reader: _Reader, layer: Any, shape: Any, order: Order | None) -> list
 
 
 def _convolution(reader: _Reader, layer: Any, shape: Any, _: Order | None) -> list[Layer]:
-    convolution = Conv2d(
-        reader.array(layer.kernel).transpose(3, 2, 0, 1),
-        reader.array(layer.bias) if layer.use_bias else None,
-        "identity",
+    made = partial(
+        Conv2d,
+        activation="identity",
         stride=tuple(layer.strides),
         padding=reader.geometry(layer, shape, layer.kernel_size, layer.dilation_rate),
         dilation=tuple(layer.dilation_rate),
+    )
+    kernel = reader.array(layer.kernel)
+    convolution = made(
+        kernel.transpose(3, 2, 0, 1),
+        reader.array(layer.bias) if layer.use_bias else None,
         groups=layer.groups,
+    )
+    probe = np.random.default_rng(0).normal(size=(*kernel.shape[:2], 1, 1)).astype(np.float32)
+    span = [size * spread for size, spread in zip(kernel.shape, layer.dilation_rate, strict=False)]
+    reader.check_same(
+        layer,
+        shape,
+        span,
+        made(probe.transpose(3, 2, 0, 1)),
+        lambda x: reader.keras.ops.conv(
+            x, probe, layer.strides, layer.padding, layer.data_format, layer.dilation_rate
+        ),
     )
     return [convolution, *reader.activation(layer, layer.activation, shape)]
 
@@ -384,13 +438,27 @@ def _softmax(reader: _Reader, layer: Any, shape: Any, order: Order | None) -> li
 
 
 def _average(reader: _Reader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
-    padding = reader.geometry(layer, shape, layer.pool_size, (1, 1))
-    return [AvgPool2d(tuple(layer.pool_size), tuple(layer.strides), padding, count_padding=False)]
+    return _pool(reader, layer, shape, partial(AvgPool2d, count_padding=False), "average_pool")
 
 
 def _maximum(reader: _Reader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
-    padding = reader.geometry(layer, shape, layer.pool_size, (1, 1))
-    return [MaxPool2d(tuple(layer.pool_size), tuple(layer.strides), padding)]
+    return _pool(reader, layer, shape, MaxPool2d, "max_pool")
+
+
+def _pool(
+    reader: _Reader, layer: Any, shape: Any, kind: Callable[..., Layer], name: str
+) -> list[Layer]:
+    size, strides = tuple(layer.pool_size), tuple(layer.strides)
+    pool = kind(size, strides, reader.geometry(layer, shape, size, (1, 1)))
+    function = getattr(reader.keras.ops, name)
+    reader.check_same(
+        layer,
+        shape,
+        size,
+        pool,
+        lambda x: function(x, size, strides, layer.padding, layer.data_format),
+    )
+    return [pool]
 
 
 def _global_average(reader: _Reader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:

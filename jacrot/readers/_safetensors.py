@@ -1,0 +1,279 @@
+"""Files of safetensors: one, or the shards of a model that an index lists."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jacrot._arrays import Array
+from jacrot._optional import require
+from jacrot.layers.described import HEADER
+from jacrot.readers import npz
+from jacrot.readers._limits import check_size, existing, size_of
+from jacrot.readers._names import layer_order, selected
+
+_DTYPES = {"BF": "bfloat", "F": "float", "I": "int", "U": "uint"}
+# Bytes of an index, that of a hundred thousand tensors.
+_LONGEST_INDEX = 2**24
+_INDEX = re.compile(r"\.index(\.[^.]+)?\.json$", re.IGNORECASE)
+_PART = re.compile(r"(?<!\d)(\d+)[-_. ]?of[-_. ]?(\d+)(?!\d)", re.IGNORECASE)
+
+
+class ArrayInfo(NamedTuple):
+    """What a file says of one of its arrays."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class _Stored(NamedTuple):
+    """Where an array is: its file, and its name there."""
+
+    path: Path
+    file: Any
+    name: str
+
+
+class Safetensors:
+    """The arrays of a file, or of the shards that an index lists.
+
+    Parameters
+    ----------
+    path : Path
+        A ``.safetensors`` file, or an index of such files.
+    caller : str
+        The function that reads it, for the error where safetensors is not installed.
+
+    Attributes
+    ----------
+    info : dict of str to ArrayInfo
+        Shape and dtype of every array. Tensors that share their memory are stored once, and the
+        metadata of the file list their further names, as ``safetensors.torch.save_model`` writes
+        them: these are arrays too.
+    header : str or None
+        The description that ``save`` of jacrot wrote beside the arrays.
+
+    Raises
+    ------
+    FileNotFoundError, ImportError
+        If a file, or the package, is missing.
+    ValueError
+        If a file is damaged, or index and shards contradict each other.
+    """
+
+    def __init__(self, path: Path, caller: str) -> None:
+        self.path = path
+        self.info: dict[str, ArrayInfo] = {}
+        self.header: str | None = None
+        # Bytes of the files, and where each array is.
+        self._size = 0
+        self._stored: dict[str, _Stored] = {}
+        if is_index(path):
+            metadata = self._add_shards(caller)
+        else:
+            metadata = self._add(path, caller)
+            self.header = metadata.get(HEADER)
+        for alias, name in metadata.items():
+            if isinstance(name, str) and name in self._stored and alias not in self._stored:
+                self.info[alias] = self.info[name]
+        self._stored |= {
+            alias: self._stored[metadata[alias]] for alias in self.info.keys() - self._stored.keys()
+        }
+
+    def _add_shards(self, caller: str) -> dict[str, Any]:
+        """Add the arrays of all shards; the metadata of all of them."""
+        index = _read_index(self.path)
+        if index is None:
+            raise ValueError(
+                f"path={str(self.path)!r} is damaged, or not an index of shards; pass a "
+                "model.safetensors.index.json as save_pretrained of transformers writes it."
+            )
+        places, metadata = index
+        for name in sorted(set(places.values())):
+            if Path(name).name != name or not name.lower().endswith(".safetensors"):
+                raise ValueError(
+                    f"path={str(self.path)!r} lists the shard {name!r}; only .safetensors files "
+                    "in the folder of the index are read."
+                )
+            metadata |= self._add(existing(self.path.parent / name), caller)
+        known = {alias for alias, name in metadata.items() if name in self._stored}
+        wrong = [name for name in places if name not in self._stored and name not in known]
+        wrong += [name for name, at in self._stored.items() if places.get(name) != at.path.name]
+        if wrong:
+            raise ValueError(
+                f"path={str(self.path)!r} and its shards contradict each other about "
+                f"{', '.join(map(repr, wrong[:4]))}; save the model again."
+            )
+        return metadata
+
+    def _add(self, path: Path, caller: str) -> dict[str, Any]:
+        """Add the arrays of one file; its metadata."""
+        file = _opened(path, caller)
+        self._size += path.stat().st_size
+        for name in file.keys():  # noqa: SIM118
+            view = file.get_slice(name)
+            kind = view.get_dtype()
+            letters = kind.rstrip("0123456789")
+            dtype = _DTYPES.get(letters, letters.lower()) + kind[len(letters) :]
+            self.info[name] = ArrayInfo(tuple(view.get_shape()), dtype)
+            self._stored[name] = _Stored(path, file, name)
+        return dict(file.metadata() or {})
+
+    def order(self) -> list[str]:
+        """Order the arrays by the numbers in their names.
+
+        Returns
+        -------
+        list of str
+            The name of every matrix, followed by that of its bias.
+
+        Raises
+        ------
+        ValueError
+            If their order does not follow from their names.
+        """
+        return layer_order({name: array.shape for name, array in self.info.items()}, self.path)
+
+    def arrays(self, names: Sequence[str] | None) -> dict[str, Array]:
+        """Read arrays.
+
+        Parameters
+        ----------
+        names : sequence of str or None
+            Which, ``None`` for all.
+
+        Returns
+        -------
+        dict of str to ndarray
+            The arrays.
+
+        Raises
+        ------
+        ValueError
+            If one is not there, has a dtype that NumPy does not have, or all of them are too
+            large for the file.
+        """
+        names = selected(names, self.info, self.path)
+        # A name costs a few bytes, and may stand for any array.
+        n_bytes = sum(size_of(self.info[name].shape, 1) for name in names)
+        check_size(n_bytes, self._size, f"path={str(self.path)!r}")
+        read: dict[_Stored, Array] = {}
+        arrays = {}
+        for name in names:
+            stored, (shape, dtype) = self._stored[name], self.info[name]
+            if stored in read:
+                pass
+            elif dtype == "bfloat16":
+                read[stored] = _bfloat16(stored).reshape(shape)
+            elif dtype not in np.sctypeDict:
+                raise ValueError(
+                    f"{name!r} in path={str(stored.path)!r} has dtype {dtype}, which NumPy does "
+                    "not have; save it as float32."
+                )
+            else:
+                read[stored] = stored.file.get_tensor(stored.name)
+            arrays[name] = read[stored]
+        return arrays
+
+
+def is_index(path: Path) -> bool:
+    """Check whether a file is named as an index of shards is.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    bool
+        Whether it ends in ``.index.json``, or ``.index.fp16.json`` and the like.
+    """
+    return _INDEX.search(path.name) is not None
+
+
+def check_whole(path: Path) -> None:
+    """Check that a file is not one part of several.
+
+    Parameters
+    ----------
+    path : Path
+        The file, of any format.
+
+    Raises
+    ------
+    ValueError
+        If its name, or an index beside it, says so.
+    """
+    if is_index(path):
+        return
+    beside = None
+    for file in path.parent.glob("*.json"):
+        index = _read_index(file) if is_index(file) else None
+        if index is not None and path.name in index[0].values() and len({*index[0].values()}) > 1:
+            beside = file
+    part = _PART.search(path.stem)
+    if beside is not None:
+        way = (
+            f"pass {beside.name!r} beside it, which lists all parts"
+            if path.suffix.lower() == ".safetensors"
+            else f"join the parts that {beside.name!r} lists into one file"
+        )
+    elif part is not None and int(part[2]) > 1:
+        way = "join the parts into one file, or pass the model.safetensors.index.json of the parts"
+    else:
+        return
+    raise ValueError(
+        f"path={str(path)!r} is one part of several of a model; {way}, or pass names=[...] to take "
+        "arrays of this part only."
+    )
+
+
+def _read_index(path: Path) -> tuple[dict[str, str], dict[str, Any]] | None:
+    """Read which file holds which array, and the metadata; ``None`` where it is not an index."""
+    try:
+        with path.open("rb") as file:
+            content = json.loads(file.read(_LONGEST_INDEX + 1))
+        places, metadata = content["weight_map"], content.get("metadata") or {}
+        if all(isinstance(name, str) for name in places.values()) and places:
+            return dict(places), dict(metadata)
+    # RecursionError is a RuntimeError.
+    except (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError):
+        pass
+    return None
+
+
+def _opened(path: Path, caller: str) -> Any:
+    safetensors = require("safetensors", caller, "safetensors")
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    if npz.LONGEST < header < path.stat().st_size:
+        raise ValueError(
+            f"path={str(path)!r} has a header of {header:,} bytes, of which {npz.LONGEST:,} are "
+            "read; save fewer tensors in a file."
+        )
+    try:
+        return safetensors.safe_open(path, framework="numpy")
+    # MemoryError is that of a file longer than the memory that may be mapped.
+    except (safetensors.SafetensorError, MemoryError, OSError) as error:
+        lines = str(error).splitlines()
+        raise ValueError(
+            f"path={str(path)!r} is not a .safetensors file or is damaged "
+            f"({type(error).__name__}: {lines[0] if lines else 'no message'})."
+        ) from error
+
+
+def _bfloat16(stored: _Stored) -> Array:
+    """Read an array that NumPy has no dtype for."""
+    with stored.path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        begin, end = json.loads(file.read(size))[stored.name]["data_offsets"]
+        file.seek(8 + size + begin)
+        # The upper halves of float32 numbers.
+        halves = np.frombuffer(file.read(end - begin), "<u2")
+    return (halves.astype(np.uint32) << 16).view(np.float32)
