@@ -75,8 +75,9 @@ def check(model, x, channels_last=True, seed=0):
         (network.jacobians(ours(x, channels_last)), slopes),
     ]:
         assert result.dtype == np.float32
-        # Small slopes after a layer norm are differences of terms of about one.
-        tolerance = 1e-5 * max(np.abs(expected).max(), 0.1)
+        # Small slopes after a layer norm are differences of terms of about one, or of a few where
+        # ReLU has left one feature of four.
+        tolerance = 3e-5 * max(np.abs(expected).max(), 0.1)
         np.testing.assert_allclose(result, expected, rtol=0, atol=tolerance)
     return network
 

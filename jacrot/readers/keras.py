@@ -293,8 +293,8 @@ class _Reader:
             return
         sizes = shape[1:3] if self.channels_last else shape[2:]
         # Where the size is not known, the padding does not depend on it.
-        sizes = tuple(known or 2 * least for known, least in zip(sizes, size, strict=True))
-        x = np.random.default_rng(0).normal(size=(1, 1, *sizes)).astype(np.float32)
+        height, width = (known or 2 * least for known, least in zip(sizes, size, strict=True))
+        x = np.random.default_rng(0).normal(size=(1, 1, height, width)).astype(np.float32)
         axis = -1 if self.channels_last else 1
         try:
             result = theirs(self.keras.ops.convert_to_tensor(np.moveaxis(x, 1, axis)))
