@@ -233,7 +233,7 @@ def list_arrays(path: str | os.PathLike[str]) -> dict[str, ArrayInfo]:
             case ".safetensors" | ".json":
                 return Safetensors(path, "list_arrays").info
             case ".onnx":
-                from jacrot.readers.onnx import list_initializers
+                from jacrot.readers._onnx_files import list_initializers
 
                 return {name: ArrayInfo(*info) for name, info in list_initializers(path).items()}
             case _:

@@ -38,7 +38,7 @@ from jacrot.layers._windows import Pair
 from jacrot.layers.attention import SIDES
 from jacrot.network import Network
 from jacrot.readers._common import Clip, Elu, LeakyRelu
-from jacrot.readers.onnx import Expression
+from jacrot.readers._onnx_elementwise import Expression
 from jacrot.writers._common import (
     activation_key,
     check_known,

@@ -1,0 +1,265 @@
+"""The nodes of an ONNX graph, its shapes, and what of it is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jacrot._arrays import FEATURES_AXIS, Array
+from jacrot._optional import require
+from jacrot.layers._windows import Pair
+from jacrot.readers._common import same_padding
+from jacrot.readers._limits import check_size, size_of
+from jacrot.readers._onnx_files import opset_of
+
+# Operators on stored tensors only, whose result is stored in their place.
+_FOLDED = frozenset(
+    {"Add", "Cast", "Constant", "Div", "Identity", "Mul", "Neg", "Reciprocal", "Reshape", "Sqrt"}
+    | {"Squeeze", "Sub", "Transpose", "Unsqueeze"}
+)
+# How many operators on stored tensors are computed.
+_MOST_FOLDED = 1_000
+AFFINE = frozenset({"Add", "Div", "Mul", "Sub"})
+
+
+@dataclass
+class Node:
+    """A node of the graph, and what is asked of it."""
+
+    index: int
+    operator: str
+    name: str
+    inputs: list[str]
+    attributes: dict[str, Any]
+    proto: Any
+
+    def __str__(self) -> str:
+        return f"node {self.name or self.proto.output[0]!r} is a {self.operator}"
+
+    def refused(self, reason: str) -> ValueError:
+        return ValueError(f"{self}, {reason}.")
+
+
+class OnnxGraph:
+    """The nodes between two tensors of a graph, and the stored tensors that they read."""
+
+    def __init__(
+        self, onnx: Any, model: Any, size: int, start: str | None, stop: str | None
+    ) -> None:
+        self.onnx, self.model, self.opset = onnx, model, opset_of(model)
+        # Bytes of the model, and of what was made of it.
+        self.size, self.spent = size, 0
+        self.n_folded = 0
+        graph = model.graph
+        stored = {tensor.name: tensor for tensor in graph.initializer}
+        inputs = [item.name for item in graph.input if item.name not in stored]
+        self.producers: dict[str, Node] = {}
+        for index, proto in enumerate(graph.node):
+            domain = "" if proto.domain == "ai.onnx" else proto.domain
+            node = Node(
+                index,
+                f"{domain}.{proto.op_type}" if domain else proto.op_type,
+                proto.name,
+                list(proto.input),
+                {item.name: onnx.helper.get_attribute_value(item) for item in proto.attribute},
+                proto,
+            )
+            self.producers |= {output: node for output in proto.output if output}
+        self.start = _site(start, "start", inputs, [*inputs, *self.producers])
+        outputs = [item.name for item in graph.output]
+        self.stop = _site(stop, "stop", outputs, list(self.producers))
+        if self.start == self.stop:
+            raise ValueError(f"start and stop are both {self.start!r}; write two tensors.")
+        self.shapes = {
+            item.name: tuple(
+                dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
+                for dim in item.type.tensor_type.shape.dim
+            )
+            for items in (graph.input, graph.value_info, graph.output)
+            for item in items
+            if item.type.tensor_type.HasField("shape")
+        }
+        self.constants: dict[str, NDArray[Any]] = {}
+        self.fold(stored)
+
+    def fold(self, stored: dict[str, Any]) -> None:
+        """Read the stored tensors, and those computed from stored ones only, where needed."""
+        needed, remaining = {self.stop}, [self.stop]
+        while remaining:
+            name = remaining.pop()
+            node = None if name == self.start else self.producers.get(name)
+            # Shapes are inferred, and what computes them is not read.
+            sources = [] if node is None else node.inputs
+            for source in sources:
+                if source and source not in needed:
+                    needed.add(source)
+                    remaining.append(source)
+        for name in needed & stored.keys():
+            self.constants[name] = self.array(stored[name], name)
+        nodes = {self.producers[name].index: name for name in needed if name in self.producers}
+        for _, name in sorted(nodes.items()):
+            node = self.producers[name]
+            if (
+                name != self.start
+                and node.operator in _FOLDED
+                and all(source in self.constants for source in node.inputs)
+            ):
+                self.constants[name] = self.evaluated(node, name)
+
+    def array(self, tensor: Any, name: str) -> NDArray[Any]:
+        """Read a stored tensor."""
+        try:
+            return self.real(self.onnx.numpy_helper.to_array(tensor))
+        # Of another size than it says, or of a type that there is not.
+        except Exception as error:
+            raise ValueError(
+                f"the stored tensor {name!r} is damaged ({type(error).__name__}: {error}); "
+                "export the model again."
+            ) from error
+
+    def real(self, array: Any) -> NDArray[Any]:
+        if array.dtype.kind in "cOSU":
+            raise TypeError(f"{array.dtype} is no dtype of real numbers")
+        return np.asarray(array)
+
+    def spend(self, n_entries: int) -> None:
+        """Count what is made of the stored tensors, which may be much, and of one many times."""
+        self.spent += size_of((n_entries,), 8)
+        check_size(self.spent, self.size, "the model")
+
+    def evaluated(self, node: Node, name: str) -> NDArray[Any]:
+        """Compute one operator of stored tensors."""
+        if node.operator == "Constant" and "value" in node.attributes:
+            return self.array(node.attributes["value"], name)
+        self.n_folded += 1
+        if self.n_folded > _MOST_FOLDED:
+            raise node.refused(
+                f"of stored tensors, after {_MOST_FOLDED:,} of the kind; fold the constants of the "
+                "graph when it is exported"
+            )
+        helper = self.onnx.helper
+        given = {source: self.constants[source] for source in node.inputs}
+        inputs = [
+            helper.make_tensor_value_info(
+                source, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
+            )
+            for source, array in given.items()
+        ]
+        output = helper.make_empty_tensor_value_info(name)
+        graph = helper.make_graph([node.proto], "constant", inputs, [output])
+        model = helper.make_model(graph, opset_imports=self.model.opset_import)
+        reference = require("onnx.reference", caller="from_onnx", extra="onnx")
+        shapes = [array.shape for array in given.values()]
+        try:
+            # All others make nothing larger than what they are given.
+            wide = prod(np.broadcast_shapes(*shapes)) if node.operator in AFFINE else 0
+            self.spend(max([wide, *map(prod, shapes)]))
+            return self.real(reference.ReferenceEvaluator(model).run(None, given)[0])
+        except Exception as error:
+            raise node.refused(f"which fails on its stored inputs ({error})") from error
+
+    def is_computed(self, name: str) -> bool:
+        return name != "" and name not in self.constants
+
+    def shape(self, node: Node, source: str | None = None) -> tuple[int | str | None, ...]:
+        source = node.inputs[0] if source is None else source
+        if source not in self.shapes:
+            raise node.refused(
+                f"whose input {source!r} has no known number of dimensions; declare the shapes of "
+                "the inputs of the graph"
+            )
+        return self.shapes[source]
+
+    def stored(self, node: Node, place: int, ndim: int | None = None) -> Array | None:
+        """Read an input that is a parameter, ``None`` where it is left out."""
+        if place >= len(node.inputs) or not node.inputs[place]:
+            return None
+        name = node.inputs[place]
+        if name not in self.constants:
+            raise node.refused(f"whose input {name!r} is computed, not stored; not read")
+        self.spend(self.constants[name].size)
+        array = floating(self.constants[name])
+        if ndim is not None and array.ndim != ndim:
+            raise node.refused(f"whose input {name!r} has shape {array.shape}; not read")
+        return array
+
+    def check_same_shapes(self, node: Node, tensors: list[str]) -> None:
+        shapes = [self.shape(node, source) for source in tensors]
+        differ = len(shapes[0]) != len(shapes[1]) or any(
+            isinstance(first, int) and isinstance(second, int) and first != second
+            for first, second in zip(*shapes, strict=True)
+        )
+        if differ:
+            raise node.refused(f"of tensors {shapes[0]} and {shapes[1]}; broadcasting is not read")
+
+    def check_features_axis(self, node: Node, axis: int) -> None:
+        rank = len(self.shape(node))
+        features = FEATURES_AXIS.get(rank)
+        if features is None or axis not in (features, features - rank):
+            raise node.refused(
+                f"over axis {axis} of {rank}; only the axis of the features is read: 1 of 2 and of "
+                "4, 2 of 3"
+            )
+
+    def windows(self, node: Node, kernel: Iterable[int]) -> dict[str, Any]:
+        """Read the geometry of a convolution or of a pooling over images."""
+        kernel = [int(size) for size in kernel]
+        shape = self.shape(node)
+        if len(kernel) != 2 or len(shape) != 4:
+            raise node.refused(f"over windows {kernel} of a tensor {shape}; only images are read")
+        stride, dilation = (node.attributes.get(key, (1, 1)) for key in ("strides", "dilations"))
+        automatic = node.attributes.get("auto_pad", b"NOTSET")
+        pads = node.attributes.get("pads", (0, 0, 0, 0))
+        if (len(stride), len(dilation), len(pads)) != (2, 2, 4):
+            raise node.refused(f"with strides {stride}, dilations {dilation} and pads {pads}")
+        top, left, bottom, right = pads
+        padding: tuple[Pair, Pair] = (top, bottom), (left, right)
+        sizes = [size if isinstance(size, int) else None for size in shape[2:]]
+        if automatic == b"VALID":
+            padding = (0, 0), (0, 0)
+        elif automatic in (b"SAME_UPPER", b"SAME_LOWER"):
+            lower = automatic == b"SAME_LOWER"
+            try:
+                padding = same_padding(sizes, kernel, stride, dilation, more_before=lower)
+            except ValueError as error:
+                raise node.refused(
+                    f"{error}, which is {tuple(sizes)}: write it into the inputs of the graph"
+                ) from error
+        elif automatic not in (b"", b"NOTSET"):
+            raise node.refused(f"with auto_pad={automatic!r}, which there is not")
+        if node.attributes.get("ceil_mode", 0):
+            spans = [(size - 1) * step + 1 for size, step in zip(kernel, dilation, strict=True)]
+            if any(
+                size is None or (size + sum(added) - span) % step
+                for size, added, span, step in zip(sizes, padding, spans, stride, strict=True)
+            ):
+                raise node.refused(f"with ceil_mode=1, which for images {tuple(sizes)} is not read")
+        return {"stride": tuple(stride), "padding": padding, "dilation": tuple(dilation)}
+
+
+def _site(given: str | None, argument: str, defaults: list[str], known: list[str]) -> str:
+    if given is None:
+        if len(defaults) == 1:
+            return defaults[0]
+        listed = ", ".join(map(repr, defaults)) or "none"
+        raise ValueError(
+            f"the graph has {len(defaults)} candidates for {argument}: {listed}; write "
+            f"{argument}='name' with the name of a tensor."
+        )
+    if given not in known:
+        near = get_close_matches(given, known, n=6, cutoff=0)
+        raise ValueError(
+            f"{argument}={given!r} is no tensor that the graph reads or computes; of "
+            f"{len(known)}, these have the most similar names: {', '.join(map(repr, near))}."
+        )
+    return given
+
+
+def floating(array: NDArray[Any]) -> Array:
+    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
