@@ -157,9 +157,9 @@ class Reading:
             name = self._name(call)
             same, new = name == "dropout", name in NEW
         else:
-            kind = kind_of(self.torch, module) or ""
-            same = MODULES[kind] is None and kind != "MultiheadAttention"
-            new = kind != "Flatten"
+            kind = kind_of(self.torch, module)
+            same = MODULES.get(kind or "", module) is None and kind != "MultiheadAttention"
+            new = kind in MODULES and kind != "Flatten"
         if not sources or (new and not same):
             return call, call
         return sources[0] if same else (sources[0][0], call)

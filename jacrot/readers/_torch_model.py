@@ -13,7 +13,8 @@ WAY_OUT = "or use jacrot.readers.capture, which takes any module"
 
 def named(path: str, module: Any) -> str:
     """Return the name of a part of a model for errors, from its path in the model."""
-    return f"{path or 'model'}, a {type(module).__name__},"
+    kind = type(module).__name__
+    return f"{path or 'model'}, {'an' if kind[0] in 'AEIOU' else 'a'} {kind},"
 
 
 def check_forwards(torch: Any, model: Any) -> None:
