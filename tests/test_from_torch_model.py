@@ -203,11 +203,32 @@ def test_methods_of_the_instance_are_refused():
     refuses(outer, "model, a Sequential, has a forward of its own")
     convolution = nn.Conv2d(1, 1, 1)
     convolution._conv_forward = lambda x, weight, bias: 2 * x
-    refuses(nn.Sequential(convolution), "0, a Conv2d, has a _conv_forward of its own")
+    refuses(nn.Sequential(convolution), "0: from_torch does not read this Conv2d")
     # What is of another name, or is no method, is none of these.
     named = model()
     named.type, named.function = "perceptron", double
+    # As one freezes a part of a model.
+    named[0].eval().train = double
     same(named)
+
+
+class Chosen(nn.Module):
+    """Chooses one of its methods when it is made, as configurable modules do."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(5, 4)
+        self.function = torch.tanh
+
+    def forward(self, x):
+        return self.function(self.inner(x))
+
+    def function(self, x):
+        return torch.sigmoid(x)
+
+
+def test_other_methods_of_the_instance_are_traced():
+    same(Chosen())
 
 
 class Doubled(nn.ReLU):
@@ -269,10 +290,11 @@ def test_hooks_are_refused():
         refuses(model, "1, a ReLU, has forward hooks")
         handle.remove()
         same(model)
-    for register in (nn.modules.module.register_module_forward_hook,):
+    for kind in ("forward_hook", "forward_pre_hook", "full_backward_hook"):
+        register = getattr(nn.modules.module, f"register_module_{kind}")
         handle = register(lambda module, *args: None)
         try:
-            refuses(model, r"hooks are registered for all modules .*remove\(\)")
+            refuses(model, r"hook is registered for all modules .*remove\(\)")
         finally:
             handle.remove()
     for norm in (nn.utils.spectral_norm, prune.random_unstructured):
@@ -281,10 +303,12 @@ def test_hooks_are_refused():
 
 
 def test_hooks_of_gradients_change_no_function():
-    model = nn.Sequential(nn.Linear(5, 4), nn.ReLU())
-    model[0].register_full_backward_hook(lambda module, inputs, outputs: None)
-    model[0].weight.register_hook(lambda gradient: 2 * gradient)
-    same(model)
+    for kind in ("backward_hook", "full_backward_hook", "full_backward_pre_hook"):
+        model = nn.Sequential(nn.Sequential(nn.Linear(5, 4)), nn.ReLU())
+        for module in (model, model[0], model[0][0]):
+            getattr(module, f"register_{kind}")(lambda module, *gradients: None)
+        model[0][0].weight.register_hook(lambda gradient: 2 * gradient)
+        same(model)
 
 
 def test_compiled_and_scripted_modules_are_refused():

@@ -45,9 +45,13 @@ FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "softplus": ("Softplus", ("beta", "threshold")),
     "tanh": ("Tanh", ()),
 }
-# What writes its result to memory of its own. What is not listed may return its argument or a
-# view of it.
-NEW = {*FUNCTIONS, "add", "clone", "linear", "mean", "mul", "pad"} - {"dropout"}
+# Functions and modules that return their argument itself, that return it or a view or a copy of it,
+# and that write to memory of their own. The others may do any of these.
+SAME = {"dropout", *(kind for kind, make in MODULES.items() if make is None)} - {
+    "MultiheadAttention"
+}
+FLATTENS = {"flatten", "reshape", "view", "Flatten"}
+NEW = {*FUNCTIONS, *MODULES, "add", "clone", "linear", "mean", "mul", "pad"} - SAME - FLATTENS
 
 
 class _Overwritten(Unread):
@@ -150,19 +154,15 @@ class Reading:
 
     def _place(self, call: Any, module: Any) -> Any:
         """Find the memory in which a call's tensor is, and which view of it that is."""
+        name = self._name(call) if module is None else kind_of(self.torch, module)
         if call.name in self.places:
-            return self.places[call.name]
+            storage, view = self.places[call.name]
+            # Of rows, as the example may be, it changes nothing; of images it does.
+            return storage, call if name in FLATTENS else view
         sources = [self.memory[node] for node in call.all_input_nodes if node in self.memory]
-        if module is None:
-            name = self._name(call)
-            same, new = name == "dropout", name in NEW
-        else:
-            kind = kind_of(self.torch, module)
-            same = MODULES.get(kind or "", module) is None and kind != "MultiheadAttention"
-            new = kind in MODULES and kind != "Flatten"
-        if not sources or (new and not same):
+        if not sources or name in NEW:
             return call, call
-        return sources[0] if same else (sources[0][0], call)
+        return sources[0] if name in SAME else (sources[0][0], call)
 
     def _overwrite(self, changed: Any, call: Any) -> None:
         """Let all that have a tensor which a call changed have its result."""
@@ -251,7 +251,10 @@ class Reading:
             self._overwrite(read, call)
 
     def _attention(self, call: Any, module: Any) -> None:
-        names = ("query", "key", "value", "key_padding_mask", "need_weights", "attn_mask")
+        names = (
+            *("query", "key", "value", "key_padding_mask", "need_weights", "attn_mask"),
+            *("average_attn_weights", "is_causal"),
+        )
         given = dict(zip(names, call.args, strict=False)) | call.kwargs
         source, mask = self._tensor(given["query"]), given.get("attn_mask")
         if {self._tensor(given[name]) for name in names[:3]} != {source}:
@@ -265,6 +268,8 @@ class Reading:
                 raise Unread("its attn_mask is no matrix of bool, or of 0 and -inf, of the module")
             # PyTorch's is True, or -inf, where it does not look.
             mask = mask == 0
+        if given.get("is_causal") and (mask is None or (mask != np.tri(*mask.shape)).any()):
+            raise Unread("is_causal=True without the attn_mask that it says")
         self._apply(call, source, [attention(module, mask)], 3)
         # What it returns is this tensor and the pattern.
         self.attended[call] = self.tensors.pop(call)

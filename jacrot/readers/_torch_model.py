@@ -32,13 +32,14 @@ def check_forwards(torch: Any, model: Any) -> None:
     ValueError
         If a part has hooks or methods of its own, is compiled or scripted, or has no weights yet.
     """
-    shared = torch.nn.modules.module
-    if shared._global_forward_hooks or shared._global_forward_pre_hooks:
-        raise ValueError(
-            "forward hooks are registered for all modules (register_module_forward_hook or "
-            f"register_module_forward_pre_hook), and from_torch does not see what they do; call "
-            f"remove() on the handles they returned, {WAY_OUT}."
-        )
+    hooks = ("forward_hook", "forward_pre_hook", "backward_hook", "backward_pre_hook")
+    for kind in hooks:
+        if getattr(torch.nn.modules.module, f"_global_{kind}s"):
+            raise ValueError(
+                f"a {kind} is registered for all modules (by torch.nn.modules.module."
+                f"register_module_{kind} or the like), and from_torch does not see what it does; "
+                f"call remove() on the handle that this returned, {WAY_OUT}."
+            )
     for path, module in model.named_modules():
         name = named(path, module)
         if isinstance(module, torch.jit.ScriptModule):
@@ -69,20 +70,12 @@ def check_forwards(torch: Any, model: Any) -> None:
                 "(torch.nn.utils.remove_weight_norm, remove_spectral_norm, "
                 f"torch.nn.utils.prune.remove and the like), {WAY_OUT}."
             )
-        if patched := _patched(module):
+        for method in {"forward", "_call_impl"} & vars(module).keys():
             raise ValueError(
-                f"{name} has a {patched} of its own in place of its class's (as accelerate and "
+                f"{name} has a {method} of its own in place of its class's (as accelerate and "
                 "diffusers put into instances), and from_torch does not see what it does; remove "
-                f"it (del module.{patched}, accelerate.hooks.remove_hook_from_module), {WAY_OUT}."
+                f"it (del module.{method}, accelerate.hooks.remove_hook_from_module), {WAY_OUT}."
             )
-
-
-def _patched(module: Any) -> str | None:
-    """Find a method of its class that a module has replaced in itself."""
-    for name, value in vars(module).items():
-        if callable(value) and callable(getattr(type(module), name, None)):
-            return str(name)
-    return None
 
 
 @contextmanager
@@ -149,6 +142,9 @@ def _evaluation_copy(torch: Any, model: Any, modes: list[bool]) -> Any:
         ) from error
     for module, training in zip(copy.modules(), modes, strict=True):
         module.training = training
+        # Of gradients: not the function, but PyTorch looks for tensors in what is traced.
+        module._backward_hooks.clear()
+        module._backward_pre_hooks.clear()
     copy.eval()
     for path, module in copy.named_modules():
         if module.training:

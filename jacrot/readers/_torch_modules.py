@@ -211,7 +211,7 @@ def kind_of(torch: Any, module: Any) -> str | None:
     -------
     str or None
         The name of a class of ``MODULES``; ``None`` if the module is of none of them, or of a
-        class derived from one that replaces a method.
+        class derived from one that replaces a method, or replaces one in itself.
     """
     bases = type(module).__mro__
     for index, kind in enumerate(bases):
@@ -219,5 +219,6 @@ def kind_of(torch: Any, module: Any) -> str | None:
             ours = bases[index : bases.index(torch.nn.Module)]
             methods = {"_call_impl"} | {name for base in ours for name in vars(base)} - _ASIDE
             derived = {name for base in bases[:index] for name in vars(base)}
+            derived |= {name for name, value in vars(module).items() if callable(value)}
             return kind.__name__ if derived.isdisjoint(methods) else None
     return None
