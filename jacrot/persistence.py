@@ -12,30 +12,15 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from jacrot import _archive
+from jacrot._fitted_state import Unsaved, check_fitted_state
 from jacrot.coordinates import Coordinates
 from jacrot.layers.described import described, restored
-from jacrot.network import ORTHOGONALITY_TOL, Network
+from jacrot.network import Network
 from jacrot.readers.files import read_saved
 from jacrot.readers.saved import ALTERED, altered, described_network
 
 Estimator = TypeVar("Estimator", bound=BaseEstimator)
 VERSION = 1
-
-
-class Unsaved:
-    """Stands for a parameter that no file can hold without pickle: a function, a random source.
-
-    Parameters
-    ----------
-    text : str
-        What it was.
-    """
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def __repr__(self) -> str:
-        return f"<not saved: {self.text}>"
 
 
 def save(estimator: BaseEstimator, path: str | os.PathLike[str]) -> None:
@@ -49,6 +34,13 @@ def save(estimator: BaseEstimator, path: str | os.PathLike[str]) -> None:
         Where to.
     """
     check_is_fitted(estimator)
+    try:
+        check_fitted_state(estimator)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{error}: the estimator is not as fit left it; fit it again, or set the parameters "
+            "back to those of its fit."
+        ) from error
     writer = _Writer()
     parameters = estimator.get_params(deep=False)
     # What was analysed is `network_`.
@@ -104,18 +96,10 @@ def load(kind: type[Estimator], path: str | os.PathLike[str]) -> Estimator:
         parameters = description["parameters"]
         estimator = kind(**{name: reader.restored(value, "") for name, value in parameters.items()})
         attributes = description["attributes"]
-        for name, types in kind._saved.items():
-            # Only data with names have them.
-            if name == "feature_names_in_" and name not in attributes:
-                continue
-            value = reader.restored(attributes[name], name)
-            if not isinstance(value, types):
-                raise TypeError(f"{name} is a {type(value).__name__}")
-            setattr(estimator, name, value)
-        for rotation, n_features in estimator._rotations():
-            error = np.abs(rotation @ rotation.T - np.eye(len(rotation))).max()
-            if not error < ORTHOGONALITY_TOL or n_features not in (None, rotation.shape[1]):
-                raise ValueError("a rotation is not orthogonal, or of another space")
+        for name in kind._saved:
+            if name in attributes:
+                setattr(estimator, name, reader.attribute(name, attributes[name]))
+        check_fitted_state(estimator)
         if description["has_network"]:
             network = estimator.network_
             estimator.network = Unsaved("Jacobians") if network is None else network
@@ -175,6 +159,13 @@ class _Reader:
         self.arrays = arrays
         self._coordinates: dict[str, Coordinates] = {}
 
+    def attribute(self, name: str, description: Any) -> Any:
+        """Build the value of an attribute; raise ValueError where it has no description."""
+        try:
+            return self.restored(description, name)
+        except ALTERED as error:
+            raise ValueError(f"{name} has no description ({error!r})") from error
+
     def restored(self, description: Any, name: str) -> Any:
         """Make a value; raise KeyError, TypeError or ValueError where it is no description."""
         if isinstance(description, list):
@@ -186,11 +177,7 @@ class _Reader:
             case "network":
                 return described_network(content, self.arrays)
             case "coordinates":
-                parts = self.restored(content, "")
-                size = len(parts["mean"])
-                if any(parts[side].shape != (size, size) for side in parts.keys() - {"mean"}):
-                    raise ValueError("coordinates of several spaces")
-                self._coordinates[name] = Coordinates(**parts)
+                self._coordinates[name] = Coordinates(**self.restored(content, ""))
                 return self._coordinates[name]
             case "same":
                 return self._coordinates[content]
@@ -199,7 +186,7 @@ class _Reader:
             case "tuple":
                 return tuple(self.restored(content, ""))
             case "names":
-                return np.array([str(item) for item in content], dtype=object)
+                return np.array(content, dtype=object)
             case "unsaved":
                 return Unsaved(str(content))
         return restored(description, self.arrays)

@@ -1,5 +1,6 @@
 """Shared by all tests."""
 
+import functools
 import importlib.util
 import os
 import signal
@@ -9,6 +10,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from command import save_digits
+
+from jacrot._estimator import NetworkEstimator
+from jacrot._fitted_state import check_fitted_state
 
 matplotlib.use("Agg")
 # Keras computes with another framework: PyTorch's Jacobians need no compilation for every network
@@ -41,3 +45,19 @@ def _heard_interrupts():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _checked_fits():
+    """Check what every fit of every test leaves by what a file of it is checked by."""
+    fit = NetworkEstimator._fit_or_leave
+
+    @functools.wraps(fit)
+    def checked(*arguments):
+        fitted = fit(*arguments)
+        check_fitted_state(fitted)
+        return fitted
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(NetworkEstimator, "_fit_or_leave", checked)
+        yield
