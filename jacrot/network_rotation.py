@@ -124,7 +124,8 @@ class NetworkRotation(NetworkEstimator):
     sparsity_, sparsity_before_ : float
         Their means over the layers.
     n_iter_ : int
-        Conjugate-gradient steps of the search that was kept.
+        Conjugate-gradient steps of the search that was kept; those of the layers one by one, where
+        Ctrl-C came before it.
     history_ : dict of ndarray
         What that search visited; see :class:`jacrot.JacobianSparsityRotation`.
     stages_ : list of str
@@ -272,10 +273,12 @@ class NetworkRotation(NetworkEstimator):
         identity = {site: np.eye(len(_moment(layers, site))) for site in sites}
         # What every layer reads, rotated for that layer alone; the logits stay as they are.
         one_by_one = dict(identity)
-        self._interrupted = False
+        interrupted, n_steps = False, 0
         for site in sites:
-            if site < last and not self._interrupted:
-                one_by_one[site] = self._alone(network, site, parts[site].X, rng, task)
+            if site < last and not interrupted:
+                alone = self._alone(network, site, parts[site].X, rng, task)
+                one_by_one[site] = alone.rotation_
+                interrupted, n_steps = alone._interrupted, n_steps + alone.n_iter_
         given, start = (
             [nearest_rotation(axes[site], bases[site]) for site in sites]
             for axes in (identity, one_by_one)
@@ -289,8 +292,8 @@ class NetworkRotation(NetworkEstimator):
             return {"network_": network, "rotations_": rotations}
 
         with one_blas_thread():
-            if self._interrupted:
-                solution = cheapest(problem, given, start)
+            if interrupted:
+                solution = cheapest(problem, given, start, n_steps)
             else:
                 interaction = _interaction(layers, sites, bases) if functional else None
                 solution = self._search(problem, (given, start), interaction, rng, task, attributes)
@@ -380,13 +383,6 @@ class NetworkRotation(NetworkEstimator):
         network = self.network_.rotated(inner)
         return network.writing(self.rotations_[last]) if last in self.rotations_ else network
 
-    def _rotations(self) -> list[tuple[Matrix, int | None]]:
-        network, last = self.network_, self.network_.n_layers
-        return [
-            (rotation, network.n_outputs if site == last else network._width(site))
-            for site, rotation in self.rotations_.items()
-        ]
-
     def _layers(self, X: ArrayLike) -> list[_LayerJacobians]:
         """Make the Jacobians of every layer, those that are rotated."""
         x = self._activations(X, reset=False)
@@ -399,7 +395,7 @@ class NetworkRotation(NetworkEstimator):
 
     def _alone(
         self, network: Network, site: int, X: Array, rng: np.random.RandomState, task: Task
-    ) -> Matrix:
+    ) -> JacobianSparsityRotation:
         """Rotate what one layer reads, with its outputs in the given basis."""
         functional = self.coordinates == "functional"
         rotation = JacobianSparsityRotation(
@@ -415,8 +411,7 @@ class NetworkRotation(NetworkEstimator):
             # Told once, of the whole.
             warnings.filterwarnings("ignore", "the search was interrupted")
             rotation.fit(network[site : site + 1], X)
-        self._interrupted = rotation._interrupted
-        return rotation.rotation_
+        return rotation
 
     def _site_basis(self, site: int) -> SiteBasis:
         """Give the basis of a site, the identity where it was not rotated."""

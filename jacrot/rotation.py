@@ -146,7 +146,8 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
     explained_sensitivity_ratio_ : ndarray of shape (n_components,)
         ``E‖J q‖² / E‖J‖²`` for each axis.
     n_iter_ : int
-        Conjugate-gradient steps of the search that was kept.
+        Conjugate-gradient steps of the search that was kept; steps of its warm start, where it was
+        ended during that.
     history_ : dict of ndarray
         A row for every point that search visited: ``"stage"``, ``"iteration"`` within the stage,
         ``"evaluations"`` (passes so far over the samples of the stages, or over mini-batches in a
@@ -511,12 +512,6 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-    def _rotations(self) -> list[tuple[Matrix, int | None]]:
-        inputs = (self.rotation_, self.n_features_in_)
-        return (
-            [inputs] if self.output_rotation_ is None else [inputs, (self.output_rotation_, None)]
-        )
 
     def _network_and_jacobians(
         self, weights: Any, X: Any, rng: np.random.RandomState

@@ -361,10 +361,11 @@ def solve(
             if best is None:
                 raise
         assert best is not None, "a stage has ended, so there is a point"
-        return replace(best, ending=ending)
+        # Of a search that was ended in its warm start, every row is a step of that.
+        return replace(best, ending=ending, n_iter=log.n_iter or len(log.history))
 
 
-def cheapest(problem: Problem, given: list[Matrix], start: list[Matrix]) -> Solution:
+def cheapest(problem: Problem, given: list[Matrix], start: list[Matrix], n_iter: int) -> Solution:
     """Choose between two points where the search between them was interrupted.
 
     Parameters
@@ -373,6 +374,8 @@ def cheapest(problem: Problem, given: list[Matrix], start: list[Matrix]) -> Solu
         What is minimised.
     given, start : list of ndarray
         The points.
+    n_iter : int
+        The steps that led to the second.
 
     Returns
     -------
@@ -380,7 +383,7 @@ def cheapest(problem: Problem, given: list[Matrix], start: list[Matrix]) -> Solu
         The cheaper one.
     """
     cost, point = min(((problem.exact_cost(point), point) for point in (given, start)), key=_price)
-    return Solution(point, cost, [], [], 0, "interrupted")
+    return Solution(point, cost, [], [], n_iter, "interrupted")
 
 
 def _work(problem: Problem) -> float:

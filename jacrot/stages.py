@@ -247,7 +247,11 @@ def run_stage(
     def relative_gradient(*point: Matrix) -> Any:
         return joined(objective.gradients(*point))
 
+    made_before = log.n_iter
+
     def record(cost: float, point: Any) -> None:
+        # At every step, so that an interrupted search has counted those that it made.
+        log.n_iter = made_before + searcher.n_steps
         log.record(objective.n_evaluations + few.n_evaluations, cost, parts(point))
 
     budget = log.max_iter - log.n_iter
@@ -274,7 +278,6 @@ def run_stage(
     with log.stage(f"ε={smoothing:g}"), np.errstate(divide="ignore", invalid="ignore"):
         result = optimizer.run(pymanopt_problem, initial_point=joined(start))
         record(result.cost, result.point)
-        log.n_iter += searcher.n_steps
         log.converged = searcher.n_steps < budget
     return [orthonormal(matrix) for matrix in parts(result.point)]
 

@@ -4,13 +4,13 @@ import warnings
 
 import numpy as np
 import pytest
-from builders import interrupting
+from builders import interrupting, random_network
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from jacrot import JacobianSparsityRotation, NetworkRotation
+from jacrot import JacobianSparsityRotation, NetworkRotation, warm_start
 from jacrot.datasets import load_digits_mlp, make_planted_problem
 
 PLANTED = make_planted_problem(12, 24, random_state=0)
@@ -165,6 +165,38 @@ def test_an_interrupted_fit_keeps_its_best(mode, step, monkeypatch):
     if mode == "one side":
         np.testing.assert_allclose(outputs, PLANTED.network(PLANTED.X), atol=1e-10)
     assert estimator.history_["cost"].size >= step - 1
+    assert estimator.n_iter_ > 0
+
+
+@pytest.mark.parametrize("step", [3, 20])
+def test_steps_of_an_interrupted_search_are_counted(step, monkeypatch):
+    estimator = JacobianSparsityRotation(random_state=0, on_interrupt="keep")
+    interrupting(monkeypatch, step)
+    with pytest.warns(ConvergenceWarning, match="interrupted"):
+        estimator.fit(PLANTED.network, PLANTED.X)
+    # One line search for every step, but for the last of a stage that ended.
+    ended = len(estimator.stages_) - 1
+    assert estimator.n_iter_ == step - 1 - ended
+    # A row for every step, and one for the end of every stage.
+    assert estimator.n_iter_ == estimator.history_["cost"].size - ended
+
+
+def test_steps_of_an_interrupted_warm_start_are_counted(monkeypatch):
+    original, calls = warm_start.cayley, []
+
+    def interrupted(*arguments):
+        calls.append(None)
+        if len(calls) == 10:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    monkeypatch.setattr(warm_start, "cayley", interrupted)
+    estimator = JacobianSparsityRotation(on_interrupt="keep", criterion="l1", rotate_output=True)
+    with pytest.warns(ConvergenceWarning, match="interrupted"):
+        estimator.fit(random_network([5, 4, 3], ["tanh", "tanh"]), np.eye(5))
+    assert estimator.stages_ == ["warm start"]
+    # Two rotations turn at every step.
+    assert estimator.n_iter_ == estimator.history_["cost"].size == 5
 
 
 def test_an_interrupt_is_raised_unless_asked_for(monkeypatch):
@@ -208,6 +240,7 @@ def test_an_interrupted_whole_network_keeps_its_function(step, monkeypatch):
         model.fit(digits.X[:100])
     assert len(heard) == 1
     assert not model.converged_
+    assert model.n_iter_ > 0
     assert model.sparsity_ > model.sparsity_before_
     np.testing.assert_allclose(
         model.rotated_network()(digits.X), digits.network(digits.X), atol=1e-5
