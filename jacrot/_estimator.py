@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from joblib import cpu_count, effective_n_jobs
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.parallel import Parallel, delayed
@@ -37,7 +37,9 @@ from jacrot.subspace import NEGLIGIBLE
 from jacrot.weights import chains_transposed, is_made_of_layers, transposed_hint
 
 
-class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
+class NetworkEstimator(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSupportMixin, BaseEstimator
+):
     """An estimator whose network is given to its constructor or to ``fit``.
 
     Parameters are those of the subclass, among them ``network``, ``activation``, ``n_init``,
@@ -79,6 +81,29 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
     on_interrupt: Literal["raise", "keep"]
     n_jobs: int | None
     verbose: int
+
+    def fit_transform(self, X: Any, y: Any = None) -> Any:
+        """Fit, and transform what was fitted on.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            What `fit` takes: the data, or the weights in the form ``fit_transform(weights, X)``.
+        y : Ignored, or array-like of shape (n_samples, n_features)
+            Ignored, or the data in the form ``fit_transform(weights, X)``.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_axes)
+            What `transform` returns.
+        """
+        data = y if self.network is None else X
+        return self.fit(X, y).transform(data)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
 
     def _fit_or_leave(self, X: Any, y: Any) -> Self:
         """Fit a copy, and take all that it found, or nothing where it failed or was interrupted."""

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import StrOptions
+from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
@@ -77,7 +78,8 @@ class NetworkRotation(NetworkEstimator):
     X²_{i,ab}``, ``ε = 0.001 √ΣM`` at last.
 
     Used as ``NetworkRotation(network).fit(X)`` or ``NetworkRotation().fit(weights, X)``, where `X`
-    are the inputs of the network.
+    are the inputs of the network. In a pipeline it hands on the rotated activations of the last
+    site.
 
     Parameters
     ----------
@@ -313,7 +315,7 @@ class NetworkRotation(NetworkEstimator):
         self._report(solution, seed, [X], network)
         task.end(attributes=lambda: attributes(solution.point))
 
-    def transform(self, X: ArrayLike, site: int) -> Array:
+    def transform(self, X: ArrayLike, site: int | None = None) -> Array:
         """Compute the rotated activations at a site.
 
         ``Z = A_l R_lᵀ``, or ``(A_l − mean) C_l^-½ R_lᵀ`` in functional coordinates.
@@ -322,8 +324,10 @@ class NetworkRotation(NetworkEstimator):
         ----------
         X : array-like of shape (n_samples, n_features)
             Inputs of the network.
-        site : int
-            What layer `site` reads; ``n_layers`` is what the network writes.
+        site : int, default=None
+            What layer `site` reads; ``n_layers`` is what the network writes. ``None`` is the last
+            site that was rotated: the last hidden activations, or the logits with
+            ``rotate_output=True``.
 
         Returns
         -------
@@ -333,20 +337,26 @@ class NetworkRotation(NetworkEstimator):
         Raises
         ------
         ValueError
-            If no rotation was found for the site.
+            If no rotation was found for the site, or if ``set_output`` asks for a table, whose
+            columns are the axes of the last site, and the site has others.
         """
         check_is_fitted(self)
+        site = self._last_site if site is None else site
         if site not in self.rotations_:
-            raise ValueError(
-                f"site={site!r} was not rotated; write one of {list(self.rotations_)}."
-            )
+            raise ValueError(f"site={site!r} was not rotated; pass one of {list(self.rotations_)}.")
         x = self._activations(X, reset=False)
         activations = x if site == 0 else self.network_[:site](x)
         encoder = self._site_basis(site).encoder.astype(activations.dtype, copy=False)
         mean = self._coordinates[site].mean if site in self._coordinates else 0
-        return at_positions(lambda rows: (rows - mean) @ encoder.T, activations).astype(
-            activations.dtype, copy=False
-        )
+        Z = at_positions(lambda rows: (rows - mean) @ encoder.T, activations)
+        table = _get_output_config("transform", self)["dense"] != "default"
+        if table and Z.shape[1:] != (self._n_features_out,):
+            raise ValueError(
+                f"set_output asks for a table with the {self._n_features_out} axes of site "
+                f"{self._last_site}, but the activations at site={site!r} have shape {Z.shape}; "
+                "use set_output(transform='default')."
+            )
+        return Z.astype(activations.dtype, copy=False)
 
     def score(self, X: ArrayLike, y: Any = None) -> float:
         """Mean over the layers of the Hoyer sparsity of the rotated Jacobians.
@@ -382,6 +392,14 @@ class NetworkRotation(NetworkEstimator):
         inner = {site: Q for site, Q in self.rotations_.items() if site < last}
         network = self.network_.rotated(inner)
         return network.writing(self.rotations_[last]) if last in self.rotations_ else network
+
+    @property
+    def _last_site(self) -> int:
+        return max(self.rotations_)
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.rotations_[self._last_site])
 
     def _layers(self, X: ArrayLike) -> list[_LayerJacobians]:
         """Make the Jacobians of every layer, those that are rotated."""

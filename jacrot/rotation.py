@@ -9,11 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import (
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-    _fit_context,
-)
+from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
@@ -40,7 +36,7 @@ from jacrot.weights import is_made_of_layers
 SCORE_SEED = 0
 
 
-class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkEstimator):
+class JacobianSparsityRotation(NetworkEstimator):
     """Rotation of a network's activations that makes the Jacobian of what follows sparse.
 
     Finds the orthogonal ``Q``, and on request an orthogonal ``P``, that minimise ::
@@ -349,26 +345,6 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         self._report(solution, seed, batches, analysed)
         task.end(attributes=lambda: attributes(solution.point))
 
-    def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
-        """Find the rotation and rotate the activations it was found on.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The activations, or the weights in the form ``fit_transform(weights, X)``.
-        y : Ignored, or array-like of shape (n_samples, n_features)
-            Ignored, or the activations in the form ``fit_transform(weights, X)``.
-        **fit_params : dict
-            Not used; scikit-learn's interface.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_components)
-            ``X Qᵀ``.
-        """
-        activations = y if self.network is None else X
-        return self.fit(X, y, **fit_params).transform(activations)
-
     def transform(self, X: ArrayLike) -> Array:
         """Rotate activations: ``Z = X Qᵀ``, or ``(X − mean) C^-½ Qᵀ`` in functional coordinates.
 
@@ -507,11 +483,6 @@ class JacobianSparsityRotation(ClassNamePrefixFeaturesOutMixin, TransformerMixin
     @property
     def _n_features_out(self) -> int:
         return len(self.rotation_)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
 
     def _network_and_jacobians(
         self, weights: Any, X: Any, rng: np.random.RandomState

@@ -20,7 +20,8 @@ from sklearn.utils.estimator_checks import (
     parametrize_with_checks,
 )
 
-from jacrot import JacobianSparsityRotation, Network
+from jacrot import JacobianSparsityRotation, Network, NetworkRotation
+from jacrot.layers import Activation
 
 RNG = np.random.default_rng(0)
 W = RNG.normal(size=(12, 8))
@@ -118,3 +119,80 @@ def test_grid_search_over_components_and_networks():
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
     assert search.best_estimator_.network in networks
     assert search.best_estimator_.network is search.best_params_["network"]
+
+
+# Two layers of any width.
+ANY_WIDTH = [Activation("softplus"), Activation("tanh")]
+
+
+@parametrize_with_checks([NetworkRotation(ANY_WIDTH, tol=1e-1)])
+def test_scikit_learns_checks_of_a_whole_network(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        check_param_validation,
+        check_set_output_transform,
+        check_set_output_transform_pandas,
+        check_global_output_transform_pandas,
+        check_transformer_get_feature_names_out,
+        check_transformer_get_feature_names_out_pandas,
+    ],
+)
+@pytest.mark.filterwarnings("ignore:X (does not have valid|has) feature names")
+def test_scikit_learns_extra_checks_of_a_whole_network(check):
+    check("NetworkRotation", NetworkRotation(ANY_WIDTH, tol=1e-1))
+
+
+def test_a_whole_network_in_a_pipeline(rng):
+    X = rng.normal(size=(50, 8))
+    y = (X[:, 0] > 0).astype(int)
+    network = random_network([8, 6, 5, 3], ["tanh", "tanh", "identity"])
+    rotation = NetworkRotation(network, tol=1e-2, random_state=0)
+    pipeline = make_pipeline(StandardScaler(), rotation, LogisticRegression())
+    assert pipeline.fit(X, y).score(X, y) > 0.5
+    names = pipeline[:-1].get_feature_names_out()
+    assert list(names) == [f"networkrotation{axis}" for axis in range(5)]
+    Z = pipeline[:-1].transform(X)
+    np.testing.assert_array_equal(Z, rotation.transform(pipeline[0].transform(X), site=2))
+    # At what the logits read: folded in, the next layer reads these.
+    logits = rotation.rotated_network()[2:](Z)
+    np.testing.assert_allclose(logits, network(pipeline[0].transform(X)), atol=1e-10)
+
+
+@pytest.mark.parametrize("rotate_output", [False, True])
+def test_fit_transform_of_a_whole_network_in_both_forms(rotate_output, rng):
+    X = rng.normal(size=(50, 8))
+    network = random_network([8, 6, 3], ["tanh", "identity"])
+    options = {"tol": 1e-2, "random_state": 0, "rotate_output": rotate_output}
+    first = NetworkRotation(network, **options)
+    Z = first.fit_transform(X)
+    assert Z.shape == (50, 3 if rotate_output else 6)
+    np.testing.assert_array_equal(NetworkRotation(**options).fit_transform(network, X), Z)
+    np.testing.assert_array_equal(first.transform(X), Z)
+
+
+def test_tables_of_a_whole_network(rng):
+    frame = pd.DataFrame(rng.normal(size=(50, 8)), columns=[f"x{i}" for i in range(8)])
+    network = random_network([8, 6, 5, 3], ["tanh", "tanh", "identity"])
+    rotation = NetworkRotation(network, tol=1e-2, random_state=0)
+    Z = rotation.fit(frame).transform(frame, site=1)
+    rotation.set_output(transform="pandas")
+    table = rotation.transform(frame)
+    assert list(table.columns) == list(rotation.get_feature_names_out())
+    assert list(table.index) == list(frame.index)
+    with pytest.raises(ValueError, match=r"5 axes of site 2.*site=1 have shape \(50, 6\)"):
+        rotation.transform(frame, site=1)
+    rotation.set_output(transform="default")
+    np.testing.assert_array_equal(rotation.transform(frame, site=1), Z)
+
+
+def test_a_whole_network_is_searched_over_and_frozen(rng):
+    X = rng.normal(size=(40, 8))
+    networks = [random_network([8, width, 3], ["tanh", "identity"]) for width in (4, 6)]
+    search = GridSearchCV(NetworkRotation(tol=1e-1), {"network": networks}, cv=2).fit(X)
+    assert search.best_estimator_.network in networks
+    frozen = make_pipeline(FrozenEstimator(search.best_estimator_), LogisticRegression())
+    assert frozen.fit(X, X[:, 0] > 0).predict(X).shape == (40,)
