@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from numbers import Integral
 from typing import Any, overload
@@ -49,6 +49,9 @@ class Network(Immutable):
     ----------
     layers : tuple of Layer
         The layers, in order.
+    rotated_sites : tuple of int
+        Sites whose activations were put into another basis, by :meth:`rotated`, :meth:`reading`
+        or :meth:`writing`; site ``l`` is what layer ``l`` reads.
 
     Raises
     ------
@@ -78,6 +81,7 @@ class Network(Immutable):
     """
 
     layers: tuple[Layer, ...]
+    rotated_sites: tuple[int, ...]
 
     def __init__(
         self, weights: Any, activation: ActivationLike = "relu", layout: Layout = "out_in"
@@ -96,21 +100,33 @@ class Network(Immutable):
                     f"weights do not chain: layer {index} writes {first.n_outputs} activations "
                     f"but layer {index + 1} reads {second.n_inputs}; {hint}"
                 )
-        vars(self).update(layers=layers)
+        sites = weights.rotated_sites if isinstance(weights, Network) else ()
+        vars(self).update(layers=layers, rotated_sites=sites)
+
+    @classmethod
+    def _of_rotated(cls, layers: Sequence[Layer], sites: Iterable[int]) -> Network:
+        """Build a network of layers that has other bases at some sites."""
+        network = cls(layers)
+        vars(network).update(rotated_sites=tuple(sorted(set(sites))))
+        return network
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Network, (self.layers,)
+        return Network._of_rotated, (self.layers, self.rotated_sites)
 
     def __sklearn_clone__(self) -> Network:
         # Immutable, so that a clone may share the weights.
         return self
 
     def __repr__(self) -> str:
+        rotated = ""
+        if self.rotated_sites:
+            plural = "s" if len(self.rotated_sites) > 1 else ""
+            rotated = f"; rotated at site{plural} {', '.join(map(str, self.rotated_sites))}"
         if not all(isinstance(layer, Dense) for layer in self.layers):
-            return f"Network({', '.join(map(repr, self.layers))})"
+            return f"Network({', '.join(map(repr, self.layers))}{rotated})"
         widths = [self.n_inputs, *(layer.n_outputs for layer in self.layers)]
         names = [layer.activation_name for layer in self.layers if isinstance(layer, Dense)]
-        return f"Network({' → '.join(map(str, widths))}; {', '.join(names)})"
+        return f"Network({' → '.join(map(str, widths))}; {', '.join(names)}{rotated})"
 
     @property
     def n_layers(self) -> int:
@@ -142,7 +158,9 @@ class Network(Immutable):
                     f"network[{index.start}:{index.stop}:{index.step}] is no part of a network of "
                     f"{self.n_layers} layers; write at least one layer, in order."
                 )
-            return Network(layers)
+            start, stop, _ = index.indices(self.n_layers)
+            sites = (site - start for site in self.rotated_sites if start <= site <= stop)
+            return Network._of_rotated(layers, sites)
         return self.layers[index]
 
     def __iter__(self) -> Iterator[Layer]:
@@ -214,7 +232,8 @@ class Network(Immutable):
         Network
             The same function of the rotated inputs.
         """
-        return Network([self.layers[0].reading(rotation), *self.layers[1:]])
+        layers = [self.layers[0].reading(rotation), *self.layers[1:]]
+        return Network._of_rotated(layers, (0, *self.rotated_sites))
 
     def writing(self, rotation: Array) -> Network:
         """Make the network that writes ``rotation @ y`` in place of ``y``.
@@ -229,7 +248,8 @@ class Network(Immutable):
         Network
             The same function with rotated outputs.
         """
-        return Network([*self.layers[:-1], self.layers[-1].writing(rotation)])
+        layers = [*self.layers[:-1], self.layers[-1].writing(rotation)]
+        return Network._of_rotated(layers, (*self.rotated_sites, self.n_layers))
 
     def rotated(self, rotations: Mapping[int, ArrayLike]) -> Network:
         """Put activations inside the network in another basis.
@@ -263,6 +283,8 @@ class Network(Immutable):
         >>> from jacrot import Network
         >>> network = Network([np.eye(2), [[1.0, 1.0], [0.0, 2.0]]])
         >>> rotated = network.rotated({1: [[0.6, 0.8], [-0.8, 0.6]]})
+        >>> rotated
+        Network(2 → 2 → 2; relu, relu; rotated at site 1)
         >>> x = np.array([[1.0, 2.0]])
         >>> rotated[:1](x), rotated(x), network(x)
         (array([[2.2, 0.4]]), array([[3., 4.]]), array([[3., 4.]]))
@@ -285,7 +307,9 @@ class Network(Immutable):
                 layers[site - 1] = layers[site - 1].writing(rotation)
             else:
                 inputs = [Basis(rotation)]
-        return Network([*inputs, *layers])
+        # A layer before the others moves their sites on.
+        sites = (site + len(inputs) for site in {*self.rotated_sites, *map(int, rotations)})
+        return Network._of_rotated([*inputs, *layers], sites)
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
         """Write the network to an ``.npz`` or ``.safetensors`` file, without pickle.
@@ -317,6 +341,8 @@ class Network(Immutable):
         arrays: dict[str, Any] = {}
         layers = [described(layer, str(index), arrays) for index, layer in enumerate(self.layers)]
         description = {"format": FORMAT, "layers": layers, "metadata": dict(metadata or {})}
+        if self.rotated_sites:
+            description["rotated_sites"] = list(self.rotated_sites)
         _archive.write(path, description, arrays)
 
     def _width(self, site: int) -> int | None:

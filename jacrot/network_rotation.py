@@ -451,7 +451,8 @@ class NetworkRotation(NetworkEstimator):
                 layers[site - 1] = written_by(layers[site - 1], basis.encoder, mean)
             if site < len(layers):
                 layers[site] = read_by(layers[site], basis.decoder, mean)
-        return Network([*inputs, *layers])
+        sites = (site + len(inputs) for site in self.rotations_)
+        return Network._of_rotated([*inputs, *layers], sites)
 
 
 class _Part(NamedTuple):

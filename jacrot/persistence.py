@@ -123,7 +123,10 @@ class _Writer:
         """Describe a value; raise ValueError where it holds a function of a user's."""
         match value:
             case Network():
-                return {"network": described(list(value.layers), name, self.arrays)}
+                layers = described(list(value.layers), name, self.arrays)
+                if value.rotated_sites:
+                    return {"rotated network": [layers, list(value.rotated_sites)]}
+                return {"network": layers}
             case Coordinates():
                 # Tied outputs have the very coordinates of the inputs.
                 first = self._names.setdefault(id(value), name)
@@ -176,6 +179,9 @@ class _Reader:
         match kind:
             case "network":
                 return described_network(content, self.arrays)
+            case "rotated network":
+                layers, sites = content
+                return described_network(layers, self.arrays, sites)
             case "coordinates":
                 self._coordinates[name] = Coordinates(**self.restored(content, ""))
                 return self._coordinates[name]

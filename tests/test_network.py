@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from sklearn.base import clone
 from sklearn.utils.validation import _check_method_params
 
-from jacrot import Network
-from jacrot.layers import Dense, Function, Layer
+from jacrot import Network, _archive
+from jacrot.layers import Dense, Function, Layer, Residual
 from jacrot.layers.described import HEADER
 from jacrot.readers import load
+from jacrot.readers.files import read_saved
 
 NETWORK = random_network([3, 5, 4, 2], ["tanh", "gelu", "identity"])
 X = np.random.default_rng(1).normal(size=(6, 3))
@@ -295,3 +296,45 @@ def test_bad_callables_are_refused(function, message):
 def test_function_layer_wants_a_callable():
     with pytest.raises(TypeError, match="function must be a callable, got int"):
         Function(3)
+
+
+@pytest.mark.parametrize("name", ["relu", "identity"])
+def test_a_rotated_network_says_where(name):
+    network = random_network([4, 4, 4, 4], [name] * 3)
+    Q = rotation(4)
+    names = ", ".join([name] * 3)
+    rotated = network.rotated({2: Q, 1: Q})
+    assert repr(rotated) == f"Network(4 → 4 → 4 → 4; {names}; rotated at sites 1, 2)"
+    assert repr(network) == f"Network(4 → 4 → 4 → 4; {names})"
+    # A layer that rotates the inputs moves the sites on.
+    assert rotated.rotated({0: Q}).rotated_sites == (1, 2, 3)
+    assert rotated.rotated({1: Q.T}).rotated_sites == (1, 2)
+    # What is written at the end of a part is what the next one reads.
+    assert rotated[:1].rotated_sites == (1,)
+    assert rotated[1:].rotated_sites == (0, 1)
+    assert rotated[2:3].rotated_sites == (0,)
+    assert rotated[-1:].rotated_sites == (0,)
+    assert network.reading(Q).writing(Q).rotated_sites == (0, 3)
+
+
+def test_other_layers_say_it_too():
+    network = Network([Residual([Dense(np.eye(3))]), Dense(np.eye(3))])
+    assert repr(network.rotated({1: rotation(3)})).endswith("; rotated at site 1)")
+
+
+def test_copies_and_files_of_a_rotated_network_say_it_too(tmp_path):
+    network = random_network([3, 3, 3], ["identity", "tanh"]).rotated({1: rotation(3)})
+    network.save(tmp_path / "network.npz")
+    copies = pickle.loads(pickle.dumps(network)), Network(network), load(tmp_path / "network.npz")
+    for same in copies:
+        assert repr(same) == repr(network)
+
+
+def test_sites_in_a_file_are_checked(tmp_path):
+    path = tmp_path / "network.npz"
+    random_network([3, 3, 3], ["identity", "tanh"]).rotated({1: rotation(3)}).save(path)
+    description, arrays = read_saved(path)
+    for sites in ([3], [-1], ["1"], [True], 1, {"1": 1}):
+        _archive.write(path, description | {"rotated_sites": sites}, arrays)
+        with pytest.raises(ValueError, match="not as save wrote it"):
+            load(path)

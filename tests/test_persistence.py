@@ -248,6 +248,14 @@ def test_a_rotated_network_keeps_where_it_comes_from(path):
     np.testing.assert_allclose(load(path)(X), NETWORK(X), atol=1e-5)
 
 
+def test_an_estimator_of_a_rotated_network_keeps_what_was_rotated(path):
+    network = NETWORK.rotated({1: np.linalg.qr(np.ones((64, 64)) + np.eye(64))[0]})
+    NetworkRotation(**OPTIONS).fit(network, X).save(path)
+    loaded = NetworkRotation.load(path)
+    assert loaded.network_.rotated_sites == (1,)
+    assert loaded.rotated_network().rotated_sites == (1, 2)
+
+
 def test_metadata_that_json_cannot_hold_is_refused(path):
     with pytest.raises(TypeError, match="JSON"):
         NETWORK.save(path, metadata={"criterion": print})

@@ -54,7 +54,9 @@ def altered(path: Path, error: Exception) -> ValueError:
     )
 
 
-def described_network(layers: Any, arrays: dict[str, NDArray[Any]]) -> Network:
+def described_network(
+    layers: Any, arrays: dict[str, NDArray[Any]], rotated_sites: Any = ()
+) -> Network:
     """Make a network of the descriptions of its layers.
 
     Parameters
@@ -63,6 +65,8 @@ def described_network(layers: Any, arrays: dict[str, NDArray[Any]]) -> Network:
         The descriptions.
     arrays : dict of ndarray
         The arrays beside them.
+    rotated_sites : list of int, default=()
+        Its sites that were rotated.
 
     Returns
     -------
@@ -77,7 +81,9 @@ def described_network(layers: Any, arrays: dict[str, NDArray[Any]]) -> Network:
     made = [restored(layer, arrays) for layer in layers]
     if not all(isinstance(layer, BaseLayer) for layer in made):
         raise TypeError("something in it is no layer")
-    return Network(made)
+    if any(type(site) is not int or not 0 <= site <= len(made) for site in rotated_sites):
+        raise ValueError(f"rotated_sites is {rotated_sites}")
+    return Network._of_rotated(made, rotated_sites)
 
 
 def saved_network(header: str, arrays: dict[str, NDArray[Any]], path: Path) -> Network:
@@ -114,6 +120,7 @@ def saved_network(header: str, arrays: dict[str, NDArray[Any]], path: Path) -> N
             f"{FORMAT!r}; {hint}"
         )
     try:
-        return described_network(description["layers"], arrays)
+        sites = description.get("rotated_sites", ())
+        return described_network(description["layers"], arrays, sites)
     except ALTERED as error:
         raise altered(path, error) from error
