@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
-from jacrot._cli.console import discard_unprinted, open_descriptors, say
+from jacrot._cli.console import (
+    INTERRUPTED,
+    discard_unprinted,
+    ending_on_interrupt,
+    open_descriptors,
+    repeat_swallowed_interrupts,
+    say,
+)
 from jacrot._cli.options import parser
 
-# The exit statuses of input that cannot be used, and of Ctrl-C, as shells have them.
+# The exit status of input that cannot be used.
 UNUSABLE = 2
-INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,19 +41,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     >>> main(["info", "/no/such/file.npz"])
     2
     """
-    if arguments is None:
+    own_process = arguments is None
+    if own_process:
         open_descriptors()
+        repeat_swallowed_interrupts()
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         options = parser().parse_args(given)
-        # Imported here, where Ctrl-C is caught, and not at all for the help.
-        if options.command == "info":
-            from jacrot._cli.info import info
-
-            return info(options)
-        from jacrot._cli.fit import fit
-
-        return fit(options, given)
+        # Imported here, for this command only, since it takes seconds.
+        with ending_on_interrupt() if own_process else nullcontext():
+            command = importlib.import_module(f"jacrot._cli.{options.command}")
+        status: int = command.run(options, given)
+        return status
     except BrokenPipeError:
         return 1
     except KeyboardInterrupt:
@@ -64,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _was_interrupted(error: BaseException | None) -> bool:
-    """Check whether Ctrl-C was pressed while an extension module was imported, which hides it."""
+    """Check whether an error hides Ctrl-C, as extensions that are imported then do."""
     while error is not None:
         if isinstance(error, KeyboardInterrupt):
             return True

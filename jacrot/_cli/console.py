@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import os
+import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,6 +20,10 @@ from jacrot._text import printable
 ASCII = {"→": "->", "×": "x", "±": "+/-", "–": "-", "’": "'", "ℓ": "l", "…": "..."}
 # Seconds between the lines that stand for a progress bar where there is no terminal.
 PROGRESS_INTERVAL = 10.0
+# The exit status of a command that Ctrl-C ended, as shells have it.
+INTERRUPTED = 130
+# Seconds after which Ctrl-C is raised again.
+REPEAT_DELAY = 0.05
 # What writing raises: of a pipe that nobody reads, a full disk, a stream that is closed.
 UNWRITABLE = (OSError, ValueError)
 
@@ -115,7 +122,11 @@ def collected(messages: list[str], prefix: str = "") -> Iterator[None]:
 def progress_as_lines() -> Iterator[None]:
     """Print a progress bar as lines where the standard error is a file or a pipe."""
     stream = sys.stderr
-    if stream is None or stream.isatty():
+    try:
+        is_terminal = stream is not None and stream.isatty()
+    except UNWRITABLE:
+        is_terminal = False
+    if is_terminal:
         yield
         return
     lines = _Lines(stream)
@@ -185,6 +196,65 @@ def open_descriptors() -> None:
         except OSError:
             # The lowest number that is free is taken.
             os.open(os.devnull, os.O_RDWR)
+
+
+@contextmanager
+def drawing_to_files() -> Iterator[None]:
+    """Import matplotlib with a backend that draws to files, whichever a notebook has set.
+
+    One that is not installed ends the import.
+    """
+    before = os.environ.get("MPLBACKEND")
+    os.environ["MPLBACKEND"] = "agg"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["MPLBACKEND"]
+        else:
+            os.environ["MPLBACKEND"] = before
+
+
+@contextmanager
+def ending_on_interrupt() -> Iterator[None]:
+    """End the process where Ctrl-C is pressed in a block that imports, and has nothing to clean up.
+
+    An exception would come back as any error, or crash, in an extension that is half imported.
+    """
+
+    def end(*arguments: Any) -> None:
+        say("interrupted.")
+        os._exit(INTERRUPTED)
+
+    # A shell has Ctrl-C ignored by what it starts in the background.
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def repeat_swallowed_interrupts() -> None:
+    """Raise Ctrl-C again where a callback swallowed it, instead of printing where that was.
+
+    JAX, which pymanopt imports, has the garbage collector call Python code. What that raises is
+    printed and forgotten.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            # Not at once: the callback is still running.
+            timer = threading.Timer(REPEAT_DELAY, _thread.interrupt_main)
+            timer.daemon = True
+            timer.start()
+        else:
+            before(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def discard_unprinted() -> None:

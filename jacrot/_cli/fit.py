@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import time
 import warnings
@@ -14,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from jacrot._arrays import Array
-from jacrot._cli.console import Output, collected, progress_as_lines, say
+from jacrot._cli.console import (
+    INTERRUPTED,
+    Output,
+    collected,
+    drawing_to_files,
+    progress_as_lines,
+    say,
+)
 from jacrot._cli.continuation import continuation
 from jacrot._cli.inputs import Inputs, read_inputs
 from jacrot._cli.options import DEFAULT_NULLS
@@ -28,11 +34,8 @@ from jacrot.network import Network
 from jacrot.network_rotation import NetworkRotation
 from jacrot.rotation import JacobianSparsityRotation
 
-# The exit status of a command that Ctrl-C ended, as shells have it.
-INTERRUPTED = 130
 
-
-def fit(options: argparse.Namespace, given: Sequence[str]) -> int:
+def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     """Find a rotation, write it, and report on it.
 
     Parameters
@@ -61,7 +64,7 @@ def fit(options: argparse.Namespace, given: Sequence[str]) -> int:
     written: list[Path] = []
     try:
         with progress_as_lines():
-            interrupted = _run(options, given, output, written, write_report)
+            interrupted = _fit(options, given, output, written, write_report)
     finally:
         if written:
             output.show(f"written: {', '.join(printable(str(path)) for path in written)}")
@@ -74,7 +77,7 @@ def fit(options: argparse.Namespace, given: Sequence[str]) -> int:
     return 0
 
 
-def _run(
+def _fit(
     options: argparse.Namespace,
     given: Sequence[str],
     output: Output,
@@ -144,16 +147,9 @@ def _check_combination(options: argparse.Namespace) -> None:
 
 
 def _report_writer() -> Callable[..., None]:
-    """Import what draws, whatever backend a notebook has set for its own process."""
-    before = os.environ.get("MPLBACKEND")
-    os.environ["MPLBACKEND"] = "agg"
-    try:
+    """Import what draws, before the search: it may not be usable."""
+    with drawing_to_files():
         from jacrot.report import write_report
-    finally:
-        if before is None:
-            del os.environ["MPLBACKEND"]
-        else:
-            os.environ["MPLBACKEND"] = before
     return write_report
 
 

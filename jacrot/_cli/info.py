@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,15 @@ from jacrot.readers.saved import parsed
 from jacrot.weights import Layout
 
 
-def info(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     """Print what a file holds.
 
     Parameters
     ----------
     options : Namespace
         The options.
+    given : sequence of str
+        The arguments of the command, which are not needed.
 
     Returns
     -------
