@@ -43,7 +43,7 @@ def check_outputs(options: argparse.Namespace) -> None:
         if _is_printed_to(path):
             raise ValueError(f"{shown} is where this command prints to; pass another path.")
         taken[flag] = path
-        if path.is_file() and not options.force:
+        if os.path.isfile(path) and not options.force:
             raise ValueError(f"{shown} exists; --force overwrites it.")
         check_writable(path, shown)
 
