@@ -102,7 +102,7 @@ BAD = {
 }
 BAD_FILES = {
     ("missing.npz", "inputs.npy"): "path='missing.npz' does not exist",
-    ("inputs.npy", "inputs.npy"): "write a file that ends in",
+    ("inputs.npy", "inputs.npy"): "pass a file that ends in",
     ("a_folder.npz", "inputs.npy"): "'a_folder.npz'",
     ("text.npz", "inputs.npy"): "is not an .npz file",
     ("pickled.npz", "inputs.npy"): "without pickle",

@@ -120,7 +120,7 @@ def test_info_of_a_whole_network_as_safetensors(digits_folder, capsys):
         ("garbage.safetensors", b"garbage" * 10, "garbage.safetensors"),
         ("garbage.pt", b"garbage", "garbage.pt"),
         ("garbage.onnx", b"garbage", "garbage.onnx"),
-        ("weights.h5", b"", "has the suffix '.h5'; write a file that ends in one of .npz"),
+        ("weights.h5", b"", "has the suffix '.h5'; pass a file that ends in one of .npz"),
     ],
 )
 def test_info_of_garbage(name, content, message, digits_folder, capsys):

@@ -78,7 +78,10 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_fit_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "weights", metavar="WEIGHTS", type=Path, help=f"the network: {', '.join(SUFFIXES)}"
+        "weights",
+        metavar="WEIGHTS",
+        type=Path,
+        help=f"the network: {', '.join(SUFFIXES)} or .safetensors.index.json",
     )
     parser.add_argument(
         "activations",
