@@ -426,7 +426,7 @@ class Forward(nn.Module):
         (nn.PReLU(3), "a slope for each channel"),
         (nn.Softmax(dim=0), "dim=0 is not that of the features"),
         (nn.LogSoftmax(dim=1), "LogSoftmax"),
-        (nn.TransformerEncoderLayer(4, 2, batch_first=True), "TransformerEncoderLayer"),
+        (nn.TransformerDecoderLayer(4, 2, batch_first=True), "TransformerDecoderLayer"),
         (nn.LazyLinear(3), "LazyLinear"),
         (nn.Sequential(nn.Conv2d(1, 1, 1), nn.LayerNorm(3)), "last axis are not the features"),
         (nn.Sequential(nn.Conv2d(1, 1, 1), nn.Linear(3, 2)), "last axis are not the features"),

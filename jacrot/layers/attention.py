@@ -72,6 +72,10 @@ class Attention(BaseLayer):
     key: Array
     value: Array
     output: Array
+    query_bias: Array
+    key_bias: Array
+    value_bias: Array
+    output_bias: Array
     n_heads: int
     mask: str | Array | None
     scale: float | None

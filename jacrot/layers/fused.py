@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
+
 from jacrot.layers._protocol import Layer
 from jacrot.layers.activation import Activation
+from jacrot.layers.attention import Attention
 from jacrot.layers.batch_norm import BatchNorm
 from jacrot.layers.conv import Conv2d
 from jacrot.layers.dense import Dense
 
 
 def fused(layers: Iterable[Layer]) -> list[Layer]:
-    """Fold batch norms and activations into the dense layers and convolutions before them.
+    """Fold layers into the linear layers before them, where one can do the work of both.
 
+    Batch norms are folded into dense layers, convolutions and the output matrices of attentions:
     ``g ∘ (W x + b) + h`` is a layer of weight ``diag(g) W`` and bias ``g ∘ b + h``, exactly.
+    Activations are folded into dense layers and convolutions. A dense layer becomes the output
+    matrix of an attention that has none, that is, whose output matrix is the identity.
 
     Parameters
     ----------
@@ -42,6 +48,18 @@ def fused(layers: Iterable[Layer]) -> list[Layer]:
             chain[-1] = linear.changed(weight=scale * linear.weight, bias=bias)
         elif linear is not None and isinstance(layer, Activation):
             chain[-1] = linear.changed(activation=layer.activation)
+        elif isinstance(last, Attention) and isinstance(layer, BatchNorm):
+            output = layer.scale[:, None] * last.output
+            bias = layer.scale * last.output_bias + layer.shift
+            chain[-1] = last.changed(output=output, output_bias=bias)
+        elif (
+            isinstance(last, Attention)
+            and isinstance(layer, Dense)
+            and _is_linear(layer)
+            and np.array_equal(last.output, np.eye(last.n_outputs))
+        ):
+            bias = layer.weight @ last.output_bias + layer.bias
+            chain[-1] = last.changed(output=layer.weight, output_bias=bias)
         else:
             chain.append(layer)
     return chain

@@ -30,6 +30,43 @@ class Unread(Exception):
     """What about a module or a call is not read, for the error."""
 
 
+class Refused(ValueError):
+    """The error of :func:`refused`."""
+
+
+def refused(path: str, what: Any, why: Exception) -> Refused:
+    """Make the error that names a part of a model which is not read.
+
+    Parameters
+    ----------
+    path : str
+        The name of the part in the sequence of which the model is the only part.
+    what : Module or str
+        The part, or the name of a function that it calls.
+    why : Exception
+        What about it is not read.
+
+    Returns
+    -------
+    Refused
+        The error.
+    """
+    path = path.removeprefix("0").removeprefix(".") or "model"
+    what = what if isinstance(what, str) else type(what).__name__
+    reason = f" ({why})" if str(why) else ""
+    return Refused(
+        f"{path}: from_torch does not read this {what}{reason}; jacrot.readers.capture takes any "
+        "module."
+    )
+
+
+def _embedding(module: Any) -> Dense:
+    if module.max_norm is not None:
+        raise Unread("max_norm, by which it changes its weight when it is called")
+    # Of one-hot rows, where the module takes the places of the ones.
+    return Dense(as_array(module.weight).T, activation="identity")
+
+
 def _conv(module: Any) -> Conv2d:
     if module.padding_mode != "zeros":
         raise Unread(f"padding_mode={module.padding_mode!r}")
@@ -165,6 +202,7 @@ MODULES: dict[str, Callable[[Any], Layer] | None] = {
     "Dropout1d": None,
     "Dropout2d": None,
     "ELU": _elu,
+    "Embedding": _embedding,
     "FeatureAlphaDropout": None,
     "Flatten": _flatten,
     "GELU": _gelu,

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
+from jacrot.readers._torch_composites import plain_forward
+from jacrot.readers._torch_modules import Refused, Unread, refused
+
 # Of x += y and the like, which Python without them, and so torch.fx, takes for x = x + y.
 IN_PLACE = [
     getattr(operator, f"i{name}")
@@ -17,7 +20,51 @@ IN_PLACE = [
 ]
 
 
-def traced(torch: Any, root: Any, is_leaf: Callable[[Any], bool]) -> Any:
+def beside(outputs: Any) -> Any:
+    """Stand in a graph for what a module returns after its first output."""
+    raise NotImplementedError
+
+
+def way_out(torch: Any, root: Any) -> str:
+    """Say what to read in the place of a whole model.
+
+    Parameters
+    ----------
+    torch : module
+        PyTorch.
+    root : torch.nn.Module
+        A sequence of which the model is the only part.
+
+    Returns
+    -------
+    str
+        Advice: its blocks, if it has a list of some, or `capture`.
+    """
+    lists = [
+        path
+        for path, module in root[0].named_modules()
+        if path and isinstance(module, torch.nn.ModuleList) and len(module)
+    ]
+    capture = "use jacrot.readers.capture, which takes any module"
+    if not lists:
+        return capture
+    # The outermost; of one depth the first.
+    path = min(lists, key=lambda path: path.count("."))
+    blocks = f"model.{path}"
+    if any(part.isdigit() for part in path.split(".")):
+        blocks = f"model.get_submodule({path!r})"
+    return (
+        f"read a part of model, such as from_torch({blocks}[0]) or "
+        f"from_torch(torch.nn.Sequential(*{blocks})), or {capture}"
+    )
+
+
+def traced(
+    torch: Any,
+    root: Any,
+    is_leaf: Callable[[Any], bool],
+    others: Callable[[Any], tuple[bool, ...] | None],
+) -> Any:
     """Trace a module.
 
     Parameters
@@ -28,6 +75,9 @@ def traced(torch: Any, root: Any, is_leaf: Callable[[Any], bool]) -> Any:
         The module, in evaluation mode. Its forward may change it: pass a copy of the user's.
     is_leaf : callable
         Whether a part is one call, besides those of `torch.nn`.
+    others : callable
+        Of a part that returns a tuple: whether each item after the first is ``None``; ``None`` of
+        other parts.
 
     Returns
     -------
@@ -57,15 +107,44 @@ def traced(torch: Any, root: Any, is_leaf: Callable[[Any], bool]) -> Any:
             return Proxy(node, self)
 
         def is_leaf_module(self, module: Any, path: str) -> bool:
+            if plain_forward(torch, module) is not None:
+                return False
             return is_leaf(module) or super().is_leaf_module(module, path)
 
+        def call_module(self, module: Any, forward: Any, args: Any, kwargs: Any) -> Any:
+            forward = plain_forward(torch, module) or forward
+            missing = others(module)
+            try:
+                result = super().call_module(module, forward, args, kwargs)
+            except Unread as error:
+                raise refused(self.path_of_module(module), module, error) from error
+            except Exception:
+                # The innermost, which is where it fails.
+                self.failed = self.failed or self.path_of_module(module)
+                raise
+            if missing is None:
+                return result
+            # A tuple, so that what called the module may take it apart as it likes.
+            rest = [
+                None if none else self.create_proxy("call_function", beside, (result,), {})
+                for none in missing
+            ]
+            return (result, *rest)
+
+        failed = ""
+
     before = _versions(root)
+    tracer = Tracer()
     try:
-        graph = Tracer().trace(root)
+        graph = tracer.trace(root)
+    except Refused:
+        raise
     except Exception as error:
+        where = tracer.failed.removeprefix("0").removeprefix(".")
+        where = f"{where} of model" if where else "model"
         raise ValueError(
-            f"torch.fx cannot trace model ({type(error).__name__}: {error}); where its forward "
-            "depends on values, use jacrot.readers.capture, which takes any module."
+            f"torch.fx cannot trace {where} ({type(error).__name__}: {error}); where its forward "
+            f"depends on values, {way_out(torch, root)}."
         ) from error
     after = _versions(root)
     for name, (tensor, version) in before.items():

@@ -23,13 +23,29 @@ def from_torch(model: Any, activation: ActivationLike = "relu") -> Network:
     trace it and it is made of
 
     - ``Linear``, ``Conv2d``, ``BatchNorm1d`` (of rows), ``BatchNorm2d``, ``LayerNorm`` and
-      ``RMSNorm`` of the last axis, ``MultiheadAttention`` of one sequence with itself;
+      ``RMSNorm`` of the last axis, ``MultiheadAttention`` of one sequence with itself,
+      ``TransformerEncoderLayer`` and ``TransformerEncoder``;
+    - ``Embedding`` of the inputs: the network reads one-hot rows in the place of token ids, and
+      computes ``network(np.eye(n_tokens)[ids])``, in the first layer the embeddings. What follows
+      reads the embeddings themselves: ``network[1:](embeddings)``;
     - ``AvgPool2d``, ``MaxPool2d``, ``AdaptiveAvgPool2d(1)``, ``Flatten``, strided slices of
       images and zero channels beside them;
     - ``ReLU``, ``ReLU6``, ``LeakyReLU``, ``PReLU`` of one slope, ``ELU``, ``SELU``, ``GELU``,
       ``SiLU``, ``Tanh``, ``Hardtanh``, ``Sigmoid``, ``Softplus``, ``Softmax``, or the functions
       of these names;
-    - sums of two tensors (residual blocks), and products ``f(W x + b) * (V x + c)`` (SwiGLU).
+    - sums of two tensors (residual blocks), products ``f(W x + b) * (V x + c)`` (SwiGLU) and
+      products with a parameter of one factor for each feature;
+    - images whose channels are permuted to be last, and then back;
+    - of transformers: ``Conv1D``, the activations but xIELU, the root-mean-square norms, the
+      attentions of GPT-2, of BERT and its relatives, of ViT, CLIP and DistilBERT. Of timm: the
+      norms, ``LayerScale`` and ``Attention``. What these libraries make of them is read if it can
+      be traced, such as their transformer blocks, without a mask of padding. The outputs of each
+      such module are compared with those of its layer.
+
+    Of a module that returns an output and an attention pattern, the output is read. Whole language
+    models, which return several results and depend on values, are not; their blocks are:
+    ``from_torch(torch.nn.Sequential(*model.h, model.ln_f))``. Attention whose scores depend on the
+    positions, as with rotary embeddings, is not.
 
     Anything else is refused by name; :func:`jacrot.readers.capture` takes any module.
 

@@ -1,0 +1,142 @@
+"""Calls of functions and methods of PyTorch that normalise, scale or permute."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from jacrot._arrays import Array
+from jacrot.layers import BatchNorm, Conv2d, Dense, Layer
+from jacrot.readers._torch_modules import Unread
+from jacrot.readers._torch_state import as_array
+
+if TYPE_CHECKING:
+    from jacrot.readers._torch_calls import Reading
+
+# What is computed of parameters and buffers before they are used.
+OF_CONSTANTS = ("getitem", "reshape", "unsqueeze", "view")
+# How images are permuted to have their channels last, and back.
+_TO_LAST, _TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
+
+
+class Norm(NamedTuple):
+    """What a function that normalises is given, as a module has it."""
+
+    normalized_shape: Any
+    weight: Any
+    bias: Any
+    eps: float | None
+
+
+def layer_norm(
+    reading: Reading,
+    call: Any,
+    source: Any,
+    normalized_shape: Any,
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,
+) -> None:
+    """Read ``layer_norm``."""
+    shape = _shape(reading, source, normalized_shape)
+    norm = Norm(shape, reading.constant(weight), reading.constant(bias), eps)
+    reading.apply_module(call, source, "LayerNorm", norm)
+
+
+def rms_norm(
+    reading: Reading,
+    call: Any,
+    source: Any,
+    normalized_shape: Any,
+    weight: Any = None,
+    eps: float | None = None,
+) -> None:
+    """Read ``rms_norm``."""
+    shape = _shape(reading, source, normalized_shape)
+    reading.apply_module(call, source, "RMSNorm", Norm(shape, reading.constant(weight), None, eps))
+
+
+def _shape(reading: Reading, source: Any, shape: Any) -> tuple[Any, ...]:
+    if isinstance(shape, reading.torch.fx.Node):
+        if reading.sizes.get(shape) != slice(-1, None, None):
+            raise Unread("normalized_shape is computed")
+        return (None,)
+    return tuple(shape)
+
+
+def of_constants(reading: Reading, call: Any, name: str, args: Any, options: Any) -> None:
+    """Compute what a call makes of a parameter or buffer."""
+    if len(call.all_input_nodes) > 1:
+        raise Unread("its arguments are computed")
+    value = reading.constants[args[0]]
+    if name == "getitem":
+        reading.constants[call] = value[args[1]]
+    else:
+        reading.constants[call] = getattr(value, name)(*args[1:], **options)
+
+
+def scale(reading: Reading, call: Any, source: Any, factors: Any) -> None:
+    """Read the product with a parameter or buffer of one entry for each feature."""
+    tensor, array = reading.tensor(source, last=True), as_array(reading.constants[factors])
+    images = reading.ndim[tensor] == 4 and tensor not in reading.last
+    # Counted from the last, as they are broadcast.
+    axis = 3 if images else 1
+    rest = [size for place, size in enumerate(array.shape[::-1], 1) if place != axis]
+    width = reading.width[tensor]
+    if array.ndim < axis or any(size != 1 for size in rest) or width not in (None, array.size):
+        raise Unread(f"with factors of shape {array.shape}, not one for each feature")
+    reading.apply(call, tensor, [scaling(array.reshape(-1))], reading.ndim[tensor])
+
+
+def scaling(factors: Array) -> BatchNorm:
+    """Make the layer that multiplies every feature by a factor.
+
+    Parameters
+    ----------
+    factors : ndarray of shape (n_features,)
+        The factors.
+
+    Returns
+    -------
+    BatchNorm
+        The layer, which :func:`jacrot.layers.fused` folds into one before it.
+    """
+    return BatchNorm(np.zeros_like(factors), np.ones_like(factors), factors, eps=0)
+
+
+def permute(reading: Reading, call: Any, source: Any, *dims: Any) -> None:
+    """Read what puts the channels of images last, or back."""
+    dims = dims[0] if len(dims) == 1 else dims
+    tensor = reading.tensor(source, last=True)
+    order = tuple(dim % 4 if isinstance(dim, int) else dim for dim in dims)
+    is_last = tensor in reading.last
+    if order != (_TO_FIRST if is_last else _TO_LAST) or reading.ndim[tensor] not in (None, 4):
+        raise Unread("of something else than the channels of images, to the end or back")
+    reading.graph.alias(tensor, call.name)
+    reading.tensors[call] = call.name
+    reading.ndim[call.name], reading.width[call.name] = 4, reading.width[tensor]
+    if not is_last:
+        reading.last.add(call.name)
+
+
+def pixelwise(layers: list[Layer]) -> list[Layer]:
+    """Make of dense layers those that do the same at every pixel of an image.
+
+    Parameters
+    ----------
+    layers : list of Layer
+        Layers of rows.
+
+    Returns
+    -------
+    list of Layer
+        The same, of images.
+    """
+    return [
+        Conv2d(layer.weight[:, :, None, None], layer.bias, layer.activation)
+        if isinstance(layer, Dense)
+        else layer
+        for layer in layers
+    ]
