@@ -169,26 +169,26 @@ def readout_moment(readout: Network | None, Y: Array) -> Matrix:
         return centring(Y.shape[1])
     pairs = drawn_pairs(readout, Y, random_source(0))
     n_logits = readout(Y[:1]).shape[1]
-    centred = readout.writing(centring(n_logits)) if n_logits > 1 else readout
+    centred = readout.writing(centring(n_logits))
     stack = network_jacobians(centred, Y, pairs)
     moment, _ = stack.moments()
     return moment
 
 
 def centring(size: int) -> Matrix:
-    """Make the matrix that takes the mean out of a vector, ``I − 11ᵀ/n``.
+    """Build the matrix that takes the mean out of logits, ``I − 11ᵀ/n``.
 
     Parameters
     ----------
     size : int
-        ``n``.
+        ``n``. A single logit is left as it is: the other class has a logit of zero.
 
     Returns
     -------
     ndarray of shape (n, n)
         The projection.
     """
-    return np.eye(size) - 1 / size
+    return np.eye(size) - (1 / size if size > 1 else 0)
 
 
 def read_by(layer: Layer, decoder: Matrix, mean: Matrix) -> Layer:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
-from jacrot._arrays import Array, Matrix
+from jacrot._arrays import Array, Matrix, real_array
+from jacrot._estimator import NetworkEstimator
 from jacrot._pairing import check_fitted_to
 from jacrot._random import random_rotation
 from jacrot.coordinates import Coordinates, SiteBasis, after, centring, readout_moment
@@ -19,6 +21,10 @@ from jacrot.network_jacobians import network_jacobians
 from jacrot.network_rotation import NetworkRotation
 from jacrot.rotation import JacobianSparsityRotation
 from jacrot.subspace import effective_basis, principal_directions
+
+# What a decoder may differ from the inverse of its encoder by, as a share of the products that are
+# summed: what single precision leaves of matrices of some thousand axes.
+INVERSE_TOL = 1e-5
 
 
 class Part:
@@ -78,7 +84,7 @@ class Part:
 
 
 def named_bases(name: str, part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
-    """Make the bases that a name stands for.
+    """Build the bases that a name stands for.
 
     - ``"given"``: the neurons.
     - ``"random"``: a rotation drawn at every site.
@@ -128,19 +134,85 @@ def named_bases(name: str, part: Part, rng: np.random.RandomState) -> list[SiteB
         return _OF_SITES[name](part, rng)
     if name not in _OF_A_LAYER:
         raise ValueError(
-            f"basis={name!r} is unknown; write one of {BASES}, a fitted estimator, or a list with "
+            f"basis={name!r} is unknown; pass one of {BASES}, a fitted estimator, or a list with "
             "(encoder, decoder) of every site."
         )
     if len(part.layers) > 1:
         raise ValueError(
             f"basis={name!r} belongs to the two sides of one layer, but there are "
-            f"{len(part.layers)} layers; write one of {list(_OF_SITES)}, or a fitted "
+            f"{len(part.layers)} layers; pass one of {list(_OF_SITES)}, or a fitted "
             "NetworkRotation."
         )
     return _OF_A_LAYER[name](part, rng)
 
 
-def fitted_bases(estimator: Any, part: Part) -> list[SiteBasis]:
+def read_bases(
+    basis: Any, part: Part, network: Network, rng: np.random.RandomState
+) -> list[SiteBasis]:
+    """Read the bases of all sites of a part.
+
+    Parameters
+    ----------
+    basis : str, estimator or sequence of (encoder, decoder)
+        What the user gave.
+    part : Part
+        One layer or several.
+    network : Network
+        The whole network as the user gave it, perhaps up to probabilities.
+    rng : numpy.random.RandomState
+        Draws what is random.
+
+    Returns
+    -------
+    list of SiteBasis
+        Of what the first layer reads, and of what each layer writes.
+
+    Raises
+    ------
+    TypeError
+        If `basis` is of another kind.
+    ValueError
+        If it does not fit the part.
+    """
+    if isinstance(basis, str):
+        return named_bases(basis, part, rng)
+    if isinstance(basis, NetworkEstimator):
+        check_is_fitted(basis)
+        bases = fitted_bases(basis, part, network)
+    elif isinstance(basis, Sequence):
+        bases = [
+            SiteBasis(*(real_array(side, "basis", 2).astype(np.float64) for side in pair))
+            for pair in basis
+        ]
+    else:
+        raise TypeError(
+            f"basis is a {type(basis).__name__}; pass one of {BASES}, a fitted estimator, or a "
+            "list with (encoder, decoder) of every site."
+        )
+    encoders = [basis.encoder.shape for basis in bases]
+    decoders = [basis.decoder.shape[::-1] for basis in bases]
+    if encoders != decoders or [width for _, width in encoders] != part.widths:
+        raise ValueError(
+            f"basis has encoders of shapes {encoders} and transposed decoders of {decoders}, but "
+            f"the sites have {part.widths} activations; pass (n_axes, n_features) and (n_features,"
+            " n_axes) for what the first layer reads and what each layer writes."
+        )
+    for number, basis in enumerate(bases):
+        if not (_inverse(basis.encoder, basis.decoder) or _inverse(basis.decoder, basis.encoder)):
+            raise ValueError(
+                f"the decoder at place {number} of basis is not the inverse of its encoder, so "
+                "that what the axes read is not what they write; pass np.linalg.pinv(encoder)."
+            )
+    return bases
+
+
+def _inverse(left: Matrix, right: Matrix) -> bool:
+    """Check whether a product is the identity but for rounding."""
+    allowed = INVERSE_TOL * (np.abs(left) @ np.abs(right) + 1)
+    return bool((np.abs(left @ right - np.eye(len(left))) <= allowed).all())
+
+
+def fitted_bases(estimator: Any, part: Part, network: Network) -> list[SiteBasis]:
     """Return the bases that an estimator found.
 
     Parameters
@@ -149,6 +221,8 @@ def fitted_bases(estimator: Any, part: Part) -> list[SiteBasis]:
         Fitted: the first to the one layer of the part, the second to the whole network.
     part : Part
         The layers.
+    network : Network
+        The whole network, to some layers of which the estimator was fitted.
 
     Returns
     -------
@@ -162,23 +236,23 @@ def fitted_bases(estimator: Any, part: Part) -> list[SiteBasis]:
     """
     layers = part.layers
     if isinstance(estimator, NetworkRotation):
-        check_fitted_to(estimator, part.network, "network")
+        check_fitted_to(estimator, network, "network")
         return [estimator._site_basis(site) for site in range(layers[0], layers[-1] + 2)]
-    network = estimator.network_
-    if not isinstance(network, Network) or network.n_layers != 1 or len(layers) != 1:
+    fitted = estimator.network_
+    if not isinstance(fitted, Network) or fitted.n_layers != 1 or len(layers) != 1:
         raise ValueError(
             "basis is a JacobianSparsityRotation, whose axes belong to the two sides of one layer; "
             "pass layer=l and one that was fitted to network[l:l + 1]."
         )
     start, stop = layers[0], layers[0] + 1
-    check_fitted_to(estimator, part.network[start:stop], f"network[{start}:{stop}]")
+    check_fitted_to(estimator, network[start:stop], f"network[{start}:{stop}]")
     Q, P = estimator.rotation_, estimator.output_rotation_
     if len(Q) < Q.shape[1]:
         raise ValueError(
             f"basis keeps {len(Q)} of {Q.shape[1]} components, so that its axes do not make up the "
             "activations; pass one fitted with n_components=None."
         )
-    n_outputs = network(np.zeros((1, Q.shape[1]))).shape[1]
+    n_outputs = fitted(np.zeros((1, Q.shape[1]))).shape[1]
     return [
         SiteBasis.of(Q, estimator._inner, Q.shape[1]),
         SiteBasis.of(P, estimator._outer, n_outputs),
@@ -228,7 +302,7 @@ def _svd(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
     if not isinstance(layer, Dense) or layer.output_rotation is not None:
         raise ValueError(
             f"basis='svd' is that of a dense layer's weight, but layer {part.layers[0]} is "
-            f"{layer!r}; write 'functional_svd'."
+            f"{layer!r}; pass 'functional_svd'."
         )
     left, values, right = np.linalg.svd(layer.weight.astype(np.float64))
     return [SiteBasis.orthogonal(right[: len(values)]), SiteBasis.orthogonal(left.T)]
@@ -253,7 +327,7 @@ def _fitted(part: Part, rng: np.random.RandomState, **parameters: Any) -> list[S
     number = part.layers[0]
     estimator = JacobianSparsityRotation(random_state=rng, **parameters)
     estimator.fit(part.network[number : number + 1], part.activations[0])
-    return fitted_bases(estimator, part)
+    return fitted_bases(estimator, part, part.network)
 
 
 def _functional_svd(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
