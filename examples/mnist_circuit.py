@@ -33,7 +33,8 @@ from jacrot.inspection import axis_stability, edge_curve, locality_curve, null_b
 from jacrot.readers import load
 
 N_HELD_OUT = 2000
-LOSSES = (0.005, 0.01)
+# Tolerances: accuracies, and the divergence of the probabilities from the network's, in nats.
+LOSSES, DIVERGENCE = (0.005, 0.01), 0.01
 LAYER_BASES = ("given", "random", "pca", "svd", "quartimax", "interaction", "functional_svd")
 NETWORK_BASES = ("given", "pca", "interaction")
 FUNCTIONAL = {"criterion": "log", "coordinates": "functional"}
@@ -57,29 +58,34 @@ def load_problem(data: str, n_samples: int | None, seed: int) -> Bunch:
 
 
 def count_edges(problem: Bunch, title: str, bases: dict, layer: int | None, seed: int) -> dict:
-    """Print how many edges are needed in every basis; give the curves."""
-    curves = {
-        name: edge_curve(
+    """Print how many edges are needed in every basis, with intervals; return the curves."""
+
+    def curve_of(basis, metric: str):
+        return edge_curve(
             problem.network,
             problem.X,
             problem.y,
             calibration=problem.calibration,
             layer=layer,
             basis=basis,
+            metric=metric,
             random_state=seed,
         )
-        for name, basis in bases.items()
-    }
+
+    curves = {name: curve_of(basis, "accuracy") for name, basis in bases.items()}
     one = curves["given"]
     ranks = ", ".join(map(str, one.ranks))
     print(f"\n{title}: accuracy {one.full:.4f}, affine map {one.affine:.4f}, rank of G {ranks}")
     if one.full - one.affine <= LOSSES[-1]:
         print("the affine map passes: few edges mean low rank here, not structure")
-    losses = "".join(f"{f'{100 * loss:g} % loss':>13}" for loss in LOSSES)
-    print(f"{'edges needed in basis':<28}{losses}{'of':>9}")
+    columns = [f"{100 * loss:g} % accuracy" for loss in LOSSES] + [f"{DIVERGENCE:g} nats"]
+    print(f"{'edges needed in basis':<24}" + "".join(f"{column:>24}" for column in (*columns, "of")))
     for name, curve in curves.items():
-        needed = "".join(f"{curve.edges_needed(loss):>13}" for loss in LOSSES)
-        print(f"{name:<28}{needed}{curve.n_edges[-1]:>9}")
+        same = [(basis.encoder, basis.decoder) for basis in curve.bases]
+        needed = [curve.edges_needed(loss) for loss in LOSSES]
+        needed.append(curve_of(same, "kl").edges_needed(DIVERGENCE))
+        counts = "".join(f"{str(count):>24}" for count in (*needed, curve.n_edges[-1]))
+        print(f"{name:<24}{counts}")
     return curves
 
 

@@ -330,7 +330,13 @@ def test_edge_curves_and_their_levels():
     levels = ["full network (1)", f"affine map ({one.affine:.4g})"]
     assert legend == [*levels, "given", "pca", "interaction"]
     title = display.ax_.get_title(loc="left").replace("\n", " ")
-    assert title == "7, 4, 4 directions of what each layer writes reach the logits (rank of G)"
+    rank = "7, 4, 4 directions of what each layer writes reach the logits (rank of G)"
+    assert title == f"{rank} bands: 95 % intervals over the inputs"
+    for name, curve in curves.items():
+        (band,) = display.bands_[name].get_paths()
+        np.testing.assert_allclose(band.vertices[:, 0].max(), curve.n_edges[-1])
+        np.testing.assert_allclose(band.vertices[:, 1].min(), curve.intervals[0].min())
+        np.testing.assert_allclose(band.vertices[:, 1].max(), curve.intervals[1].max())
     assert display.ax_.get_xscale() == "log"
     assert display.ax_.get_ylabel() == "accuracy"
 
@@ -339,7 +345,7 @@ def test_one_edge_curve():
     display = EdgeCurveDisplay.from_result(curve_in("given", layer=1, metric="kl"))
     assert list(display.lines_) == ["kept edges"]
     title = display.ax_.get_title(loc="left")
-    assert title == "4 directions of what the layer writes reach the logits (rank of G)"
+    assert title.startswith("4 directions of what the layer writes reach the logits (rank of G)\n")
     assert display.ax_.get_ylabel() == "KL divergence from the full network"
     assert display.ax_.get_yscale() == "symlog"
     # There are no negative divergences: the picture shows none.

@@ -17,6 +17,7 @@ from jacrot.display._figure import (
     one_axes,
     set_wrapped_title,
 )
+from jacrot.inspection.edge_count import LEVEL
 
 if TYPE_CHECKING:
     from jacrot.inspection import EdgeCurve
@@ -27,6 +28,8 @@ NAMES = {
 }
 # Divergences are of interest where they are small; below this the scale is linear.
 SMALL_DIVERGENCE = 1e-3
+# How opaque a band is: several one over the other stay apart from the lines.
+BAND = 0.15
 
 
 class EdgeCurveDisplay:
@@ -35,7 +38,8 @@ class EdgeCurveDisplay:
     Beside it the metric of the full network, and of the network with the layers replaced by their
     least-squares affine maps: where the affine map passes, few edges mean low rank, not structure.
     So does a low rank of ``G``, the second moment of what reads the outputs of a layer; it is in
-    the title.
+    the title. Bands are the intervals of the curves, from losses on the same resamples of the
+    inputs as the network's own, so that they close where nothing is removed.
 
     Parameters
     ----------
@@ -51,6 +55,8 @@ class EdgeCurveDisplay:
         Its figure.
     lines_ : dict of str to Line2D
         The curves, by name; that of a single one is ``"kept edges"``.
+    bands_ : dict of str to PolyCollection
+        Their 95 % intervals, by name.
     full_line_, affine_line_ : Line2D
         The full network, and the affine map.
 
@@ -75,14 +81,14 @@ class EdgeCurveDisplay:
         self.result = result
         self.curves = dict(result) if isinstance(result, Mapping) else {"kept edges": result}
         if not self.curves:
-            raise ValueError("result holds no curve; write one at least.")
+            raise ValueError("result holds no curve; pass at least one.")
         first, *others = self.curves.values()
         for curve in others:
             same = np.allclose((first.full, first.affine), (curve.full, curve.affine))
             if (first.metric, first.ranks) != (curve.metric, curve.ranks) or not same:
                 raise ValueError(
                     "result holds curves of different metrics, samples or layers "
-                    f"({_told(first)}; {_told(curve)}); write those of one layer, or of the whole "
+                    f"({_told(first)}; {_told(curve)}); pass those of one layer, or of the whole "
                     "network, that differ in the basis only."
                 )
 
@@ -142,14 +148,14 @@ class EdgeCurveDisplay:
             linestyle="--",
             label=f"affine map ({first.affine:.4g})",
         )
-        self.lines_ = {}
+        self.lines_, self.bands_ = {}, {}
         for index, (name, curve) in enumerate(self.curves.items()):
+            look = line_look(index)
             (self.lines_[name],) = self.ax_.plot(
-                curve.n_edges,
-                curve.values,
-                linewidth=1.3,
-                label=name,
-                **line_look(index),
+                curve.n_edges, curve.values, linewidth=1.3, label=name, **look
+            )
+            self.bands_[name] = self.ax_.fill_between(
+                curve.n_edges, *curve.intervals, color=look["color"], alpha=BAND, linewidth=0
             )
         self.ax_.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         self.ax_.set_xlabel("edges kept, strongest first")
@@ -157,7 +163,7 @@ class EdgeCurveDisplay:
         where = "what the layer writes" if len(first.ranks) == 1 else "what each layer writes"
         ranks = ", ".join(map(str, first.ranks))
         title = f"{ranks} directions of {where} reach the logits (rank of G)"
-        set_wrapped_title(self.ax_, title)
+        set_wrapped_title(self.ax_, f"{title}\nbands: {100 * LEVEL:g} % intervals over the inputs")
         legend_beside(self.ax_)
         return self
 
