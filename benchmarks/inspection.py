@@ -56,11 +56,10 @@ def functional(network, layer, seed, tol):
     )
 
 
-def spread(values):
-    """Write the mean and the range over the seeds."""
-    if min(values) == max(values):
-        return f"{values[0]:g}"
-    return f"{np.mean(values):.0f} ({min(values)}-{max(values)})"
+def spread(counts):
+    """Write the mean of the medians over the seeds, and the widest interval of all."""
+    low, high = min(count.low for count in counts), max(count.high for count in counts)
+    return f"{np.mean(counts):.0f} ({low} to {high})"
 
 
 def needed(network, data, calibration, layer, basis, seed):

@@ -79,12 +79,14 @@ def count_edges(problem: Bunch, title: str, bases: dict, layer: int | None, seed
     if one.full - one.affine <= LOSSES[-1]:
         print("the affine map passes: few edges mean low rank here, not structure")
     columns = [f"{100 * loss:g} % accuracy" for loss in LOSSES] + [f"{DIVERGENCE:g} nats"]
-    print(f"{'edges needed in basis':<24}" + "".join(f"{column:>24}" for column in (*columns, "of")))
+    print(
+        f"{'edges needed in basis':<24}" + "".join(f"{column:>24}" for column in (*columns, "of"))
+    )
     for name, curve in curves.items():
         same = [(basis.encoder, basis.decoder) for basis in curve.bases]
         needed = [curve.edges_needed(loss) for loss in LOSSES]
         needed.append(curve_of(same, "kl").edges_needed(DIVERGENCE))
-        counts = "".join(f"{str(count):>24}" for count in (*needed, curve.n_edges[-1]))
+        counts = "".join(f"{count!s:>24}" for count in (*needed, curve.n_edges[-1]))
         print(f"{name:<24}{counts}")
     return curves
 

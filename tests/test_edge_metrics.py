@@ -8,7 +8,7 @@ from scipy.stats import entropy
 from sklearn.metrics import accuracy_score, log_loss
 from sklearn.neural_network import MLPClassifier
 
-from jacrot import Network
+from jacrot import JacobianSparsityRotation, Network, NetworkRotation
 from jacrot.inspection import edge_curve
 from jacrot.layers import Activation, Dense, Sequential, Softmax
 from jacrot.readers import from_sklearn
@@ -246,3 +246,17 @@ def test_a_metric_that_is_nan_later_is_refused():
 def test_nothing_that_varies_is_an_error(network, options, message, basis, layer):
     with pytest.raises(ValueError, match=message):
         curve_of(Network(network or [HIDDEN, LOGITS]), Y, layer=layer, basis=basis, **options)
+
+
+def test_axes_of_a_network_that_ends_in_probabilities():
+    y = np.zeros(len(X_TEST), int)
+    for end in ([LOGITS, Softmax()], [ONE.changed(activation="sigmoid")]):
+        network = Network([HIDDEN, *end])
+        one = JacobianSparsityRotation(tol=0.1, random_state=0)
+        one.fit(network[1:2], network[:1](CALIBRATION))
+        whole = NetworkRotation(network, tol=0.1, random_state=0).fit(CALIBRATION)
+        for basis, layer in ((one, 1), (whole, 1), (whole, None)):
+            curve = curve_of(network, y, "cross_entropy", layer, basis)
+            np.testing.assert_allclose(curve.values[-1], curve.full, atol=1e-7)
+    with pytest.raises(ValueError, match="which is not network"):
+        curve_of(Network([HIDDEN, LOGITS]), y, "kl", None, whole)

@@ -55,8 +55,8 @@ class EdgeCount(int):
         count.low, count.high = int(low), int(high)
         return count
 
-    def __getnewargs__(self) -> tuple[int, int, int]:
-        return self.median, self.low, self.high
+    def __reduce__(self) -> tuple[Any, ...]:
+        return EdgeCount, (self.median, self.low, self.high)
 
     @property
     def median(self) -> int:
@@ -93,7 +93,7 @@ def count_edges(
         If `tolerance` is negative or not a number, or is passed with all connections on too many
         resamples.
     """
-    if not isinstance(tolerance, Real) or isinstance(tolerance, bool) or not tolerance >= 0:
+    if not isinstance(tolerance, Real) or isinstance(tolerance, bool) or not float(tolerance) >= 0:
         raise ValueError(f"tolerance={tolerance!r} must be a number of at least 0.")
     tried = list(counts)
     tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
