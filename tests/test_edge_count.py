@@ -146,7 +146,8 @@ def test_counts_are_integers_with_an_interval():
     found = EdgeCount(279, 140, 673)
     assert found == found.median == 279
     assert isinstance(found, int)
-    assert repr(found) == str(found) == f"{found}" == "279 (140 to 673)"
+    assert repr(found) == f"{found!r}" == "279 (140 to 673)"
+    assert str(found) == f"{found}" == "279"
     assert f"{found:>6}" == "   279"
     for same in (pickle.loads(pickle.dumps(found)), copy.deepcopy(found)):
         assert (same, same.low, same.high) == (279, 140, 673)

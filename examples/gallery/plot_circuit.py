@@ -30,7 +30,7 @@ test = digits.X_test, digits.y_test
 curve = edge_curve(network, *test, calibration=calibration, basis=rotation)
 given = edge_curve(network, *test, calibration=calibration)
 n_edges = curve.edges_needed(0.01)
-print(f"connections for 1 % less accuracy: {n_edges}, of neurons {given.edges_needed(0.01)}")
+print(f"connections for 1 % less accuracy: {n_edges!r}, of neurons {given.edges_needed(0.01)!r}")
 display = CircuitDisplay.from_result(curve, n_edges, image_shape=(8, 8))
 
 # %%

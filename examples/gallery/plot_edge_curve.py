@@ -44,7 +44,7 @@ curves = {
     for name, basis in (bases | {"functional": functional}).items()
 }
 for name, curve in curves.items():
-    print(f"{name:<12}{curve.edges_needed(0.01)!s:>20} connections for 1 % less accuracy")
+    print(f"{name:<12}{curve.edges_needed(0.01)!r:>20} connections for 1 % less accuracy")
 display = EdgeCurveDisplay.from_result(curves)
 
 # %%

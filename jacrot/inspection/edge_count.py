@@ -22,8 +22,8 @@ RESOLUTION = 1.05
 class EdgeCount(int):
     """A number of connections with its interval; see :meth:`EdgeCurve.edges_needed`.
 
-    An integer, the median over resamples of the inputs, to count, compare and format as any other;
-    it prints with its interval.
+    An integer, the median over resamples of the inputs, to count with, compare and print as any
+    other; its ``repr`` has the interval too.
 
     Parameters
     ----------
@@ -43,8 +43,8 @@ class EdgeCount(int):
     >>> count = EdgeCount(279, 140, 673)
     >>> count
     279 (140 to 673)
-    >>> count < 300, f"{count:5}", count.high
-    (True, '  279', 673)
+    >>> count < 300, f"{count}", f"{count!r}", count.high
+    (True, '279', '279 (140 to 673)', 673)
     """
 
     low: int
@@ -65,6 +65,9 @@ class EdgeCount(int):
 
     def __repr__(self) -> str:
         return f"{self.median} ({self.low} to {self.high})"
+
+    def __str__(self) -> str:
+        return int.__repr__(self)
 
 
 def count_edges(
