@@ -245,10 +245,7 @@ def _bases(
             for site, rotation in found.items()
         }
 
-    covariances = {
-        site: np.atleast_2d(np.cov(to_rows(activations[site]).T.astype(np.float64)))
-        for site in found
-    }
+    covariances = {site: _covariance(to_rows(activations[site])) for site in found}
     bases: dict[str, tuple[Rotations, bool]] = {GIVEN: ({}, True), PCA: (axes(covariances), True)}
     bases[PRINCIPAL] = axes(moments), False
     stack = layers[0].stack
@@ -260,6 +257,13 @@ def _bases(
         bases[MEAN] = {site: of_sites[site][: len(found[site])] for site in found}, False
     bases[OURS] = found, False
     return bases
+
+
+def _covariance(rows: Array) -> Matrix:
+    """Compute the covariance of rows, up to a factor that no eigenvector depends on."""
+    rows = rows.astype(np.float64)
+    # Squares of what is very large or small would overflow or vanish.
+    return np.atleast_2d(np.cov(rows.T / (np.abs(rows).max() or 1.0)))
 
 
 def _principal(moment: Matrix) -> Matrix:

@@ -96,6 +96,13 @@ def write_report(
     messages : sequence of str, default=()
         Warnings of the run.
 
+    Raises
+    ------
+    OSError
+        If the file cannot be written; see :meth:`jacrot.Network.save`.
+    ValueError
+        If `path` is a folder, a device or a pipe.
+
     Examples
     --------
     >>> import tempfile

@@ -377,3 +377,16 @@ def test_many_axes_make_a_small_file(tmp_path):
 
 def test_printable():
     assert printable("a\tb\nc\x00é日") == "a\\tb\\nc\\x00é日"
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_bases_of_activations_of_any_size(scale):
+    # Their covariance, which only gives directions, is beyond all numbers.
+    network = random_network([6, 5], ["tanh"])
+    first = network.layers[0]
+    other = Network([Dense(first.weight / scale, first.bias, "tanh")])
+    fitted = JacobianSparsityRotation(**OPTIONS).fit(network, X)
+    expected = compare(fitted, X, X_TEST).bases["principal components of the activations"]
+    fitted = JacobianSparsityRotation(**OPTIONS).fit(other, X * scale)
+    found = compare(fitted, X * scale, X_TEST * scale).bases
+    assert found["principal components of the activations"] == pytest.approx(expected)

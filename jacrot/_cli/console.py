@@ -227,7 +227,8 @@ def ending_on_interrupt() -> Iterator[None]:
         os._exit(INTERRUPTED)
 
     # A shell has Ctrl-C ignored by what it starts in the background.
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not is_default or threading.current_thread() is not threading.main_thread():
         yield
         return
     signal.signal(signal.SIGINT, end)
