@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
 from typing import Any
 
 import autograd.numpy as anp
@@ -45,19 +45,49 @@ class Expression:
         """Find the name of the activation that this is to single precision, if it has one."""
         grid, named = _grid()
         with np.errstate(all="ignore"):
-            close = np.abs(self(grid) - named) <= 1e-6 + 1e-6 * np.abs(named)
-        same = close.all(axis=1)
-        return list(ACTIVATIONS)[same.argmax()] if same.any() else None
+            same = _close(self(grid), named).all(axis=1)
+            # Another may differ near a number that it holds only, such as a threshold.
+            near = self._near_numbers() if same.any() else grid
+            for found, (name, activation) in zip(same, ACTIVATIONS.items(), strict=True):
+                if found and _close(self(near), activation.function(near)).all():
+                    return name
+        return None
+
+    def _near_numbers(self) -> Array:
+        """List points at which the function may change its form."""
+        numbers = {
+            float(value)
+            for _, inputs, attributes in self.steps
+            for value in (*inputs, *(value for _, value in attributes))
+            if isinstance(value, float)
+        }
+        pairs = [(first, second) for first in numbers | {1.0} for second in numbers | {1.0}]
+        points = [
+            point
+            for first, second in pairs
+            for point in (first * second, first + second, first - second, first / (second or 1.0))
+        ]
+        near = np.outer(np.unique(points), [-2, -1.001, -1, -0.999, -0.5, 0.5, 0.999, 1, 1.001, 2])
+        return near[np.isfinite(near)]
+
+    def is_total(self) -> bool:
+        """Check whether the function has a value everywhere, as a logarithm has not."""
+        grid, _ = _grid()
+        with np.errstate(all="ignore"):
+            return bool(np.isfinite(self(grid[np.abs(grid) < 10])).all())
 
 
 @cache
 def _grid() -> tuple[Array, Array]:
     """Compute the activations that have a name, one a row, at some points."""
-    grid = np.concatenate(
-        [np.linspace(-8, 8, 129), np.outer([-1, 1], [20, 100, 1e4, 1e20]).ravel()]
-    )
+    small, large = np.logspace(-6, 0, 25), [20, 100, 1e4, 1e20]
+    grid = np.concatenate([np.linspace(-8, 8, 257), np.outer([-1, 1], [*small, *large]).ravel()])
     with np.errstate(all="ignore"):
         return grid, np.stack([activation.function(grid) for activation in ACTIVATIONS.values()])
+
+
+def _close(values: Array, named: Array) -> Array:
+    return np.asarray(np.abs(values - named) <= 1e-6 + 1e-6 * np.abs(named))
 
 
 def _where_positive(x: Array, positive: Array, negative: Callable[[Array], Array]) -> Array:
@@ -74,10 +104,6 @@ def _clip(
     return Clip(min if low is None else low, max if high is None else high)(x)
 
 
-def _sigmoid(x: Array) -> Array:
-    return 0.5 * (anp.tanh(0.5 * x) + 1)
-
-
 def _hard_sigmoid(x: Array, alpha: float = 0.2, beta: float = 0.5) -> Array:
     return _clip(alpha * x + beta, 0.0, 1.0)
 
@@ -90,10 +116,36 @@ def _gelu(x: Array, approximate: bytes = b"none") -> Array:
     return 0.5 * x * (1 + special.erf(x / np.sqrt(2)))
 
 
+def _shrink(x: Array, bias: float = 0.0, lambd: float = 0.5) -> Array:
+    return anp.where(x < -lambd, x + bias, anp.where(x > lambd, x - bias, 0.0))
+
+
+# Those that compare, whose results are true or false and not numbers.
+LOGICAL: dict[str, Callable[..., Array]] = {
+    "And": anp.logical_and,
+    "Equal": anp.equal,
+    "Greater": anp.greater,
+    "GreaterOrEqual": anp.greater_equal,
+    "Less": anp.less,
+    "LessOrEqual": anp.less_equal,
+    "Not": anp.logical_not,
+    "Or": anp.logical_or,
+    "Xor": anp.logical_xor,
+}
 ELEMENTWISE: dict[str, Callable[..., Array]] = {
+    **LOGICAL,
     "Abs": anp.abs,
+    "Acos": anp.arccos,
+    "Acosh": anp.arccosh,
     "Add": anp.add,
+    "Asin": anp.arcsin,
+    "Asinh": anp.arcsinh,
+    "Atan": anp.arctan,
+    "Atanh": anp.arctanh,
+    "Celu": lambda x, alpha=1.0: _where_positive(x, x, lambda t: alpha * anp.expm1(t / alpha)),
     "Clip": _clip,
+    "Cos": anp.cos,
+    "Cosh": anp.cosh,
     "Div": anp.divide,
     "Elu": lambda x, alpha=1.0: _where_positive(x, x, lambda t: alpha * anp.expm1(t)),
     "Erf": special.erf,
@@ -103,19 +155,30 @@ ELEMENTWISE: dict[str, Callable[..., Array]] = {
     "HardSwish": lambda x: x * _hard_sigmoid(x, 1 / 6),
     "LeakyRelu": lambda x, alpha=0.01: _where_positive(x, x, lambda t: alpha * t),
     "Log": anp.log,
+    "Max": lambda *x: reduce(anp.maximum, x),
+    "Min": lambda *x: reduce(anp.minimum, x),
     "Mish": lambda x: x * anp.tanh(anp.logaddexp(x, 0)),
     "Mul": anp.multiply,
     "Neg": anp.negative,
+    "PRelu": lambda x, slope: _where_positive(x, x, lambda t: slope * t),
     "Pow": anp.power,
     "Reciprocal": lambda x: 1 / x,
     "Relu": lambda x: _where_positive(x, x, lambda t: 0 * t),
     "Selu": lambda x, alpha=1.6732632423543772, gamma=1.0507009873554805: (
         gamma * _where_positive(x, x, lambda t: alpha * anp.expm1(t))
     ),
-    "Sigmoid": _sigmoid,
+    "Shrink": _shrink,
+    "Sigmoid": special.expit,
+    "Sign": anp.sign,
+    "Sin": anp.sin,
+    "Sinh": anp.sinh,
     "Softplus": lambda x: anp.logaddexp(x, 0),
     "Softsign": lambda x: x / (1 + anp.abs(x)),
     "Sqrt": anp.sqrt,
     "Sub": anp.subtract,
+    "Swish": lambda x, alpha=1.0: x * special.expit(alpha * x),
+    "Tan": anp.tan,
     "Tanh": anp.tanh,
+    "ThresholdedRelu": lambda x, alpha=1.0: anp.where(x > alpha, x, 0.0),
+    "Where": anp.where,
 }

@@ -18,14 +18,28 @@ from jacrot.readers._common import same_padding
 from jacrot.readers._limits import check_size, size_of
 from jacrot.readers._onnx_files import opset_of
 
-# Operators on stored tensors only, whose result is stored in their place.
-_FOLDED = frozenset(
-    {"Add", "Cast", "Constant", "Div", "Identity", "Mul", "Neg", "Reciprocal", "Reshape", "Sqrt"}
-    | {"Squeeze", "Sub", "Transpose", "Unsqueeze"}
+# Operators on stored tensors that are not computed: other ones each time.
+_RANDOM = frozenset(
+    {"Bernoulli", "Multinomial"}
+    | {f"Random{kind}{like}" for kind in ("Normal", "Uniform") for like in ("", "Like")}
 )
+# Those which the reference evaluator computes without a loop over entries, as fast as NumPy does;
+# and how many entries all others together may read and write.
+_FAST = frozenset(
+    {"Add", "Cast", "Concat", "Constant", "ConstantOfShape", "DequantizeLinear", "Div", "Expand"}
+    | {"Flatten", "Gather", "Gemm", "Identity", "MatMul", "Mul", "Neg", "Pow", "Reciprocal"}
+    | {"Reshape", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where"}
+)
+_MOST_SLOW = 2**18
+# Entries of a shape, of indices or of the bounds of slices.
+_MOST_NUMBERS = 2**10
 # How many operators on stored tensors are computed.
 _MOST_FOLDED = 1_000
 AFFINE = frozenset({"Add", "Div", "Mul", "Sub"})
+
+
+class NotReadError(ValueError):
+    """What is raised for a part of a graph that is not read."""
 
 
 @dataclass
@@ -42,8 +56,8 @@ class Node:
     def __str__(self) -> str:
         return f"node {self.name or self.proto.output[0]!r} is a {self.operator}"
 
-    def refused(self, reason: str) -> ValueError:
-        return ValueError(f"{self}, {reason}.")
+    def refused(self, reason: str) -> NotReadError:
+        return NotReadError(f"{self}, {reason}.")
 
 
 class OnnxGraph:
@@ -55,7 +69,7 @@ class OnnxGraph:
         self.onnx, self.model, self.opset = onnx, model, opset_of(model)
         # Bytes of the model, and of what was made of it.
         self.size, self.spent = size, 0
-        self.n_folded = 0
+        self.n_folded = self.n_slow = 0
         graph = model.graph
         stored = {tensor.name: tensor for tensor in graph.initializer}
         inputs = [item.name for item in graph.input if item.name not in stored]
@@ -86,6 +100,8 @@ class OnnxGraph:
             if item.type.tensor_type.HasField("shape")
         }
         self.constants: dict[str, NDArray[Any]] = {}
+        # Why some are not, though they are computed from stored ones only.
+        self.failed: dict[str, NotReadError] = {}
         self.fold(stored)
 
     def fold(self, stored: dict[str, Any]) -> None:
@@ -102,15 +118,25 @@ class OnnxGraph:
                     remaining.append(source)
         for name in needed & stored.keys():
             self.constants[name] = self.array(stored[name], name)
-        nodes = {self.producers[name].index: name for name in needed if name in self.producers}
-        for _, name in sorted(nodes.items()):
+        computed = needed & self.producers.keys()
+        for name in sorted(computed, key=lambda name: self.producers[name].index):
             node = self.producers[name]
-            if (
-                name != self.start
-                and node.operator in _FOLDED
-                and all(source in self.constants for source in node.inputs)
-            ):
-                self.constants[name] = self.evaluated(node, name)
+            if name != self.start and self.is_stored(node):
+                try:
+                    self.constants[name] = self.evaluated(node, name)
+                # It may be needed for a shape only, which is inferred.
+                except NotReadError as error:
+                    self.failed[name] = error
+
+    def is_stored(self, node: Node) -> bool:
+        """Check whether an operator reads stored tensors only, and always computes the same."""
+        graphs = any(hasattr(value, "node") for value in node.attributes.values())
+        return (
+            all(source in self.constants for source in node.inputs if source)
+            and (len(node.inputs) > 0 or node.operator == "Constant")
+            and node.operator not in _RANDOM
+            and not graphs
+        )
 
     def array(self, tensor: Any, name: str) -> NDArray[Any]:
         """Read a stored tensor."""
@@ -144,25 +170,40 @@ class OnnxGraph:
                 "graph when it is exported"
             )
         helper = self.onnx.helper
-        given = {source: self.constants[source] for source in node.inputs}
+        given = {source: self.constants[source] for source in node.inputs if source}
+        # Numbers on which the shape of the result may depend are in the graph, all others are not.
+        small = {at: array for at, array in given.items() if array.size <= _MOST_NUMBERS}
+        stored = [self.onnx.numpy_helper.from_array(array, at) for at, array in small.items()]
+        large = {at: array for at, array in given.items() if at not in small}
         inputs = [
             helper.make_tensor_value_info(
-                source, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
+                at, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
             )
-            for source, array in given.items()
+            for at, array in large.items()
         ]
         output = helper.make_empty_tensor_value_info(name)
-        graph = helper.make_graph([node.proto], "constant", inputs, [output])
+        graph = helper.make_graph([node.proto], "constant", inputs, [output], stored)
         model = helper.make_model(graph, opset_imports=self.model.opset_import)
         reference = require("onnx.reference", caller="from_onnx", extra="onnx")
-        shapes = [array.shape for array in given.values()]
         try:
-            # All others make nothing larger than what they are given.
-            wide = prod(np.broadcast_shapes(*shapes)) if node.operator in AFFINE else 0
-            self.spend(max([wide, *map(prod, shapes)]))
-            return self.real(reference.ReferenceEvaluator(model).run(None, given)[0])
+            n_entries = max([self.size_inferred(model), *(array.size for array in given.values())])
+            self.spend(n_entries)
+            if node.operator not in _FAST:
+                self.n_slow += n_entries
+                if self.n_slow > _MOST_SLOW:
+                    raise ValueError(f"more than {_MOST_SLOW:,} entries of such")
+            return self.real(reference.ReferenceEvaluator(model).run(None, large)[0])
         except Exception as error:
             raise node.refused(f"which fails on its stored inputs ({error})") from error
+
+    def size_inferred(self, model: Any) -> int:
+        """Find out how many entries the result of one operator has, without computing it."""
+        model = self.onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+        result = model.graph.output[0].type.tensor_type
+        dims = result.shape.dim
+        if not result.HasField("shape") or not all(dim.HasField("dim_value") for dim in dims):
+            raise ValueError("the shape of its result is not known")
+        return prod(dim.dim_value for dim in dims)
 
     def is_computed(self, name: str) -> bool:
         return name != "" and name not in self.constants
@@ -182,7 +223,9 @@ class OnnxGraph:
             return None
         name = node.inputs[place]
         if name not in self.constants:
-            raise node.refused(f"whose input {name!r} is computed, not stored; not read")
+            raise self.failed.get(name) or node.refused(
+                f"whose input {name!r} is computed, not stored; not read"
+            )
         self.spend(self.constants[name].size)
         array = floating(self.constants[name])
         if ndim is not None and array.ndim != ndim:

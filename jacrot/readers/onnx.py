@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from jacrot._arrays import FEATURES_AXIS
+from jacrot._arrays import FEATURES_AXIS, Array
 from jacrot._optional import require
 from jacrot.layers import Activation, BatchNorm, Layer, fused
 from jacrot.network import Network
 from jacrot.readers._graph import Graph
 from jacrot.readers._limits import naming
-from jacrot.readers._onnx_elementwise import ELEMENTWISE, Expression
+from jacrot.readers._onnx_elementwise import ELEMENTWISE, LOGICAL, Expression
 from jacrot.readers._onnx_files import loaded
-from jacrot.readers._onnx_graph import AFFINE, Node, OnnxGraph, floating
+from jacrot.readers._onnx_graph import AFFINE, Node, NotReadError, OnnxGraph, floating
 from jacrot.readers._onnx_operators import OPERATORS
 
 # The same tensor under another name, outside of training.
@@ -113,6 +113,8 @@ class _Reader(OnnxGraph):
         super().__init__(onnx, model, size, start, stop)
         self.n_compared = 0
         self.graph = Graph(self.start)
+        types = onnx.TensorProto
+        self.floats = {types.FLOAT, types.DOUBLE, types.FLOAT16, types.BFLOAT16}
 
     def run(self) -> None:
         """Put everything between the two tensors into the graph."""
@@ -127,10 +129,15 @@ class _Reader(OnnxGraph):
                 if missing:
                     pending += missing
                     continue
-                steps[name].do()
+                try:
+                    steps[name].do()
+                except ValueError as error:
+                    raise self.with_way_out(self.producers[name], error) from error
             pending.pop()
 
     def step(self, name: str) -> _Step:
+        if name in self.failed:
+            raise self.failed[name]
         if name not in self.producers or name in self.constants:
             raise ValueError(
                 f"{self.stop!r} depends on {name!r}, which is not computed from start="
@@ -141,16 +148,37 @@ class _Reader(OnnxGraph):
             raise node.refused(f"whose further output {name!r} from_onnx does not read")
         try:
             return self.read(node, name)
+        except NotReadError as error:
+            raise self.with_way_out(node, error) from error
         # What the checker and the shape inference of onnx let pass.
         except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError) as error:
             raise node.refused(
                 f"whose inputs or attributes are no valid ones ({type(error).__name__}: {error})"
             ) from error
 
+    def with_way_out(self, node: Node, error: ValueError) -> ValueError:
+        """Make an error that names the parts of the graph before and after what is not read."""
+        ways = [
+            f"{argument}={name!r} for what {place} it"
+            for argument, place, end, name in (
+                ("start", "follows", self.stop, node.proto.output[0]),
+                (
+                    "stop",
+                    "comes before",
+                    self.start,
+                    next(filter(self.is_computed, node.inputs), self.start),
+                ),
+            )
+            if name != end
+        ]
+        return ValueError(f"{error} Pass {', or '.join(ways)}." if ways else str(error))
+
     def read(self, node: Node, name: str) -> _Step:
         elementwise = self.elementwise(name)
         if elementwise is not None and elementwise[2] is not None:
             return self.activation(name, *elementwise)
+        if node.operator == "PRelu" and elementwise is None:
+            return self.leaky(node, name)
         tensors = [source for source in node.inputs if source and source not in self.constants]
         if node.operator in _ALIASES:
             return self.alias(node, name)
@@ -197,17 +225,23 @@ class _Reader(OnnxGraph):
             training = self.constants.get(node.inputs[2])
             if training is None or training.any():
                 raise node.refused("in training mode, which from_onnx does not read")
-        if node.operator == "Cast":
-            types = self.onnx.TensorProto
-            floats = (types.FLOAT, types.DOUBLE, types.FLOAT16, types.BFLOAT16)
-            if node.attributes["to"] not in floats:
-                raise node.refused("to another type than a floating-point one; not read")
+        if node.operator == "Cast" and (
+            node.attributes["to"] not in self.floats or self.is_logical(node.inputs[0])
+        ):
+            raise node.refused("to another type than a floating-point one; not read")
         return self.layers(name, node.inputs[0], [])
 
     def elementwise(self, name: str) -> tuple[str, Expression, str | None] | None:
-        """Write a tensor as an elementwise function of one other, with a name if possible."""
+        """Write a tensor as an elementwise function of one other, with a name if possible.
+
+        The other is the nearest of which it is a function that has a name, or else the nearest of
+        which it is one that has a value everywhere, such as the logarithm of a sigmoid, if any.
+        """
         nodes: list[tuple[str, Node]] = []
-        frontier, nearest = {name}, None
+        frontier: set[str] = {name}
+        nearest: tuple[str, Expression, str | None] | None = None
+        if self.is_logical(name):
+            return None
         while len(nodes) < _LONGEST:
             # What is computed last may use the others.
             last = max(frontier, key=self.index)
@@ -217,7 +251,7 @@ class _Reader(OnnxGraph):
             nodes.append((last, node))
             frontier.remove(last)
             frontier |= {source for source in node.inputs if self.is_computed(source)}
-            if len(frontier) == 1:
+            if len(frontier) == 1 and not self.is_logical(*frontier):
                 [source] = frontier
                 self.n_compared += 1
                 if self.n_compared > _MOST_COMPARED:
@@ -229,7 +263,8 @@ class _Reader(OnnxGraph):
                 known = expression.name()
                 if known is not None:
                     return source, expression, known
-                nearest = nearest or (source, expression, None)
+                if nearest is None or not nearest[1].is_total():
+                    nearest = source, expression, None
         return nearest
 
     def index(self, name: str) -> int:
@@ -237,14 +272,27 @@ class _Reader(OnnxGraph):
             -1 if name == self.start or name not in self.producers else self.producers[name].index
         )
 
+    def is_logical(self, name: str) -> bool:
+        """Check whether a tensor holds true and false, not numbers."""
+        node = self.producers.get(name)
+        return node is not None and (
+            node.operator in LOGICAL
+            or (node.operator == "Cast" and node.attributes["to"] == self.onnx.TensorProto.BOOL)
+        )
+
     def is_elementwise(self, node: Node) -> bool:
-        """Tell an operator that acts on each entry alone, its other inputs being numbers."""
+        """Check whether an operator acts on each entry alone, its other inputs being numbers."""
+        if node.operator in ("Cast", "Identity"):
+            [source] = node.inputs
+            name = node.proto.output[0]
+            to_float = node.operator == "Identity" or node.attributes["to"] in self.floats
+            return to_float or (self.is_logical(name) and self.is_logical(source))
         tensors = [source for source in node.inputs if self.is_computed(source)]
         stored = [self.constants[source] for source in node.inputs if source in self.constants]
         rank = min((len(self.shapes.get(source, (None,))) for source in tensors), default=0)
         return (
             node.operator in ELEMENTWISE
-            and (len(tensors) == 1 or (len(tensors) > 1 and node.operator in AFFINE))
+            and (len(tensors) == 1 or (len(tensors) > 1 and node.operator != "Clip"))
             and all(array.size == 1 and array.ndim <= rank for array in stored)
         )
 
@@ -256,7 +304,13 @@ class _Reader(OnnxGraph):
             inputs = tuple(
                 places[given] if given in places else self.number(given) for given in node.inputs
             )
-            steps.append((node.operator, inputs, tuple(node.attributes.items())))
+            if node.operator not in ("Cast", "Identity"):
+                steps.append((node.operator, inputs, tuple(node.attributes.items())))
+            elif self.is_logical(node.inputs[0]) and not self.is_logical(name):
+                steps.append(("Where", (*inputs, 1.0, 0.0), ()))
+            else:
+                places[name] = places[node.inputs[0]]
+                continue
             places[name] = len(steps)
         return Expression(tuple(steps))
 
@@ -275,15 +329,7 @@ class _Reader(OnnxGraph):
         width = None if axis is None else shape[axis]
         if constant.size == 1 and not (isinstance(width, int) and 0 < width <= _WIDEST):
             return None
-        # As broadcasting lays it out.
-        laid_out = (1,) * (len(shape) - constant.ndim) + constant.shape
-        sizes = [size for index, size in enumerate(laid_out) if index != axis]
-        fits = constant.size == 1 or not isinstance(width, int) or constant.size == width
-        if len(laid_out) != len(shape) or prod(sizes) != 1 or not fits:
-            raise node.refused(
-                f"of a tensor {shape} and a stored one {constant.shape}; only numbers and vectors "
-                "of features are read"
-            )
+        self.check_vector(node, shape, constant)
         self.spend(4 * (width if isinstance(width, int) else constant.size))
         vector = constant.ravel()
         if constant.size == 1 and isinstance(width, int):
@@ -296,3 +342,40 @@ class _Reader(OnnxGraph):
             "Div": (1 / vector, None),
         }[node.operator]
         return BatchNorm(zeros, ones, scale, shift, eps=0)
+
+    def check_vector(self, node: Node, shape: tuple[Any, ...], constant: Array) -> None:
+        """Check that a stored tensor broadcasts as a number, or as a vector of features."""
+        axis = FEATURES_AXIS.get(len(shape))
+        width = None if axis is None else shape[axis]
+        laid_out = (1,) * (len(shape) - constant.ndim) + constant.shape
+        sizes = [size for index, size in enumerate(laid_out) if index != axis]
+        fits = constant.size == 1 or not isinstance(width, int) or constant.size == width
+        if len(laid_out) != len(shape) or prod(sizes) != 1 or not fits:
+            raise node.refused(
+                f"of a tensor {shape} and a stored one {constant.shape}; only numbers and vectors "
+                "of features are read"
+            )
+
+    def leaky(self, node: Node, name: str) -> _Step:
+        """Read a PRelu with a slope for each feature, as the sum of two ReLUs."""
+        source = node.inputs[0]
+        slope = self.stored(node, 1)
+        assert slope is not None
+        self.check_vector(node, self.shape(node, source), slope)
+        self.spend(4 * slope.size)
+        zeros, ones = np.zeros(slope.size, slope.dtype), np.ones(slope.size, slope.dtype)
+        parts = {
+            f"{name}/negated": BatchNorm(zeros, ones, -ones, None, eps=0),
+            f"{name}/negative": Activation("relu"),
+            f"{name}/scaled": BatchNorm(zeros, ones, -slope.ravel(), None, eps=0),
+        }
+
+        def do() -> None:
+            self.graph.apply(Activation("relu"), source, f"{name}/positive")
+            before = source
+            for part, layer in parts.items():
+                self.graph.apply(layer, before, part)
+                before = part
+            self.graph.add(f"{name}/positive", before, name)
+
+        return _Step((source,), do)
