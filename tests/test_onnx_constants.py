@@ -10,7 +10,7 @@ from jacrot.readers import from_onnx
 
 onnx = framework("onnx")
 helper = onnx.helper
-DOUBLE, FLOAT = onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT
+DOUBLE = onnx.TensorProto.DOUBLE
 
 
 def quantized(b, *, dtype, axis=None, scale=0.02):
@@ -143,6 +143,36 @@ def test_what_is_not_read_names_the_ways_around_it():
     with pytest.raises(ValueError, match=f"only such gates are read. Pass start='{product}' for"):
         from_onnx(model)
     assert from_onnx(model, start=product).n_outputs == 2
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda b: b("Sign", "x"),
+        lambda b: b("Where", b("Less", "x", b.number(0.1)), b.number(2), b.number(1)),
+        lambda b: b("Cast", b("Greater", "x", b.number(0)), to=DOUBLE),
+    ],
+)
+def test_steps_have_no_slope(write):
+    b = Builder((3,))
+    network = check(b, b("MatMul", write(b), b.random(3, 2)))
+    assert not network.jacobians(b.draw()).any()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda b: b("Max", "x", b("MatMul", "x", b.random(3, 3))),
+        lambda b: b("Where", b("Greater", b("MatMul", "x", b.random(3, 3)), "x"), "x", b.number(0)),
+        lambda b: b("Where", b("Greater", "x", b.number(0)), "x", b.random(3)),
+        lambda b: b("Greater", "x", b.number(0)),
+        lambda b: b("Cast", b("Cast", "x", to=onnx.TensorProto.BOOL), to=DOUBLE),
+    ],
+)
+def test_functions_of_several_tensors_are_refused(write):
+    b = Builder((3,))
+    with pytest.raises(ValueError, match=r"one tensor alone|to another type than"):
+        from_onnx(b.model(write(b)))
 
 
 @pytest.mark.slow

@@ -10,6 +10,8 @@ from typing import Any
 import autograd.numpy as anp
 import autograd.scipy.special as special
 import numpy as np
+from autograd.tracer import isbox
+from numpy.typing import NDArray
 
 from jacrot._arrays import Array
 from jacrot.activations import ACTIVATIONS
@@ -39,13 +41,15 @@ class Expression:
         for operator, inputs, attributes in self.steps:
             arguments = [values[given] if isinstance(given, int) else given for given in inputs]
             values.append(ELEMENTWISE[operator](*arguments, **dict(attributes)))
-        return values[-1]
+        result = values[-1]
+        # Autograd warns of what has no slope anywhere, as a step.
+        return result + 0 * x if isbox(x) and not isbox(result) else result
 
     def name(self) -> str | None:
         """Find the name of the activation that this is to single precision, if it has one."""
         grid, named = _grid()
         with np.errstate(all="ignore"):
-            same = _close(self(grid), named).all(axis=1)
+            same: NDArray[np.bool_] = np.asarray(_close(self(grid), named).all(axis=1))
             # Another may differ near a number that it holds only, such as a threshold.
             near = self._near_numbers() if same.any() else grid
             for found, (name, activation) in zip(same, ACTIVATIONS.items(), strict=True):

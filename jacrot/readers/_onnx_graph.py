@@ -26,9 +26,11 @@ _RANDOM = frozenset(
 # Those which the reference evaluator computes without a loop over entries, as fast as NumPy does;
 # and how many entries all others together may read and write.
 _FAST = frozenset(
-    {"Add", "Cast", "Concat", "Constant", "ConstantOfShape", "DequantizeLinear", "Div", "Expand"}
-    | {"Flatten", "Gather", "Gemm", "Identity", "MatMul", "Mul", "Neg", "Pow", "Reciprocal"}
-    | {"Reshape", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where"}
+    {"Abs", "Add", "Cast", "Clip", "Concat", "Constant", "ConstantOfShape", "DequantizeLinear"}
+    | {"Div", "Exp", "Expand", "Flatten", "Gather", "Gemm", "Identity", "Log", "MatMul", "Max"}
+    | {"Min", "Mul", "Neg", "Pad", "Pow", "QuantizeLinear", "Reciprocal", "ReduceL2"}
+    | {"ReduceMax", "ReduceMean", "ReduceSum", "Reshape", "Round", "Sigmoid", "Slice", "Split"}
+    | {"Sqrt", "Squeeze", "Sub", "Tanh", "Tile", "Transpose", "Unsqueeze", "Where"}
 )
 _MOST_SLOW = 2**18
 # Entries of a shape, of indices or of the bounds of slices.

@@ -48,7 +48,8 @@ def from_onnx(model: Any, *, start: str | None = None, stop: str | None = None) 
     Network
         The network in the dtype of the file, batch norm and constants folded into the layers
         before them, activations that are written out in several operators (GELU, SiLU and
-        others) found again. Residual sums are ``Residual``, gates ``GatedDense``. Tensors
+        others) found again, and what the graph computes from stored tensors only computed, such
+        as quantized weights. Residual sums are ``Residual``, gates ``GatedDense``. Tensors
         have as many dimensions as in the graph: rows, sequences, or images of ``NCHW`` layout.
 
     Raises
@@ -61,7 +62,8 @@ def from_onnx(model: Any, *, start: str | None = None, stop: str | None = None) 
         If `model` is neither a path nor a ``ModelProto``.
     ValueError
         If the file is damaged or no valid model; if `start` or `stop` is unknown or must be
-        written; if an operator on the way is not read: the message names it and its node.
+        passed; if an operator on the way is not read: the message names it and its node, and the
+        `start` and `stop` of the parts that follow it and come before it.
 
     Examples
     --------
@@ -180,7 +182,7 @@ class _Reader(OnnxGraph):
         if node.operator == "PRelu" and elementwise is None:
             return self.leaky(node, name)
         tensors = [source for source in node.inputs if source and source not in self.constants]
-        if node.operator in _ALIASES:
+        if node.operator in _ALIASES and elementwise is None:
             return self.alias(node, name)
         if node.operator in AFFINE and len(tensors) == 1:
             layer = self.affine(node, tensors[0])
@@ -196,6 +198,11 @@ class _Reader(OnnxGraph):
             self.check_same_shapes(node, tensors)
             first, second = tensors
             return _Step((first, second), lambda: self.graph.multiply(first, second, name))
+        if node.operator in ELEMENTWISE:
+            raise node.refused(
+                "which from_onnx does not read here; it reads functions of each entry of one tensor"
+                " alone, whose other inputs are stored numbers"
+            )
         if node.operator not in OPERATORS:
             known = sorted({*OPERATORS, *_ALIASES, *ELEMENTWISE})
             raise node.refused(f"which from_onnx does not read here; it reads {', '.join(known)}")
