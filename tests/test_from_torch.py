@@ -443,15 +443,15 @@ def test_modules_that_are_refused(module, message):
         (lambda m, x: torch.sort(x)[0], "^model: from_torch does not read this sort"),
         (lambda m, x: functional.normalize(x), "this norm"),
         (lambda m, x: x.cumsum(1), "this cumsum"),
-        (lambda m, x: m.part(x) * 2, r"this mul \(2 is no tensor"),
-        (lambda m, x: x + m.part[0].bias, "is no tensor that is computed from the inputs"),
+        (lambda m, x: m.part(x) * 2, r"this mul \(2 is not a tensor"),
+        (lambda m, x: x + m.part[0].bias, "is not a tensor that is computed from the inputs"),
         (lambda m, x: torch.add(x, x, alpha=2), "alpha=2"),
         (lambda m, x: x * x, "only such gates"),
         (lambda m, x: m.part(x) * torch.tanh(m.part[0](x + x)), "only such gates"),
         (lambda m, x: functional.dropout(x), "also drops out in evaluation mode"),
         (lambda m, x: functional.softmax(x, 1, dtype=torch.float64), "dtype"),
         (lambda m, x: torch.flatten(x), "start_dim"),
-        (lambda m, x: x.view(-1, 3), r"write torch\.flatten"),
+        (lambda m, x: x.view(-1, 3), r"use torch\.flatten"),
         (lambda m, x: x.mean(1), r"other axes than \(2, 3\)"),
         (lambda m, x: x[:, 0], "this getitem"),
         (lambda m, x: functional.pad(x, (1, 1)), "than channels of zeros"),
@@ -460,7 +460,7 @@ def test_modules_that_are_refused(module, message):
         (lambda m, x: functional.linear(x, m.part(x)), "weight or bias is computed"),
         (lambda m, x: m.other(x, x, m.part(x))[0], "are not one tensor"),
         (lambda m, x: m.other(x, x, x)[1], "pattern of an attention"),
-        (lambda m, x: m.other(x, x, x, attn_mask=m.part[0].weight)[0], "no matrix of bool"),
+        (lambda m, x: m.other(x, x, x, attn_mask=m.part[0].weight)[0], "not a matrix of bool"),
         (lambda m, x: x.T, "this getattr"),
         (lambda m, x: (x, x), "not one tensor"),
         (lambda m, x: {"x": x}, "not one tensor"),
@@ -519,8 +519,8 @@ def test_state_dict_of_one_layer_and_of_biases_first():
     [
         (nn.Conv2d(1, 2, 3).state_dict(), r"'weight' \(2, 1, 3, 3\).*build the module"),
         (nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).state_dict(), r"'1\.running_mean' \(2,"),
-        ({"state_dict": nn.Linear(2, 2).state_dict()}, r"write from_torch\(model\['state_dict'\]"),
-        ({"epoch": 3}, r"model\['epoch'\] is no tensor but int"),
+        ({"state_dict": nn.Linear(2, 2).state_dict()}, r"use from_torch\(model\['state_dict'\]"),
+        ({"epoch": 3}, r"model\['epoch'\] is not a tensor but int"),
         ({}, "empty mapping"),
     ],
 )
@@ -529,6 +529,6 @@ def test_state_dicts_that_are_refused(state, message):
 
 
 def test_arguments_that_are_refused():
-    refuses([nn.Linear(2, 2)], "model is a list; write a torch.nn.Module", TypeError)
+    refuses([nn.Linear(2, 2)], "model is a list; pass a torch.nn.Module", TypeError)
     with pytest.raises(ValueError, match="leave activation out"):
         from_torch(nn.Linear(2, 2), activation="gelu")

@@ -236,3 +236,19 @@ def test_what_depends_on_strides_is_refused_without_an_example():
     model = nn.Sequential(model, nn.Flatten(), nn.Linear(3 * 7 * 9, 2))
     with pytest.raises(ValueError, match="or may share it"):
         from_torch(model)
+
+
+def test_what_an_attention_returns_is_one_tensor():
+    class Attended(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+            self.read = nn.Linear(4, 4)
+
+        def forward(self, x):
+            attended = self.attention(x, x, x)
+            first = attended[0]
+            first.relu_()
+            return self.read(attended[0]) + first
+
+    same(Attended().eval(), torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(1)))

@@ -142,9 +142,15 @@ class Reading:
                 f"{way_out(self.torch, self.root)}."
             )
         try:
-            return self.graph.layers(self.tensor(output))
+            layers = self.graph.layers(self.tensor(output))
         except Unread as error:
             raise ValueError(f"model returns what from_torch does not follow: {error}.") from error
+        if not layers:
+            raise ValueError(
+                "model returns its input as it is, in evaluation mode and as torch.fx traces it; "
+                "pass one that computes something."
+            )
+        return layers
 
     def _check_tokens(self, first: Any) -> None:
         """Check that token ids, of which a network reads one-hot rows, go to embeddings only."""
@@ -193,6 +199,8 @@ class Reading:
 
     def _place(self, call: Any, module: Any) -> Any:
         """Find the memory in which a call's tensor is, and which view of it that is."""
+        if call.args and call.args[0] in self.attended:
+            return self.memory[call.args[0]]
         name = self._name(call) if module is None else kind_of(self.torch, module)
         if call.name in self.places:
             storage, view = self.places[call.name]
@@ -206,6 +214,9 @@ class Reading:
     def _overwrite(self, changed: Any, call: Any) -> None:
         """Let all that have a tensor which a call changed have its result."""
         storage, view = self.memory[call] = self.memory[changed]
+        for pair in self.attended:
+            if self.memory[pair] == (storage, view):
+                self.attended[pair] = self.tensors[call]
         for other, (its_storage, its_view) in self.memory.items():
             if other in self.tensors and its_storage == storage:
                 if its_view == view:
@@ -258,7 +269,7 @@ class Reading:
     def tensor(self, value: Any, last: bool = False) -> str:
         """Find the tensor of a call in the graph, which only if `last` has its channels last."""
         if value not in self.tensors:
-            raise Unread(f"{value} is no tensor that is computed from the inputs")
+            raise Unread(f"{value} is not a tensor that is computed from the inputs")
         if not last and self.tensors[value] in self.last:
             raise Unread("of images with the channels last; permute them back before")
         if value in self.overwritten:
@@ -320,7 +331,7 @@ class Reading:
         if last_axis and ndim == 4 and source not in self.last:
             raise Unread("it reads images, of which the last axis are not the features")
         if kind == "BatchNorm1d" and ndim is not None:
-            raise Unread("it reads no rows")
+            raise Unread("it reads sequences or images; of rows only it is read")
         if kind == "Softmax" and module.dim not in {3: (2, -1), 4: (1, -3)}.get(ndim or 2, (1, -1)):
             raise Unread(f"dim={module.dim} is not that of the features")
         if kind == "Embedding" and source != self.graph.input:
@@ -349,7 +360,9 @@ class Reading:
             mask = as_array(self.constants.get(mask))
             blocked = 1 if mask is not None and mask.dtype == bool else -np.inf
             if mask is None or mask.ndim != 2 or not np.isin(mask, (0, blocked)).all():
-                raise Unread("its attn_mask is no matrix of bool, or of 0 and -inf, of the module")
+                raise Unread(
+                    "its attn_mask is not a matrix of bool, or of 0 and -inf, of the module"
+                )
             # PyTorch's is True, or -inf, where it does not look.
             mask = mask == 0
         if given.get("is_causal") and (mask is None or (mask != np.tri(*mask.shape)).any()):
@@ -396,7 +409,7 @@ class Reading:
     def _reshape(self, call: Any, source: Any, *shape: Any) -> None:
         shape = shape[0] if len(shape) == 1 else shape
         if len(shape) != 2 or self.sizes.get(shape[0]) != 0 or shape[1] != -1:
-            raise Unread("to another shape than (x.size(0), -1); write torch.flatten(x, 1)")
+            raise Unread("to another shape than (x.size(0), -1); use torch.flatten(x, 1)")
         self.apply(call, self.tensor(source), [Flatten()], None)
 
     def _mean(self, call: Any, source: Any, dim: Any = None, keepdim: bool = False) -> None:
@@ -414,7 +427,7 @@ class Reading:
         if self.ndim[self.tensor(source)] != 4 and width is not None:
             raise Unread("of something else than images")
         if width is None:
-            raise Unread("of channels whose number no layer before it tells")
+            raise Unread("of channels whose number no layer before it determines")
         # Ones and zeros are exact, and in single precision they keep that of the inputs.
         channels = np.pad(np.eye(width, dtype=np.float32), ((pad[4], pad[5]), (0, 0)))
         self.apply(call, self.tensor(source), [Basis(channels)], 4)

@@ -30,12 +30,12 @@ def dense_arrays(state: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     for name, tensor in state.items():
         if isinstance(tensor, Mapping):
             raise ValueError(
-                f"model[{name!r}] is a mapping itself; if it is the state dict, write "
+                f"model[{name!r}] is a mapping itself; if it is the state dict, use "
                 f"from_torch(model[{name!r}])."
             )
         if not hasattr(tensor, "ndim"):
             raise ValueError(
-                f"model[{name!r}] is no tensor but {type(tensor).__name__}; leave it out."
+                f"model[{name!r}] is not a tensor but {type(tensor).__name__}; leave it out."
             )
         if name.rpartition(".")[2] == "weight" and tensor.ndim == 2:
             arrays[name] = as_array(tensor)

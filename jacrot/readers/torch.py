@@ -18,9 +18,9 @@ from jacrot.weights import ActivationLike
 def from_torch(model: Any, activation: ActivationLike = "relu") -> Network:
     """Read a network from a PyTorch module or from a state dict.
 
-    A module is read in its evaluation mode: batch norms use their running statistics, dropouts
-    do nothing. It may nest others and have a ``forward`` of its own, as long as `torch.fx` can
-    trace it and it is made of
+    A module is read as what it computes after ``model.eval()``: batch norms use their running
+    statistics, dropouts do nothing. It may nest others and have a ``forward`` of its own, as long
+    as `torch.fx` can trace it and it is made of
 
     - ``Linear``, ``Conv2d``, ``BatchNorm1d`` (of rows), ``BatchNorm2d``, ``LayerNorm`` and
       ``RMSNorm`` of the last axis, ``MultiheadAttention`` of one sequence with itself,
@@ -47,7 +47,11 @@ def from_torch(model: Any, activation: ActivationLike = "relu") -> Network:
     ``from_torch(torch.nn.Sequential(*model.h, model.ln_f))``. Attention whose scores depend on the
     positions, as with rotary embeddings, is not.
 
-    Anything else is refused by name; :func:`jacrot.readers.capture` takes any module.
+    Anything else is refused by name; :func:`jacrot.readers.capture` takes any module. So are
+    hooks, a ``forward`` put into an instance, and compiled, scripted and lazy modules.
+
+    A ``Softmax`` or ``BatchNorm1d`` over axis 1 is read as one over features: of rows, or of
+    images, not of sequences.
 
     Parameters
     ----------
@@ -72,6 +76,16 @@ def from_torch(model: Any, activation: ActivationLike = "relu") -> Network:
         If `model` is neither.
     ValueError
         If the module computes something else, or the state dict is not one of dense layers.
+
+    Notes
+    -----
+    Changes in place (``relu_``, ``x += y``) are followed wherever the same tensor is read later. A
+    tensor that is read after a change of a view of it, or of what may be a view depending on
+    strides, is refused.
+
+    What is read, and run, is a copy of the module in evaluation mode. Where its first layer fits
+    rows, sequences or images of a common size, the network is compared with the module on a random
+    batch, and refused if their outputs differ.
 
     Examples
     --------
@@ -98,7 +112,7 @@ def from_torch(model: Any, activation: ActivationLike = "relu") -> Network:
         return Network(dense_arrays(model), activation)
     if not isinstance(model, torch.nn.Module):
         raise TypeError(
-            f"model is a {type(model).__name__}; write a torch.nn.Module or a state dict."
+            f"model is a {type(model).__name__}; pass a torch.nn.Module or a state dict."
         )
     if activation != "relu":
         raise ValueError(
