@@ -311,19 +311,23 @@ def test_hooks_of_gradients_change_no_function():
         same(model)
 
 
-def test_compiled_and_scripted_modules_are_refused():
+def test_compiled_modules_are_refused():
     model = nn.Sequential(nn.Linear(5, 4), nn.ReLU())
     with pytest.raises(ValueError, match=r"model, an OptimizedModule, .* _orig_mod"):
         from_torch(torch.compile(model))
     with pytest.raises(ValueError, match=r"1, an OptimizedModule, .* _orig_mod"):
         from_torch(nn.Sequential(nn.Linear(5, 5), torch.compile(model)))
-    scripted = torch.jit.script(model)
-    with pytest.raises(ValueError, match="is a ScriptModule"):
-        from_torch(scripted)
-    with pytest.raises(ValueError, match=r"0, a .*, is a ScriptModule"):
-        from_torch(nn.Sequential(torch.jit.trace(model, torch.ones(1, 5))))
+    # In place, it changes nothing of the module.
     model.compile()
     same(model)
+
+
+def test_scripted_modules_are_refused():
+    model = nn.Sequential(nn.Linear(5, 4), nn.ReLU())
+    with pytest.raises(ValueError, match="model, a RecursiveScriptModule, is a ScriptModule"):
+        from_torch(torch.jit.script(model))
+    with pytest.raises(ValueError, match=r"0, a .*, is a ScriptModule"):
+        from_torch(nn.Sequential(torch.jit.trace(model, torch.ones(1, 5))))
 
 
 def test_modules_without_values_are_refused():
