@@ -12,7 +12,11 @@ from jacrot.layers import AvgPool2d, Basis, Dense, Flatten, Layer
 from jacrot.readers._graph import Graph
 from jacrot.readers._torch_example import memory
 from jacrot.readers._torch_functions import (
+    FLATTENS,
+    FUNCTIONS,
+    NEW,
     OF_CONSTANTS,
+    SAME,
     layer_norm,
     of_constants,
     permute,
@@ -25,46 +29,6 @@ from jacrot.readers._torch_modules import MODULES, Unread, attention, kind_of, r
 from jacrot.readers._torch_state import as_array
 from jacrot.readers._torch_tracing import IN_PLACE, beside, traced, way_out
 
-# Functions and methods that do what a module does, by name, and what the functions call the
-# arguments after the input, in order.
-FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "adaptive_avg_pool2d": ("AdaptiveAvgPool2d", ("output_size",)),
-    "avg_pool2d": (
-        "AvgPool2d",
-        (
-            *("kernel_size", "stride", "padding"),
-            *("ceil_mode", "count_include_pad", "divisor_override"),
-        ),
-    ),
-    "dropout": ("Dropout", ("p", "training", "inplace")),
-    "elu": ("ELU", ("alpha", "inplace")),
-    "gelu": ("GELU", ()),
-    "hardtanh": ("Hardtanh", ("min_val", "max_val", "inplace")),
-    "leaky_relu": ("LeakyReLU", ("negative_slope", "inplace")),
-    "max_pool2d": (
-        "MaxPool2d",
-        ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices"),
-    ),
-    "relu": ("ReLU", ("inplace",)),
-    "relu6": ("ReLU6", ("inplace",)),
-    "selu": ("SELU", ("inplace",)),
-    "sigmoid": ("Sigmoid", ()),
-    "silu": ("SiLU", ("inplace",)),
-    # torch.softmax has the dtype second.
-    "softmax": ("Softmax", ("dim",)),
-    "softplus": ("Softplus", ("beta", "threshold")),
-    "tanh": ("Tanh", ()),
-}
-# Functions and modules that return their argument itself, that return it or a view or a copy of it,
-# and that write to memory of their own. The others may do any of these.
-SAME = {"dropout", *(kind for kind, make in MODULES.items() if make is None)} - {
-    "MultiheadAttention"
-}
-FLATTENS = {"flatten", "reshape", "view", "Flatten"}
-NEW = {
-    *(*FUNCTIONS, *MODULES, "add", "clone", "layer_norm", "linear", "mean", "mul", "pad"),
-    "rms_norm",
-} - (SAME | FLATTENS)
 # Modules of torch.nn that need to know where the channels of images are.
 _OF_LAYOUT = {
     *("AdaptiveAvgPool2d", "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Conv2d", "Embedding"),
@@ -207,9 +171,10 @@ class Reading:
             # Of rows, as the example may be, it changes nothing; of images it does.
             return storage, call if name in FLATTENS else view
         sources = [self.memory[node] for node in call.all_input_nodes if node in self.memory]
-        if not sources or name in NEW or module in self.known:
+        known = self.known.get(module)
+        if not sources or name in NEW or (isinstance(known, Known) and known.layers):
             return call, call
-        return sources[0] if name in SAME else (sources[0][0], call)
+        return sources[0] if name in SAME or known is not None else (sources[0][0], call)
 
     def _overwrite(self, changed: Any, call: Any) -> None:
         """Let all that have a tensor which a call changed have its result."""

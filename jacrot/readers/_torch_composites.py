@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from jacrot.readers._torch_modules import Unread
+from jacrot.readers._torch_modules import Unread, replaces_methods
 
 
 def plain_forward(torch: Any, module: Any) -> Callable[..., Any] | None:
@@ -24,15 +24,14 @@ def plain_forward(torch: Any, module: Any) -> Callable[..., Any] | None:
     -------
     callable or None
         A forward that calls the modules it is made of; ``None`` for all other modules, and for
-        those whose own class or instance has a forward of its own.
+        those that replace a method of PyTorch's.
     """
     for kind, forward in (
         (torch.nn.TransformerEncoderLayer, _encoder_layer),
         (torch.nn.TransformerEncoder, _encoder),
     ):
         if isinstance(module, kind):
-            own = type(module).forward is not kind.forward or "forward" in vars(module)
-            return None if own else forward(torch, module)
+            return None if replaces_methods(torch, module, kind) else forward(torch, module)
     return None
 
 

@@ -31,7 +31,7 @@ ROUNDINGS, MOST_ROUNDING = 10, 1e-2
 
 
 def batches(torch: Any, model: Any) -> Iterator[Any]:
-    """Draw batches of rows, of sequences and of images that a module may read.
+    """Draw batches of tokens, of rows, of sequences and of images that a module may read.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def batches(torch: Any, model: Any) -> Iterator[Any]:
     Yields
     ------
     Tensor
-        Two or three samples, in single precision.
+        Two or three samples, in single precision; of tokens, their ids.
     """
     tensors = [*model.parameters(), *model.buffers()]
     device = tensors[0].device if tensors else "cpu"
@@ -52,6 +52,11 @@ def batches(torch: Any, model: Any) -> Iterator[Any]:
     widths += [tensor.shape[-1] for tensor in tensors if tensor.ndim == 2]
     widths = [width for width in widths if isinstance(width, int)] or [3]
     generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Embedding):
+            shape = 2, min(N_POSITIONS, module.num_embeddings)
+            yield torch.randint(module.num_embeddings, shape, generator=generator).to(device)
+            break
     for width in list(dict.fromkeys(widths))[:MOST_WIDTHS]:
         # No two axes of one length, which could be taken for each other.
         n_samples = 3 if width == 2 else 2
@@ -97,7 +102,7 @@ def memory(torch: Any, root: Any, graph: Any) -> dict[str, Any]:
     for batch in batches(torch, root):
         places.clear()
         kept.clear()
-        x = batch.to(dtypes[0]) if dtypes else batch
+        x = batch.to(dtypes[0]) if dtypes and batch.is_floating_point() else batch
         if _tried(Interpreter(module, garbage_collect_values=False).run, x) is not None:
             return places
     return {}
@@ -127,16 +132,16 @@ def check(torch: Any, copied: Callable[[], Any], network: Network) -> None:
         if _tried(model.to, dtype) is None:
             continue
         for batch in batches(torch, model):
-            x = batch.to(dtype)
+            x = batch.to(dtype) if batch.is_floating_point() else batch
             expected = _outputs(torch, model, x)
             if expected is None:
                 continue
             try:
                 with np.errstate(all="ignore"):
-                    found = network(x.cpu().numpy())
+                    found = network(_read(network, x.cpu().numpy()))
             except ValueError:
                 continue
-            rounded = _outputs(torch, model.float(), x.float())
+            rounded = _outputs(torch, model.float(), x.float() if x.is_floating_point() else x)
             size = np.abs(expected).max(initial=0, where=np.isfinite(expected))
             slack = tolerance * size
             if rounded is not None:
@@ -157,10 +162,17 @@ def check(torch: Any, copied: Callable[[], Any], network: Network) -> None:
             )
 
 
+def _read(network: Network, x: Any) -> Any:
+    """Make one-hot rows of token ids, which is what a network reads in their place."""
+    return x if x.dtype.kind == "f" else np.eye(network.n_inputs or x.max() + 1)[x]
+
+
 def _outputs(torch: Any, model: Any, x: Any) -> Any:
     """Compute the outputs of a module, ``None`` if it does not read such inputs."""
     # The module may change its inputs.
     y = _tried(model, x.clone())
+    # Blocks of transformers return more beside.
+    y = y[0] if isinstance(y, tuple) else getattr(y, "last_hidden_state", y)
     return y.double().cpu().numpy() if isinstance(y, torch.Tensor) else None
 
 

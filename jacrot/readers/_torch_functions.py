@@ -1,4 +1,4 @@
-"""Calls of functions and methods of PyTorch that normalise, scale or permute."""
+"""Functions and methods of PyTorch: those that modules do too, that normalise, scale or permute."""
 
 from __future__ import annotations
 
@@ -8,12 +8,52 @@ import numpy as np
 
 from jacrot._arrays import Array
 from jacrot.layers import BatchNorm, Conv2d, Dense, Layer
-from jacrot.readers._torch_modules import Unread
+from jacrot.readers._torch_modules import MODULES, Unread
 from jacrot.readers._torch_state import as_array
 
 if TYPE_CHECKING:
     from jacrot.readers._torch_calls import Reading
 
+# Functions and methods that do what a module does, by name, and what the functions call the
+# arguments after the input, in order.
+FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "adaptive_avg_pool2d": ("AdaptiveAvgPool2d", ("output_size",)),
+    "avg_pool2d": (
+        "AvgPool2d",
+        (
+            *("kernel_size", "stride", "padding"),
+            *("ceil_mode", "count_include_pad", "divisor_override"),
+        ),
+    ),
+    "dropout": ("Dropout", ("p", "training", "inplace")),
+    "elu": ("ELU", ("alpha", "inplace")),
+    "gelu": ("GELU", ()),
+    "hardtanh": ("Hardtanh", ("min_val", "max_val", "inplace")),
+    "leaky_relu": ("LeakyReLU", ("negative_slope", "inplace")),
+    "max_pool2d": (
+        "MaxPool2d",
+        ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices"),
+    ),
+    "relu": ("ReLU", ("inplace",)),
+    "relu6": ("ReLU6", ("inplace",)),
+    "selu": ("SELU", ("inplace",)),
+    "sigmoid": ("Sigmoid", ()),
+    "silu": ("SiLU", ("inplace",)),
+    # torch.softmax has the dtype second.
+    "softmax": ("Softmax", ("dim",)),
+    "softplus": ("Softplus", ("beta", "threshold")),
+    "tanh": ("Tanh", ()),
+}
+# Functions and modules that return their argument itself, that return it or a view or a copy of it,
+# and that write to memory of their own. The others may do any of these.
+SAME = {"dropout", *(kind for kind, make in MODULES.items() if make is None)} - {
+    "MultiheadAttention"
+}
+FLATTENS = {"flatten", "reshape", "view", "Flatten"}
+NEW = {
+    *(*FUNCTIONS, *MODULES, "add", "clone", "layer_norm", "linear", "mean", "mul", "pad"),
+    "rms_norm",
+} - (SAME | FLATTENS)
 # What is computed of parameters and buffers before they are used.
 OF_CONSTANTS = ("getitem", "reshape", "unsqueeze", "view")
 # How images are permuted to have their channels last, and back.

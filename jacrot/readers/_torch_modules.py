@@ -252,11 +252,33 @@ def kind_of(torch: Any, module: Any) -> str | None:
         class derived from one that replaces a method, or replaces one in itself.
     """
     bases = type(module).__mro__
-    for index, kind in enumerate(bases):
+    for kind in bases:
         if kind.__name__ in MODULES and kind is getattr(torch.nn, kind.__name__, None):
-            ours = bases[index : bases.index(torch.nn.Module)]
-            methods = {"_call_impl"} | {name for base in ours for name in vars(base)} - _ASIDE
-            derived = {name for base in bases[:index] for name in vars(base)}
-            derived |= {name for name, value in vars(module).items() if callable(value)}
-            return kind.__name__ if derived.isdisjoint(methods) else None
+            return None if replaces_methods(torch, module, kind) else kind.__name__
     return None
+
+
+def replaces_methods(torch: Any, module: Any, kind: type) -> bool:
+    """Check whether a module, or its class, replaces a method of a class from which it derives.
+
+    Parameters
+    ----------
+    torch : module
+        PyTorch.
+    module : torch.nn.Module
+        The module.
+    kind : type
+        A class of `torch.nn`.
+
+    Returns
+    -------
+    bool
+        Whether its forward may compute something else than that of `kind`.
+    """
+    bases = type(module).__mro__
+    index = bases.index(kind)
+    ours = bases[index : bases.index(torch.nn.Module)]
+    methods = {"_call_impl"} | {name for base in ours for name in vars(base)} - _ASIDE
+    derived = {name for base in bases[:index] for name in vars(base)}
+    derived |= {name for name, value in vars(module).items() if callable(value)}
+    return not derived.isdisjoint(methods)
