@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from command import save_digits
+from perturbation import perturbed
 
 from jacrot._estimator import NetworkEstimator
 from jacrot._fitted_state import check_fitted_state
@@ -18,6 +19,26 @@ matplotlib.use("Agg")
 # Keras computes with another framework: PyTorch's Jacobians need no compilation for every network
 # that hypothesis draws.
 os.environ.setdefault("KERAS_BACKEND", "torch" if importlib.util.find_spec("torch") else "jax")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--perturb",
+        type=int,
+        metavar="SEED",
+        help="multiply the inputs of the tests marked `search` by 1 + 1e-6 noise",
+    )
+
+
+@pytest.fixture(autouse=True)
+def _perturbed(request):
+    """Show with other rounding that what a test asserts of a search holds on other machines."""
+    seed = request.config.getoption("--perturb")
+    if seed is None or request.node.get_closest_marker("search") is None:
+        yield
+        return
+    with perturbed(seed):
+        yield
 
 
 @pytest.fixture
@@ -31,6 +52,16 @@ def digits_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_digits()
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def _draws_do_not_depend_on_other_tests(request):
+    """Restore the generators that a module draws its constants from."""
+    generators = [g for g in vars(request.module).values() if isinstance(g, np.random.Generator)]
+    states = [generator.bit_generator.state for generator in generators]
+    yield
+    for generator, state in zip(generators, states, strict=True):
+        generator.bit_generator.state = state
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,8 @@ from sklearn.preprocessing import StandardScaler
 from jacrot import JacobianSparsityRotation, NetworkRotation, warm_start
 from jacrot.datasets import load_digits_mlp, make_planted_problem
 
+pytestmark = pytest.mark.search
+
 PLANTED = make_planted_problem(12, 24, random_state=0)
 OPTIONS = {"tol": 1e-2, "random_state": 0}
 

@@ -11,6 +11,8 @@ from jacrot.datasets import make_planted_problem
 from jacrot.layers import Conv2d, Dense, Flatten, LayerNorm, Residual
 from jacrot.positions import at_positions, to_rows
 
+pytestmark = pytest.mark.search
+
 RNG = np.random.default_rng(0)
 MIXING = RNG.normal(size=(6, 6))
 X = RNG.normal(size=(200, 6)) @ MIXING + 3
@@ -72,15 +74,15 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_layers_read_and_write_affine_coordinates(name):
+def test_layers_read_and_write_affine_coordinates(name, rng):
     layer, x = LAYERS[name]
-    decoder, mean = RNG.normal(size=(6, 6)), RNG.normal(size=6)
+    decoder, mean = rng.normal(size=(6, 6)), rng.normal(size=6)
     image = x.ndim == 4
     z = np.linalg.solve(decoder, ((np.moveaxis(x, 1, -1) if image else x) - mean)[..., None])
     z = np.moveaxis(z[..., 0], -1, 1) if image else z[..., 0]
     y = layer(x)
     np.testing.assert_allclose(read_by(layer, decoder, mean)(z), y, atol=1e-9)
-    encoder, origin = RNG.normal(size=(3, y.shape[1])), RNG.normal(size=y.shape[1])
+    encoder, origin = rng.normal(size=(3, y.shape[1])), rng.normal(size=y.shape[1])
     features_last = np.moveaxis(y, 1, -1)
     for shift in (origin, np.zeros_like(origin)):
         expected = np.moveaxis((features_last - shift) @ encoder.T, -1, 1)
@@ -116,10 +118,10 @@ def test_the_rotated_network_is_the_same_function(mode):
         np.testing.assert_allclose(scale, np.diag(np.sqrt(np.diag(G))), atol=1e-12)
 
 
-def test_channels_of_images_are_whitened_at_all_positions():
-    convolution = Conv2d(RNG.normal(size=(4, 6, 3, 3)), RNG.normal(size=4), padding=1)
-    readout = Network([Flatten(), Dense(RNG.normal(size=(3, 64)), activation="identity")])
-    network, images = Network([convolution]), RNG.normal(size=(20, 6, 4, 4)) + 1
+def test_channels_of_images_are_whitened_at_all_positions(rng):
+    convolution = Conv2d(rng.normal(size=(4, 6, 3, 3)), rng.normal(size=4), padding=1)
+    readout = Network([Flatten(), Dense(rng.normal(size=(3, 64)), activation="identity")])
+    network, images = Network([convolution]), rng.normal(size=(20, 6, 4, 4)) + 1
     model = JacobianSparsityRotation(rotate_output=True, readout=readout, **FUNCTIONAL)
     model.fit(network, images)
     Z = at_positions(model.transform, images)
@@ -145,9 +147,9 @@ def test_tied_outputs_are_in_the_coordinates_of_the_inputs():
         clone(model).set_params(criterion="hoyer").fit(block, X)
 
 
-def test_axes_that_are_not_orthogonal_are_found():
+def test_axes_that_are_not_orthogonal_are_found(rng):
     problem = make_planted_problem(16, 48, n_samples=400, density=0.15, random_state=0)
-    mixing = np.linalg.qr(RNG.normal(size=(16, 16)))[0] * np.geomspace(0.05, 2, 16)
+    mixing = np.linalg.qr(rng.normal(size=(16, 16)))[0] * np.geomspace(0.05, 2, 16)
     # x = mixing s: what is sparse reads s, which no rotation of x gives.
     white = Coordinates.whitening(problem.X)
     rows = (problem.X - white.mean) @ white.forward @ mixing.T
@@ -167,9 +169,9 @@ def test_axes_that_are_not_orthogonal_are_found():
     assert np.median(cosines["neurons"]) < 0.9
 
 
-def test_the_coordinates_forget_linear_maps_of_the_inputs():
+def test_the_coordinates_forget_linear_maps_of_the_inputs(rng):
     spectra = []
-    for mixing in (np.eye(6), RNG.normal(size=(6, 6))):
+    for mixing in (np.eye(6), rng.normal(size=(6, 6))):
         network = Network([NETWORK[0].weight @ np.linalg.inv(mixing).T]).layers
         model = JacobianSparsityRotation(**FUNCTIONAL).fit(Network(network), X @ mixing)
         J = model.jacobians(X @ mixing)

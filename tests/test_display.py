@@ -27,6 +27,8 @@ from jacrot.display.circuit import SHADES, _crossings, _on_path, _orders
 from jacrot.display.jacobian import _structure_order
 from jacrot.inspection import AxisStability, LocalityCurve, NullBaseline, edge_curve
 
+pytestmark = pytest.mark.search
+
 PROBLEM = make_planted_problem(8, 12, n_samples=40, random_state=0)
 FITTED = JacobianSparsityRotation(rotate_output=False, random_state=0).fit(
     PROBLEM.network, PROBLEM.X

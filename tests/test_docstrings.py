@@ -32,6 +32,7 @@ FRAMEWORKS = {
 }
 
 
+@pytest.mark.search
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_run(name):
     if name in FRAMEWORKS:

@@ -14,6 +14,8 @@ from jacrot import JacobianSparsityRotation, NetworkRotation
 from jacrot.datasets import load_digits_mlp, make_planted_problem
 from jacrot.inspection import edge_curve
 
+pytestmark = pytest.mark.search
+
 ACTIVATIONS = ["tanh", "softplus", "identity"]
 FUNCTIONS = {"tanh": np.tanh, "softplus": lambda t: np.log1p(np.exp(t)), "identity": lambda t: t}
 SLOPES = {

@@ -13,6 +13,8 @@ from sklearn.datasets import load_digits
 
 from jacrot.readers import load
 
+pytestmark = pytest.mark.search
+
 
 def run(name, *arguments):
     example(name).main([str(argument) for argument in arguments])
@@ -102,6 +104,7 @@ def edges_needed(output):
     return counts
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the search did not converge")
 def test_mnist_circuit(tmp_path, capsys):
     sizes = ("--samples", 80, "--repeats", 2, "--max-iter", 20)

@@ -11,6 +11,8 @@ from builders import EXAMPLES, framework
 
 import jacrot.display
 
+pytestmark = [pytest.mark.search, pytest.mark.slow]
+
 GALLERY = EXAMPLES / "gallery"
 SCRIPTS = {
     "plot_axis_stability": 1,

@@ -293,7 +293,7 @@ def test_what_is_no_layer_is_refused():
         Residual([Dense([[1.0]]), 3])
 
 
-def test_a_layer_of_ones_own_needs_two_methods():
+def test_a_layer_of_ones_own_needs_two_methods(rng):
     class Cube(BaseLayer):
         positionwise = True
 
@@ -306,7 +306,7 @@ def test_a_layer_of_ones_own_needs_two_methods():
 
     assert isinstance(Cube(), Layer)
     network = Network([Cube(), Dense(normal(2, 3), activation="tanh")])
-    x = RNG.normal(size=(4, 3))
+    x = rng.normal(size=(4, 3))
     Q = rotation(3)
     turned = network.reading(Q)
     np.testing.assert_allclose(turned(x @ Q.T), network(x), atol=1e-13)

@@ -9,6 +9,8 @@ from jacrot.datasets import make_planted_problem
 from jacrot.inspection import locality_curve
 from jacrot.layers import Conv2d, Dense
 
+pytestmark = pytest.mark.search
+
 PLANTED = make_planted_problem(8, 20, density=0.2, random_state=0)
 OPTIONS = {"tol": 1e-2, "random_state": 0}
 

@@ -18,10 +18,14 @@ DATA = Path(os.environ.get("JACROT_DATA", "data"))
 WEIGHTS = DATA / "networks" / "mnist_mlp_784_100_100_10.npz"
 IMAGES = DATA / "mnist" / "t10k-images-idx3-ubyte.gz"
 
-pytestmark = pytest.mark.skipif(
-    not (WEIGHTS.exists() and IMAGES.exists()),
-    reason="JACROT_DATA names no folder with mnist/ and networks/",
-)
+pytestmark = [
+    pytest.mark.search,
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (WEIGHTS.exists() and IMAGES.exists()),
+        reason="JACROT_DATA is not a folder with mnist/ and networks/",
+    ),
+]
 
 
 @pytest.fixture(scope="module")

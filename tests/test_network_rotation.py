@@ -14,6 +14,8 @@ from jacrot.criteria import hoyer
 from jacrot.datasets import load_digits_mlp
 from jacrot.layers import AvgPool2d, Conv2d, Dense, Flatten
 
+pytestmark = pytest.mark.search
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 5))
 NETWORK = random_network([5, 8, 7, 3], ["relu", "tanh", "identity"])
@@ -40,6 +42,7 @@ def one_by_one(network, X):
     return rotations
 
 
+@pytest.mark.slow
 def test_joint_rotations_beat_those_found_one_by_one_on_inputs_not_seen():
     digits = load_digits_mlp()
     network, train, test = digits.network, digits.X[:200], digits.X_test
@@ -127,14 +130,14 @@ def test_directions_that_nothing_reads_or_writes_stay_axes():
     np.testing.assert_allclose(model.rotated_network()(X), network(X), atol=1e-12)
 
 
-def test_channels_of_a_convolutional_network():
+def test_channels_of_a_convolutional_network(rng):
     def conv(n_out, n_in):
-        kernel = RNG.normal(size=(n_out, n_in, 3, 3)) / np.sqrt(9 * n_in)
+        kernel = rng.normal(size=(n_out, n_in, 3, 3)) / np.sqrt(9 * n_in)
         return Conv2d(kernel, activation="relu", padding=1)
 
-    logits = Dense(RNG.normal(size=(3, 6)), activation="identity")
+    logits = Dense(rng.normal(size=(3, 6)), activation="identity")
     network = Network([conv(4, 2), conv(6, 4), AvgPool2d(), Flatten(), logits])
-    images = RNG.normal(size=(8, 2, 5, 5))
+    images = rng.normal(size=(8, 2, 5, 5))
     model = NetworkRotation(network, tol=1e-3, random_state=0).fit(images)
     assert [len(matrix) for matrix in model.rotations_.values()] == [4, 6, 6, 6]
     np.testing.assert_allclose(model.rotated_network()(images), network(images), atol=1e-12)

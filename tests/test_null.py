@@ -14,6 +14,8 @@ from jacrot.inspection import NullBaseline, null_baseline
 from jacrot.inspection.null import same_spectrum, shuffled, with_weights
 from jacrot.layers import Attention, Conv2d, Dense, LayerNorm, Residual
 
+pytestmark = pytest.mark.search
+
 PLANTED = make_planted_problem(10, 24, density=0.2, random_state=0)
 X, X_TEST = PLANTED.X[:200], PLANTED.X[200:]
 

@@ -24,16 +24,16 @@ FUNCTIONS = {
 }
 CRITERION = {name: criterion() for name, criterion in CRITERIA.items()}
 CRITERION["callable"] = CallableCriterion(lambda x: anp.log(1 + x**2))
-RNG = np.random.default_rng(0)
 N_SAMPLES, M, N = 7, 6, 4
 SMOOTHING = 0.3
 
 
 def jacobians(kind, output):
+    rng = np.random.default_rng(0)
     n_outputs = N if output == "tied" else M
     if kind == "dense layer":
-        return LayerJacobians(RNG.normal(size=(n_outputs, N)), RNG.normal(size=(7, n_outputs)))
-    return StackJacobians(RNG.normal(size=(N_SAMPLES, n_outputs, N)))
+        return LayerJacobians(rng.normal(size=(n_outputs, N)), rng.normal(size=(7, n_outputs)))
+    return StackJacobians(rng.normal(size=(N_SAMPLES, n_outputs, N)))
 
 
 def cases():
@@ -114,8 +114,9 @@ def test_plane_curvatures_are_finite_differences(name, output, kind, output_basi
 
 def chain_of_two():
     """Make a whole network: each hidden basis is written by one term and read by another."""
-    first, second = RNG.normal(size=(5, M, 3)), RNG.normal(size=(N_SAMPLES, N, M))
-    third = RNG.normal(size=(1, 2, N))
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(5, M, 3)), rng.normal(size=(N_SAMPLES, N, M))
+    third = rng.normal(size=(1, 2, N))
     terms = [
         Term(StackJacobians(first), 0, None),
         Term(StackJacobians(second), 1, 0),
@@ -159,10 +160,10 @@ def log_of(tables, smoothing):
 @pytest.mark.parametrize("weighed", [False, True], ids=["plain", "weighed"])
 @pytest.mark.parametrize("output", ["fixed", "free", "tied"])
 @pytest.mark.parametrize("kind", ["dense layer", "stack"])
-def test_connections_are_counted_in_the_table_of_mean_squares(kind, output, weighed, smoothing):
+def test_connections_are_counted_in_the_table_of_mean_squares(kind, output, weighed, smoothing, rng):
     stack = jacobians(kind, output)
     J = np.concatenate(list(stack.rotated(None, None)))
-    readout = RNG.normal(size=(2, J.shape[1]))
+    readout = rng.normal(size=(2, J.shape[1]))
     readout = readout.T @ readout + np.eye(J.shape[1]) if weighed and output != "fixed" else None
     term = Term.of_mode(stack, output, readout)
     objective = Objective([term], CRITERION["log"], smoothing)
@@ -204,8 +205,8 @@ def test_connections_are_counted_in_the_table_of_mean_squares(kind, output, weig
             assert (costs[0] - 2 * costs[1] + costs[2]) / step**2 <= second + 1e-6
 
 
-def test_connections_of_several_layers_are_counted_in_one_unit():
-    first, second = RNG.normal(size=(5, M, 3)), RNG.normal(size=(N_SAMPLES, N, M))
+def test_connections_of_several_layers_are_counted_in_one_unit(rng):
+    first, second = rng.normal(size=(5, M, 3)), rng.normal(size=(N_SAMPLES, N, M))
     readouts = [np.diag(np.arange(1.0, M + 1)), np.diag(np.arange(1.0, N + 1))]
     terms = [
         Term(StackJacobians(first), 0, None, readouts[0]),
@@ -231,8 +232,8 @@ def test_connections_of_several_layers_are_counted_in_one_unit():
     np.testing.assert_allclose(objective.cost(*point), reference(*point), rtol=1e-12)
 
 
-def test_curvatures_of_several_tables_are_those_of_the_parabola_above():
-    first, second = RNG.normal(size=(5, M, 3)), RNG.normal(size=(N_SAMPLES, N, M))
+def test_curvatures_of_several_tables_are_those_of_the_parabola_above(rng):
+    first, second = rng.normal(size=(5, M, 3)), rng.normal(size=(N_SAMPLES, N, M))
     terms = [Term(StackJacobians(first), 0, None), Term(StackJacobians(second), 1, 0)]
     objective = Objective(terms, CRITERION["log"], SMOOTHING)
 
@@ -256,8 +257,8 @@ def test_curvatures_of_several_tables_are_those_of_the_parabola_above():
             np.testing.assert_allclose(curvatures[a, b], difference, rtol=1e-4, atol=1e-5)
 
 
-def test_gradient_of_a_rotated_problem_is_the_rotated_gradient():
-    J, R = RNG.normal(size=(N_SAMPLES, M, N)), rotation(N, 3)
+def test_gradient_of_a_rotated_problem_is_the_rotated_gradient(rng):
+    J, R = rng.normal(size=(N_SAMPLES, M, N)), rotation(N, 3)
     Q = rotation(N, 4)
     here = one_sided(J, SMOOTHING)
     there = one_sided(J @ R.T, SMOOTHING)
@@ -282,9 +283,9 @@ def test_blocks_do_not_change_the_result(monkeypatch):
 
 
 @pytest.mark.parametrize("output", ["fixed", "free"])
-def test_threads_do_not_change_the_result(output, monkeypatch):
+def test_threads_do_not_change_the_result(output, monkeypatch, rng):
     monkeypatch.setattr("jacrot.jacobians.BLOCK_ENTRIES", 1)
-    stack = LayerJacobians(RNG.normal(size=(M, N)), RNG.normal(size=(40, M)))
+    stack = LayerJacobians(rng.normal(size=(M, N)), rng.normal(size=(40, M)))
     point = [rotation(M), rotation(N)][-1 if output == "fixed" else 0 :]
     results = []
     for n_threads in (1, 2, 5):
@@ -322,9 +323,9 @@ class OnDemand:
         return self.J[samples]
 
 
-def test_only_what_bears_threads_gets_them(monkeypatch):
+def test_only_what_bears_threads_gets_them(monkeypatch, rng):
     monkeypatch.setattr("jacrot.jacobians.BLOCK_ENTRIES", 1)
-    J = RNG.normal(size=(N_SAMPLES, M, N))
+    J = rng.normal(size=(N_SAMPLES, M, N))
     array, on_demand = (Term(StackJacobians(source), None, 0) for source in (J, OnDemand(J)))
     for criterion, terms, shared in (
         ("hoyer", [array], True),
@@ -354,9 +355,9 @@ class CountedStack(StackJacobians):
 
 
 @pytest.mark.parametrize("surplus", [0, 1])
-def test_blocks_are_kept_where_a_quarter_of_the_working_memory_has_room(surplus):
+def test_blocks_are_kept_where_a_quarter_of_the_working_memory_has_room(surplus, rng):
     # A quarter of 1 MiB is 2¹⁵ numbers of eight bytes.
-    stacks = [CountedStack(RNG.normal(size=(2**10 + more, 4, 4))) for more in (0, surplus)]
+    stacks = [CountedStack(rng.normal(size=(2**10 + more, 4, 4))) for more in (0, surplus)]
     terms = [Term.of_mode(stack, "fixed") for stack in stacks]
     with sklearn.config_context(working_memory=1):
         objective = Objective(terms, CRITERION["hoyer"], SMOOTHING)
@@ -399,8 +400,8 @@ def test_kept_blocks_do_not_change_the_result(kind):
             np.testing.assert_array_equal(one, other)
 
 
-def test_exact_cost_is_affine_in_the_hoyer_sparsity():
-    J = RNG.normal(size=(N_SAMPLES, M, N))
+def test_exact_cost_is_affine_in_the_hoyer_sparsity(rng):
+    J = rng.normal(size=(N_SAMPLES, M, N))
     J /= np.sqrt(np.mean(J**2, axis=(1, 2), keepdims=True))
     objective = one_sided(J, 0.0)
     root = np.sqrt(M * N)

@@ -21,6 +21,8 @@ from jacrot.layers import (
 from jacrot.network_jacobians import MAX_PAIRS, drawn_pairs, network_jacobians, pooled_jacobians
 from jacrot.positions import at_positions, to_rows
 
+pytestmark = pytest.mark.search
+
 RNG = np.random.default_rng(0)
 
 
@@ -125,9 +127,9 @@ def test_blocks_that_are_recomputed_are_the_same():
     np.testing.assert_allclose(few.norms(), np.array(stored.norms())[:, [5, 3]])
 
 
-def test_pooled_blocks_are_one_stack():
+def test_pooled_blocks_are_one_stack(rng):
     blocks = [Network(MLP), Network([BLOCK]), Network([conv(4, 4, padding=1)])]
-    rows = RNG.normal(size=(7, 4))
+    rows = rng.normal(size=(7, 4))
     stack = pooled_jacobians([blocks[0]] * 2, [rows, SEQUENCES], [None, np.array([0, 3])])
     parts = [blocks[0].jacobians(rows), blocks[0].jacobians(to_rows(SEQUENCES)[[0, 3]])]
     expected = np.concatenate(parts)
@@ -206,9 +208,9 @@ def test_several_matrices_of_a_sample_may_be_computed_elsewhere():
         JacobianSparsityRotation().fit(J[:3], rows)
 
 
-def test_many_positions_are_drawn_by_the_random_state():
+def test_many_positions_are_drawn_by_the_random_state(rng):
     network = Network([conv(3, 4, padding=1)])
-    X = RNG.normal(size=(2, 4, 30, 30))
+    X = rng.normal(size=(2, 4, 30, 30))
     pairs = drawn_pairs(network, X, np.random.RandomState(0))
     assert len(np.unique(pairs)) == MAX_PAIRS < 1800
     assert drawn_pairs(network, X[:1], np.random.RandomState(0)) is None

@@ -4,7 +4,10 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 from builders import framework
+
+pytestmark = pytest.mark.search
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -61,6 +64,7 @@ def test_any_pytorch_model_goes_to_a_rotation():
     np.testing.assert_allclose(names["captured"].jacobians, expected.detach(), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_fewest_connections_are_those_of_the_functional_coordinates(capsys):
     names = {}
     exec(examples()[0], names)

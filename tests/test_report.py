@@ -18,7 +18,10 @@ OPTIONS = {"random_state": 0, "tol": 1e-2, "max_iter": 50}
 NETWORK = random_network([6, 8, 7, 4], ["relu", "relu", "identity"])
 rng = np.random.default_rng(0)
 X, X_TEST = rng.normal(size=(80, 6)), rng.normal(size=(30, 6))
-pytestmark = pytest.mark.filterwarnings("ignore:the search did not converge")
+pytestmark = [
+    pytest.mark.search,
+    pytest.mark.filterwarnings("ignore:the search did not converge"),
+]
 
 
 class Page(HTMLParser):

@@ -18,6 +18,8 @@ from jacrot.criteria import hoyer
 from jacrot.datasets import load_digits_mlp, make_planted_problem
 from jacrot.metrics import amari_distance, match_axes
 
+pytestmark = pytest.mark.search
+
 RNG = np.random.default_rng(0)
 W = RNG.normal(size=(16, 10))
 X = RNG.normal(size=(60, 10))
@@ -38,6 +40,7 @@ def mean_hoyer(stack):
 # What it finds
 
 
+@pytest.mark.slow
 def test_planted_axes_are_found_in_at_least_19_of_20_problems():
     found = 0
     for seed in range(20):
@@ -47,6 +50,7 @@ def test_planted_axes_are_found_in_at_least_19_of_20_problems():
     assert found >= 19
 
 
+@pytest.mark.slow
 def test_more_starts_find_axes_that_are_hard_to_find():
     for seed in range(3):
         problem = make_planted_problem(64, 128, density=0.3, random_state=seed)
@@ -59,9 +63,9 @@ def test_one_sided_beats_fastica_and_quartimax_of_the_stacked_rows():
     from sklearn.decomposition import FastICA
 
     problem = make_planted_problem(24, 48, density=0.2, random_state=0)
-    stack = problem.network.jacobians(problem.X)
+    stack = problem.network.jacobians(problem.X[:100])
     stack = stack / np.linalg.norm(stack, axis=(1, 2), keepdims=True)
-    ours = JacobianSparsityRotation(random_state=0).fit(problem.network, problem.X).sparsity_
+    ours = JacobianSparsityRotation(random_state=0).fit(problem.network, problem.X[:100]).sparsity_
     rows = stack.reshape(-1, 24)
     rows = rows[rows.any(axis=1)]
     ica = FastICA(whiten=False, fun="logcosh", max_iter=2000, random_state=0, tol=1e-6)
@@ -97,14 +101,14 @@ def test_quartimax_equals_gradient_projection():
     assert ours >= (1 - 1e-6) * ((rows @ quartimax(rows).T) ** 4).sum()
 
 
-def test_linear_network_on_both_sides_is_as_sparse_as_its_singular_basis():
+def test_linear_network_on_both_sides_is_as_sparse_as_its_singular_basis(rng):
     for seed in range(3):
         weights = np.random.default_rng(seed).normal(size=(9, 12))
         left, _, right = np.linalg.svd(weights)
         estimator = JacobianSparsityRotation(
             activation="identity", rotate_output=True, random_state=0
         )
-        estimator.fit(weights, RNG.normal(size=(20, 12)))
+        estimator.fit(weights, rng.normal(size=(20, 12)))
         assert estimator.sparsity_ >= hoyer(left.T @ weights @ right.T) - 1e-9
 
 
@@ -156,8 +160,8 @@ def test_order_of_the_samples_does_not_matter_where_they_collapse():
     np.testing.assert_allclose(one.rotation_, other.rotation_, atol=1e-6)
 
 
-def test_order_and_sign_of_the_neurons_do_not_matter():
-    order = RNG.permutation(16)
+def test_order_and_sign_of_the_neurons_do_not_matter(rng):
+    order = rng.permutation(16)
     np.testing.assert_allclose(fitted(W[order]).sparsity_, fitted().sparsity_, rtol=1e-6)
 
 
@@ -249,9 +253,9 @@ def test_any_layer_ends_in_the_same_function(
 
 
 @pytest.mark.parametrize("rotate_output", [False, True])
-def test_whole_network_keeps_its_function(rotate_output):
+def test_whole_network_keeps_its_function(rotate_output, rng):
     network = random_network([5, 10, 12, 3], ["relu", "gelu", "identity"])
-    inputs = RNG.normal(size=(80, 5))
+    inputs = rng.normal(size=(80, 5))
     estimator = fitted(network[1:2], network[:1](inputs), rotate_output=rotate_output)
     sites = {1: estimator.rotation_}
     if rotate_output:
@@ -378,10 +382,10 @@ def test_every_start_arrives(init, rotate_output):
     assert estimator.sparsity_ > fitted(rotate_output=rotate_output).sparsity_ - 0.03
 
 
-def test_a_start_is_improved_not_forgotten():
+def test_a_start_is_improved_not_forgotten(rng):
     # So dense that a search from elsewhere hardly finds the axes.
     problem = make_planted_problem(64, 128, density=0.3, random_state=0)
-    near = np.linalg.qr(problem.rotation.T + 0.02 * RNG.normal(size=(64, 64)))[0].T
+    near = np.linalg.qr(problem.rotation.T + 0.02 * rng.normal(size=(64, 64)))[0].T
     estimator = fitted(problem.weights, problem.X, init=near)
     assert match_axes(estimator.rotation_, problem.rotation)[1].min() > 0.999
 

@@ -14,6 +14,8 @@ from jacrot.network_jacobians import network_jacobians
 from jacrot.solver import HOPS, Search, solve
 from jacrot.stages import CONTINUATION, SHARPENING, Log, descend
 
+pytestmark = pytest.mark.search
+
 OPTIONS = {"max_iter": 1000, "tol": 1e-4}
 
 

@@ -11,6 +11,8 @@ from jacrot.datasets import make_planted_problem
 from jacrot.inspection import axis_stability
 from jacrot.inspection.stability import chance_level
 
+pytestmark = pytest.mark.search
+
 PLANTED = make_planted_problem(10, 30, density=0.2, random_state=0)
 OPTIONS = {"tol": 1e-2, "random_state": 0}
 

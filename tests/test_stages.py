@@ -20,6 +20,8 @@ from jacrot.stages import (
     run_stage,
 )
 
+pytestmark = pytest.mark.search
+
 
 def planted_stack(rng, n_samples=40, m=10, n=8):
     sparse = rng.normal(size=(n_samples, m, n)) * (rng.uniform(size=(n_samples, m, n)) < 0.2)

@@ -17,6 +17,8 @@ from jacrot.warm_start import (
     warm_start,
 )
 
+pytestmark = pytest.mark.search
+
 
 def planted(output, n_samples=80, n=16):
     rng = np.random.default_rng(0)
