@@ -135,6 +135,7 @@ def test_every_layer_of_a_whole_network():
     assert all((gain > 0).all() for gain in result.nulls_gain.values())
 
 
+@pytest.mark.search(other_processes=True)
 def test_seeds_agree_and_the_estimator_stays():
     estimator = rotation(PLANTED.network, X)
     before = estimator.rotation_.copy()

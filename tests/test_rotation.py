@@ -59,6 +59,7 @@ def test_more_starts_find_axes_that_are_hard_to_find():
         assert match_axes(estimator.rotation_, problem.rotation)[1].min() > 0.99
 
 
+@pytest.mark.slow
 def test_one_sided_beats_fastica_and_quartimax_of_the_stacked_rows():
     from sklearn.decomposition import FastICA
 
@@ -109,7 +110,8 @@ def test_linear_network_on_both_sides_is_as_sparse_as_its_singular_basis(rng):
             activation="identity", rotate_output=True, random_state=0
         )
         estimator.fit(weights, rng.normal(size=(20, 12)))
-        assert estimator.sparsity_ >= hoyer(left.T @ weights @ right.T) - 1e-9
+        # That of the search is the singular basis of a matrix which --perturb changes by 1e-6.
+        assert estimator.sparsity_ >= hoyer(left.T @ weights @ right.T) - 1e-5
 
 
 @pytest.mark.parametrize("rotate_output", [False, True])

@@ -23,8 +23,6 @@ from sklearn.utils.estimator_checks import (
 from jacrot import JacobianSparsityRotation, Network, NetworkRotation
 from jacrot.layers import Activation
 
-pytestmark = pytest.mark.search
-
 RNG = np.random.default_rng(0)
 W = RNG.normal(size=(12, 8))
 X = RNG.normal(size=(50, 8))

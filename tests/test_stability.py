@@ -100,6 +100,7 @@ def test_a_share_of_the_sensitivity_keeps_its_number_of_axes():
     assert stability.cosines_of_samples["input"].shape == (3, n_axes)
 
 
+@pytest.mark.search(other_processes=True)
 def test_seeds_agree_and_names_of_features_are_kept():
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(PLANTED.X[:80], columns=[f"a{index}" for index in range(10)])
