@@ -1,15 +1,16 @@
-"""Run the doctests of the documentation with perturbed inputs: ``python perturbed_doctests.py SEED``."""
+"""Run the doctests of the documentation with perturbed inputs.
+
+``PYTHONPATH=tests python .ci/perturbed_doctests.py SEED``
+"""
 
 import sys
 from pathlib import Path
 
+from perturbation import perturbed
 from sphinx.cmd.build import main
 
-root = Path(__file__).parents[1]
-sys.path.insert(0, str(root / "tests"))
-from perturbation import perturbed
-
+docs = Path(__file__).parents[1] / "docs"
 seed = int(sys.argv[1])
-output = root / "docs" / "_build" / f"doctest-{seed}"
+output = docs / "_build" / f"doctest-{seed}"
 with perturbed(seed):
-    sys.exit(main(["-W", "-q", "-b", "doctest", str(root / "docs"), str(output)]))
+    sys.exit(main(["-W", "-q", "-b", "doctest", str(docs), str(output)]))

@@ -117,7 +117,7 @@ def main(arguments: list[str] | None = None) -> None:
         for J in (J_train, J_test):
             J = J[J.any(axis=(1, 2))] @ Q.T
             sparsities.append(hoyer(J if P is None else P @ J).mean())
-        # Two digits are the same on every machine: rounding grows in the training and in the search.
+        # Two digits, which every machine finds: rounding grows in the training and in the search.
         print(f"{basis:<42}{sparsities[0]:>9.2f}{sparsities[1]:>10.2f}{seconds:>9}")
 
     n_features = A_train.shape[1]

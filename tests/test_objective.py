@@ -160,7 +160,9 @@ def log_of(tables, smoothing):
 @pytest.mark.parametrize("weighed", [False, True], ids=["plain", "weighed"])
 @pytest.mark.parametrize("output", ["fixed", "free", "tied"])
 @pytest.mark.parametrize("kind", ["dense layer", "stack"])
-def test_connections_are_counted_in_the_table_of_mean_squares(kind, output, weighed, smoothing, rng):
+def test_connections_are_counted_in_the_table_of_mean_squares(
+    kind, output, weighed, smoothing, rng
+):
     stack = jacobians(kind, output)
     J = np.concatenate(list(stack.rotated(None, None)))
     readout = rng.normal(size=(2, J.shape[1]))
