@@ -23,6 +23,7 @@ from tqdm import tqdm
 from jacrot import persistence, provenance
 from jacrot._arrays import FEATURES_AXIS, Array, Matrix, real_array
 from jacrot._callbacks import CallbackSupportMixin, Task
+from jacrot._captured import Captured
 from jacrot._threads import Apply, one_blas_thread
 from jacrot._warnings import warn
 from jacrot.activations import ACTIVATIONS
@@ -98,6 +99,8 @@ class NetworkEstimator(
             What `transform` returns.
         """
         data = y if self.network is None else X
+        if isinstance(X, Captured):
+            data = X.X
         return self.fit(X, y).transform(data)
 
     def __sklearn_tags__(self) -> Any:
@@ -125,6 +128,13 @@ class NetworkEstimator(
         """Tell the two forms of ``fit`` apart."""
         name = type(self).__name__
         forms = f"write {name}(network).fit(X), or {name}().fit(weights, X)"
+        if isinstance(X, Captured):
+            if self.network is not None or y is not None:
+                raise ValueError(
+                    f"what was captured has its own Jacobians and activations; pass {name}()"
+                    ".fit(captured), or fit(*captured), without a network."
+                )
+            return X.jacobians, X.X
         if self.network is None and are_batches(y):
             return X, y
         if self.network is not None and y is None and are_batches(X):

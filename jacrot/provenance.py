@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 
 from jacrot._arrays import Array
+from jacrot._captured import source_of
 from jacrot._version import __version__
 from jacrot.layers.described import described
 from jacrot.network import Network
@@ -109,12 +110,16 @@ def of_fit(
     -------
     dict
         ``"estimator"``, ``"parameters"``, ``"seed"``, ``"data"``, ``"networks"`` or
-        ``"jacobians"``, ``"versions"``, ``"scores"``.
+        ``"jacobians"`` (and ``"captured"``, where they were captured from a model), ``"versions"``,
+        ``"scores"``.
     """
     parameters = estimator.get_params(deep=False)
     parameters.pop("network")
     if isinstance(analysed, np.ndarray):
         source: dict[str, Any] = {"jacobians": _data(analysed)}
+        captured = source_of(analysed)
+        if captured is not None:
+            source["captured"] = dict(captured)
     else:
         networks = [analysed] if isinstance(analysed, Network) else analysed
         source = {

@@ -276,6 +276,8 @@ class JacobianSparsityRotation(NetworkEstimator):
     def fit(self, X: Any, y: Any = None) -> Self:
         """Find the rotation: ``fit(X)``, or ``fit(weights, X)`` without a network yet.
 
+        What :func:`~jacrot.readers.capture` returns stands for both: ``fit(captured)``.
+
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)

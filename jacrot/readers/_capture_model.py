@@ -1,0 +1,260 @@
+"""A PyTorch model for the time of a capture: as it is in use, and afterwards exactly as it was."""
+
+from __future__ import annotations
+
+import copy
+import sys
+import threading
+import warnings
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import chain
+from operator import is_
+from typing import Any
+
+import torch
+from torch.nn import attention
+from torch.utils import checkpoint
+
+# One capture at a time: it sets switches of PyTorch that all threads share.
+_LOCK = threading.RLock()
+_CONTAINERS = (dict, OrderedDict, defaultdict, list, set, deque)
+
+
+def check_model(model: Any) -> Any:
+    """Check that a model can be captured, and unwrap it where ``torch.compile`` made it.
+
+    Parameters
+    ----------
+    model : object
+        What the user gave.
+
+    Returns
+    -------
+    torch.nn.Module
+        The model.
+
+    Raises
+    ------
+    TypeError
+        If it is not a module of Python.
+    ValueError
+        If it has no weights yet.
+    """
+    kind = type(model)
+    origin = "pass the Python module that it was made from"
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError(
+            f"model is a TorchScript module ({kind.__name__}, from torch.jit.script, trace or "
+            f"load), whose modules take no hooks; {origin}."
+        )
+    exported = any(base.__module__.startswith("torch.export.") for base in kind.__mro__)
+    if exported:
+        raise TypeError(
+            f"model was made by torch.export, so that its modules are no longer called and its "
+            f"mode and shapes are fixed; {origin}."
+        )
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model is a {kind.__name__}; pass a torch.nn.Module.")
+    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+        if torch.nn.parameter.is_lazy(tensor):
+            raise ValueError(
+                f"{name} of the model has no shape yet (a lazy module); call the model once before."
+            )
+        if tensor.is_meta:
+            raise ValueError(
+                f"{name} of the model is on the meta device, without numbers; load its weights."
+            )
+    return model._orig_mod if _is_compiled(model) else model
+
+
+def _is_compiled(model: Any) -> bool:
+    dynamo = sys.modules.get("torch._dynamo.eval_frame")
+    return dynamo is not None and isinstance(model, dynamo.OptimizedModule)
+
+
+class _State:
+    """The attributes of modules, and what is in their lists, dictionaries and sets."""
+
+    def __init__(self, modules: list[Any]) -> None:
+        self.saved: list[tuple[Any, Any]] = [(vars(m), dict(vars(m))) for m in modules]
+        seen: set[int] = set()
+        for _, attributes in list(self.saved):
+            for value in attributes.values():
+                self._collect(value, seen)
+
+    def _collect(self, value: Any, seen: set[int]) -> None:
+        if type(value) in _CONTAINERS and id(value) not in seen:
+            seen.add(id(value))
+            self.saved.append((value, copy.copy(value)))
+            for inner in list(value.values() if isinstance(value, dict) else value):
+                self._collect(inner, seen)
+
+    def restore(self) -> None:
+        """Undo what was assigned, added or removed since."""
+        for now, before in self.saved:
+            if isinstance(now, dict):
+                if len(now) != len(before) or not (
+                    all(map(is_, now, before)) and all(map(is_, now.values(), before.values()))
+                ):
+                    now.clear()
+                    now.update(before)
+            elif len(now) != len(before) or not all(map(is_, now, before)):
+                now.clear()
+                (now.update if isinstance(now, set) else now.extend)(before)
+
+
+class _Tensors:
+    """Copies of tensors that the model may change, in the place of the user's."""
+
+    def __init__(self, modules: list[Any]) -> None:
+        self.copies: dict[int, Any] = {}
+        self.originals: dict[int, Any] = {}
+        # Where a tensor is, and which.
+        self.places: list[tuple[dict[str, Any], str, int]] = []
+        for module in modules:
+            for table in (module._buffers, vars(module)):
+                for name, tensor in table.items():
+                    is_buffer = table is module._buffers and tensor is not None
+                    if is_buffer or type(tensor) is torch.Tensor:
+                        self.originals[id(tensor)] = tensor
+                        self.places.append((table, name, id(tensor)))
+        self.versions: dict[int, int] = {}
+
+    def reset(self) -> None:
+        """Put copies in place; new ones where the model has changed them."""
+        for key, original in self.originals.items():
+            if key not in self.copies or self.copies[key]._version != self.versions[key]:
+                self.copies[key] = original.detach().clone()
+                self.versions[key] = self.copies[key]._version
+        for table, name, key in self.places:
+            table[name] = self.copies[key]
+
+
+@contextmanager
+def borrowed(model: Any) -> Iterator[Callable[[], None]]:
+    """Prepare a model for differentiation, and leave it exactly as it was.
+
+    It is in evaluation mode (its flags are set; ``eval()``, which models override, is not called),
+    its parameters do not require gradients, buffers and tensors among its attributes are copies,
+    and hooks of the backward pass, which are not part of the function, are off. Attention,
+    checkpoints and compiled modules compute the same in the way that every derivative passes.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model.
+
+    Yields
+    ------
+    callable
+        Undoes what a run of the model has changed in its state.
+    """
+    modules = list(model.modules())
+    # The state of TorchScript modules is not in Python.
+    plain = [module for module in modules if not isinstance(module, torch.jit.ScriptModule)]
+    training = [module for module in modules if module.training]
+    learned = [p for p in model.parameters() if p.requires_grad and not p.is_inference()]
+    with _LOCK, torch.inference_mode(False), torch.no_grad(), ExitStack() as stack:
+        for context in _contexts(model):
+            stack.enter_context(context)
+        state = _State(plain)
+        try:
+            for module in training:
+                module.training = False
+            for parameter in learned:
+                parameter.requires_grad_(False)
+            _replace_inference_parameters(plain)
+            for module in plain:
+                module._backward_hooks.clear()
+                module._backward_pre_hooks.clear()
+            tensors = _Tensors(plain)
+            tensors.reset()
+            in_use: _State | None = None
+
+            def reset() -> None:
+                nonlocal in_use
+                # The first run comes after the hooks, which stay.
+                in_use = in_use or _State(plain)
+                in_use.restore()
+                tensors.reset()
+
+            yield reset
+        finally:
+            state.restore()
+            for parameter in learned:
+                parameter.requires_grad_(True)
+            for module in training:
+                module.training = True
+
+
+def _contexts(model: Any) -> Iterator[Any]:
+    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    yield torch.random.fork_rng([device.index for device in devices])
+    yield _advice_to_developers_off()
+    # It skips the modules inside, and has no derivative.
+    yield _fast_attention_off()
+    yield attention.sdpa_kernel(attention.SDPBackend.MATH)
+    # What a checkpoint recomputes is the same; derivatives of several kinds do not pass it, and
+    # hooks would be called in the backward pass.
+    for name, plain in (
+        ("CheckpointFunction", _NoCheckpoint),
+        ("_checkpoint_without_reentrant_generator", _no_checkpoint),
+    ):
+        if hasattr(checkpoint, name):
+            yield _patched(checkpoint, name, plain)
+    if "torch._dynamo" in sys.modules:
+        yield torch.compiler.set_stance("force_eager")
+
+
+@contextmanager
+def _advice_to_developers_off() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # Of an operation that ``vmap`` computes one by one, to be reported to PyTorch.
+        warnings.filterwarnings("ignore", message="There is a performance drop because")
+        yield
+
+
+@contextmanager
+def _fast_attention_off() -> Iterator[None]:
+    mha = torch.backends.mha
+    fast = mha.get_fastpath_enabled()
+    mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        mha.set_fastpath_enabled(fast)
+
+
+@contextmanager
+def _patched(module: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
+
+
+class _NoCheckpoint:
+    @staticmethod
+    def apply(function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
+        return function(*args)
+
+
+def _no_checkpoint(*args: Any, **kwargs: Any) -> Iterator[None]:
+    yield
+
+
+def _replace_inference_parameters(modules: list[Any]) -> None:
+    """Replace parameters that were made in inference mode, which no derivative passes."""
+    copies: dict[int, Any] = {}
+    for module in modules:
+        for name, parameter in list(module._parameters.items()):
+            if parameter is not None and parameter.is_inference():
+                if id(parameter) not in copies:
+                    clone = parameter.detach().clone()
+                    copies[id(parameter)] = torch.nn.Parameter(clone, requires_grad=False)
+                # Not in the dictionary: recurrent modules keep a list of their own.
+                setattr(module, name, copies[id(parameter)])
