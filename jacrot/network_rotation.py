@@ -87,7 +87,8 @@ class NetworkRotation(NetworkEstimator):
         The whole network, of two layers at least; see :class:`jacrot.Network`. ``None`` if it is
         given to ``fit``.
     activation : str, callable or list of them, default="relu"
-        Applied after every layer of raw weights; a list gives one per layer.
+        Applied after every layer of raw weights, the last one included; a list gives one per
+        layer, as ``["relu", "identity"]`` where the last one computes logits.
     rotate_input, rotate_output : bool, default=False
         Whether site 0, the inputs, and site ``n_layers``, the logits, are rotated too.
     criterion : {"hoyer", "l1", "log", "logcosh", "quartimax"} or callable, default="hoyer"

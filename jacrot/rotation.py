@@ -67,7 +67,8 @@ class JacobianSparsityRotation(NetworkEstimator):
         as many arrays: blocks that share their rotations, as those of a residual stream do.
         ``None`` if it is given to ``fit``.
     activation : str, callable or list of them, default="relu"
-        Applied after every layer of raw weights; a list gives one per layer. Names are in
+        Applied after every layer of raw weights, the last one included; a list gives one per
+        layer, as ``["relu", "identity"]`` where the last one computes logits. Names are in
         ``jacrot.activations.ACTIVATIONS``. A ``Network`` and a callable know their own.
     rotate_output : bool or "tied", default=False
         Whether the outputs are rotated too: ``False`` keeps them (``P = I``), ``True`` finds a

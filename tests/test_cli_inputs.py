@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import framework
 from command import INPUTS, MIDDLE, NETWORK, OPTIONS, Text, files, fit, halves
 
 import jacrot._estimator
@@ -14,6 +15,7 @@ from jacrot._cli.inputs import _memory, _read_array
 from jacrot.cli import main
 from jacrot.provenance import fingerprint
 from jacrot.readers import load
+from jacrot.writers import to_onnx
 
 pytestmark = pytest.mark.filterwarnings("ignore:the search did not converge")
 ASSUMED = "does not say which activations follow its layers; taken were relu, relu, identity"
@@ -56,16 +58,18 @@ def test_files_that_change_during_the_fit(change, digits_folder, monkeypatch):
         name: hashlib.sha256(Path(name).read_bytes()).hexdigest()
         for name in ("digits.npz", "inputs.npy", "test.npy")
     }
-    options = [*MIDDLE, "--held-out", "test.npy", "--report", "r.html", "--nulls", "0"]
-    assert fit(*options, out="whole.npz") == 0
-    expected = JacobianSparsityRotation.load("whole.npz")
     changing(monkeypatch, change)
-    assert fit(*options, "--force") == 0
+    report = ["--report", "r.html", "--nulls", "0"] if change is overwrite else []
+    assert fit(*MIDDLE, "--held-out", "test.npy", *report) == 0
     found = JacobianSparsityRotation.load("out.npz")
-    np.testing.assert_array_equal(found.rotation_, expected.rotation_)
     hidden = NETWORK[:1](X.astype(np.float64))
+    monkeypatch.undo()
+    expected = JacobianSparsityRotation(**OPTIONS).fit(NETWORK[1:2], hidden)
+    np.testing.assert_array_equal(found.rotation_, expected.rotation_)
     assert found.provenance_["data"][0]["sha256"] == fingerprint(hidden)
-    words = Text("r.html").words
+    if not report:
+        return
+    words = Text(digits_folder / "r.html").words
     for name, digest in hashes.items():
         assert f"file {name}{digest}" in words
 
@@ -128,9 +132,9 @@ def test_the_memory_of_a_machine():
     assert 2**20 < _memory() <= float("inf")
 
 
-@pytest.mark.parametrize("name", ["inputs.npy", "./inputs.npy", "copy.npy", "link.npy"])
+@pytest.mark.parametrize("name", ["inputs.npy", "./inputs.npy", "copy.npz", "link.npy"])
 def test_held_out_rows_are_others(name, digits_folder, capsys):
-    Path("copy.npy").write_bytes(Path("inputs.npy").read_bytes())
+    np.savez("copy.npz", INPUTS)
     os.symlink("inputs.npy", "link.npy")
     assert fit(*MIDDLE, "--held-out", name) == 2
     err = capsys.readouterr().err
@@ -174,6 +178,29 @@ def test_files_that_know_their_activations(digits_folder, capsys):
     assert "activations follow" not in capsys.readouterr().err
     assert fit("--layers", "2:3", "--activation", "gelu", weights="known.npz", out="o.npz") == 2
     assert "knows its layers and activations" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".onnx"])
+def test_other_formats_without_activations(suffix, digits_folder, capsys):
+    arrays = {
+        f"{number}.{name}": np.array(getattr(layer, name))
+        for number, layer in enumerate(NETWORK.layers)
+        for name in ("weight", "bias")
+    }
+    path = f"digits{suffix}"
+    if suffix == ".safetensors":
+        framework("safetensors.numpy").save_file(arrays, path)
+    elif suffix == ".pt":
+        torch = framework("torch")
+        torch.save({name: torch.tensor(array) for name, array in arrays.items()}, path)
+    else:
+        framework("onnx")
+        to_onnx(Network([layer.weight for layer in NETWORK.layers], "tanh"), path)
+    assert fit("--layers", "2:", "--from-inputs", "--network", "r.npz", weights=path) == 0
+    known = suffix == ".onnx"
+    assert (ASSUMED in capsys.readouterr().err) != known
+    (layer,) = load("r.npz").layers
+    assert layer.activation_name == ("tanh" if known else "identity")
 
 
 def test_the_report_has_the_assumption(digits_folder):
