@@ -411,7 +411,7 @@ class Forward(nn.Module):
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (nn.Mish(), r"^0\.1: from_torch does not read this Mish; jacrot\.readers\.capture takes"),
+        (nn.Mish(), r"^0\.1: from_torch does not read this Mish; use jacrot\.readers\.capture"),
         (nn.Conv2d(1, 1, 2, padding_mode="reflect", padding=1), "padding_mode='reflect'"),
         (nn.ConvTranspose2d(1, 1, 1), "ConvTranspose2d"),
         (nn.BatchNorm1d(3, track_running_stats=False), "no running statistics"),

@@ -212,6 +212,7 @@ def test_two_embeddings(rng):
     ("function", "message"),
     [
         (lambda m, tokens: m.first(tokens) + tokens, "both as token ids"),
+        (lambda m, tokens: m.first(tokens.contiguous()) + tokens.contiguous(), "both as token"),
         (lambda m, tokens: m.first(m.second(tokens)), "^first: .*does not read the inputs"),
     ],
 )
@@ -221,6 +222,33 @@ def test_embeddings_that_are_refused(function, message):
 
 def test_embeddings_that_change_when_they_are_read():
     refuses(nn.Sequential(nn.Embedding(7, 3, max_norm=1.0)), "max_norm")
+
+
+class Scaled(nn.Module):
+    def __init__(self, shape, part):
+        super().__init__()
+        self.part, self.factors = part, nn.Parameter(torch.ones(shape))
+
+    def forward(self, x):
+        return x + self.factors * self.part(x)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (WIDTH,)])
+def test_learned_factors(shape, rng):
+    check(Scaled(shape, nn.Linear(WIDTH, WIDTH)), SEQUENCE, rng)
+    [residual] = check(Scaled(shape, nn.Linear(WIDTH, WIDTH)), (WIDTH,), rng)
+    assert isinstance(residual.branch, Dense)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (WIDTH, 1, 1), (1, WIDTH, 1, 1)])
+def test_learned_factors_of_channels(shape, rng):
+    check(Scaled(shape, nn.Conv2d(WIDTH, WIDTH, 1)), IMAGE, rng)
+
+
+@pytest.mark.parametrize("shape", [(2, WIDTH), (WIDTH, 1), (WIDTH + 1,)])
+def test_factors_that_are_refused(shape):
+    refuses(Scaled(shape, nn.Linear(WIDTH, WIDTH)), "not one for each feature")
+    refuses(Scaled(shape, nn.Conv2d(WIDTH, WIDTH, 1)), "not one for each feature")
 
 
 def block(rows, mixed, gamma):

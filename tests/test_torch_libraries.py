@@ -330,6 +330,9 @@ def test_timm_vision_transformer(timm, rng):
     model = timm.create_model(
         "vit_tiny_patch16_224", embed_dim=WIDTH, num_heads=HEADS, depth=2, img_size=32
     ).double()
+    refuses(
+        model, r"^patch_embed: .*Sequential\(\*model\.blocks\)\), or use jacrot.readers.capture"
+    )
     network = check(nn.Sequential(*model.blocks, model.norm), SEQUENCE, rng)
     images = torch.from_numpy(rng.normal(size=(2, 3, 32, 32)))
     stream = model._pos_embed(model.patch_embed(images))

@@ -96,9 +96,12 @@ class Reading:
         self.places = places
         self.memory = {first: places.get(first.name, (first, first))}
         self.overwritten: dict[Any, Any] = {}
+        # The call that is being read, and those so far that read the inputs of the model.
+        self.current = first
+        self.readers: set[Any] = set()
         for call in calls:
             self._read(call)
-        self._check_tokens(first)
+        self._check_tokens()
         output = _only(last.args[0])
         if not isinstance(output, self.torch.fx.Node) or output not in self.tensors:
             raise ValueError(
@@ -116,13 +119,16 @@ class Reading:
             )
         return layers
 
-    def _check_tokens(self, first: Any) -> None:
+    def _check_tokens(self) -> None:
         """Check that token ids, of which a network reads one-hot rows, go to embeddings only."""
-        modules = [
-            self.root.get_submodule(call.target) if call.op == "call_module" else None
-            for call in first.users
-        ]
-        kinds = {module is not None and kind_of(self.torch, module) for module in modules}
+        kinds = {
+            kind_of(self.torch, self.root.get_submodule(call.target))
+            if call.op == "call_module"
+            else None
+            for call in self.readers
+            # What passes its inputs on does not read them.
+            if self.tensors.get(call) != self.graph.input
+        }
         if "Embedding" in kinds and len(kinds) > 1:
             raise ValueError(
                 "model reads its inputs both as token ids, in an Embedding, and otherwise; "
@@ -137,10 +143,11 @@ class Reading:
         known = self.known.get(module)
         if isinstance(known, Unread):
             path = next(path for path, other in self.root.named_modules() if other is module)
-            raise refused(path, module, known) from known
+            raise refused(path, module, known, way_out(self.torch, self.root, path)) from known
         return None if known is None else known.others
 
     def _read(self, call: Any) -> None:
+        self.current = call
         module = self.root.get_submodule(call.target) if call.op == "call_module" else None
         try:
             if module is not None:
@@ -156,7 +163,7 @@ class Reading:
             else:
                 path = ["", *call.meta.get("nn_module_stack", ())][-1]
                 what = getattr(call.target, "__name__", call.target)
-            raise refused(path, what, error) from error
+            raise refused(path, what, error, way_out(self.torch, self.root, path)) from error
 
     def _name(self, call: Any) -> str:
         return call.target if call.op == "call_method" else self.called.get(call.target, "")
@@ -246,6 +253,8 @@ class Reading:
                 f"{changed} was changed in place by {call}; use a function that is not in place "
                 "there, or change a clone()"
             )
+        if self.tensors[value] == self.graph.input:
+            self.readers.add(self.current)
         return self.tensors[value]
 
     def constant(self, value: Any) -> Any:

@@ -118,16 +118,21 @@ def of_constants(reading: Reading, call: Any, name: str, args: Any, options: Any
 
 
 def scale(reading: Reading, call: Any, source: Any, factors: Any) -> None:
-    """Read the product with a parameter or buffer of one entry for each feature."""
+    """Read the product with a parameter or buffer of one factor, or of one for each feature."""
     tensor, array = reading.tensor(source, last=True), as_array(reading.constants[factors])
-    images = reading.ndim[tensor] == 4 and tensor not in reading.last
+    width, ndim = reading.width[tensor], reading.ndim[tensor]
+    if array.size == 1 and array.ndim <= 1 and width is not None:
+        reading.apply(call, tensor, [scaling(np.full(width, array.item(), array.dtype))], ndim)
+        return
+    images = ndim == 4 and tensor not in reading.last
     # Counted from the last, as they are broadcast.
     axis = 3 if images else 1
     rest = [size for place, size in enumerate(array.shape[::-1], 1) if place != axis]
-    width = reading.width[tensor]
-    if array.ndim < axis or any(size != 1 for size in rest) or width not in (None, array.size):
+    # One factor of features of unknown number is none for each.
+    fits = array.size == width or (width is None and array.size > 1)
+    if array.ndim < axis or any(size != 1 for size in rest) or not fits:
         raise Unread(f"with factors of shape {array.shape}, not one for each feature")
-    reading.apply(call, tensor, [scaling(array.reshape(-1))], reading.ndim[tensor])
+    reading.apply(call, tensor, [scaling(array.reshape(-1))], ndim)
 
 
 def scaling(factors: Array) -> BatchNorm:

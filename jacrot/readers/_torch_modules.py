@@ -34,7 +34,7 @@ class Refused(ValueError):
     """The error of :func:`refused`."""
 
 
-def refused(path: str, what: Any, why: Exception) -> Refused:
+def refused(path: str, what: Any, why: Exception, advice: str) -> Refused:
     """Make the error that names a part of a model which is not read.
 
     Parameters
@@ -45,6 +45,8 @@ def refused(path: str, what: Any, why: Exception) -> Refused:
         The part, or the name of a function that it calls.
     why : Exception
         What about it is not read.
+    advice : str
+        What to do.
 
     Returns
     -------
@@ -54,10 +56,7 @@ def refused(path: str, what: Any, why: Exception) -> Refused:
     path = path.removeprefix("0").removeprefix(".") or "model"
     what = what if isinstance(what, str) else type(what).__name__
     reason = f" ({why})" if str(why) else ""
-    return Refused(
-        f"{path}: from_torch does not read this {what}{reason}; jacrot.readers.capture takes any "
-        "module."
-    )
+    return Refused(f"{path}: from_torch does not read this {what}{reason}; {advice}.")
 
 
 def _embedding(module: Any) -> Dense:

@@ -25,7 +25,7 @@ def beside(outputs: Any) -> Any:
     raise NotImplementedError
 
 
-def way_out(torch: Any, root: Any) -> str:
+def way_out(torch: Any, root: Any, path: str = "") -> str:
     """Say what to read in the place of a whole model.
 
     Parameters
@@ -34,28 +34,40 @@ def way_out(torch: Any, root: Any) -> str:
         PyTorch.
     root : torch.nn.Module
         A sequence of which the model is the only part.
+    path : str, default=""
+        The name in `root` of the part that is not read.
 
     Returns
     -------
     str
-        Advice: its blocks, if it has a list of some, or `capture`.
+        Advice: blocks of the model, if it has a list of some elsewhere, or `capture`.
     """
     lists = [
-        path
-        for path, module in root[0].named_modules()
-        if path and isinstance(module, torch.nn.ModuleList) and len(module)
+        name
+        for name, module in root[0].named_modules()
+        if name and _is_list(torch, module) and not f"{path}.".startswith(f"0.{name}.")
     ]
     capture = "use jacrot.readers.capture, which takes any module"
     if not lists:
         return capture
     # The outermost; of one depth the first.
-    path = min(lists, key=lambda path: path.count("."))
-    blocks = f"model.{path}"
-    if any(part.isdigit() for part in path.split(".")):
-        blocks = f"model.get_submodule({path!r})"
+    name = min(lists, key=lambda name: name.count("."))
+    blocks = f"model.{name}"
+    if any(part.isdigit() for part in name.split(".")):
+        blocks = f"model.get_submodule({name!r})"
     return (
         f"read a part of model, such as from_torch({blocks}[0]) or "
         f"from_torch(torch.nn.Sequential(*{blocks})), or {capture}"
+    )
+
+
+def _is_list(torch: Any, module: Any) -> bool:
+    """Check whether a module is a list of blocks of one class."""
+    if not isinstance(module, torch.nn.ModuleList | torch.nn.Sequential):
+        return False
+    kinds = {type(block) for block in module}
+    return len(kinds) == 1 and not any(
+        kind.__module__.startswith("torch.nn.modules.") for kind in kinds
     )
 
 
@@ -117,7 +129,8 @@ def traced(
             try:
                 result = super().call_module(module, forward, args, kwargs)
             except Unread as error:
-                raise refused(self.path_of_module(module), module, error) from error
+                path = self.path_of_module(module)
+                raise refused(path, module, error, way_out(torch, root, path)) from error
             except Exception:
                 # The innermost, which is where it fails.
                 self.failed = self.failed or self.path_of_module(module)
@@ -140,11 +153,12 @@ def traced(
     except Refused:
         raise
     except Exception as error:
-        where = tracer.failed.removeprefix("0").removeprefix(".")
+        where, advice = tracer.failed, way_out(torch, root, tracer.failed)
+        where = where.removeprefix("0").removeprefix(".")
         where = f"{where} of model" if where else "model"
         raise ValueError(
             f"torch.fx cannot trace {where} ({type(error).__name__}: {error}); where its forward "
-            f"depends on values, {way_out(torch, root)}."
+            f"depends on values, {advice}."
         ) from error
     after = _versions(root)
     for name, (tensor, version) in before.items():
