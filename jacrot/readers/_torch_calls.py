@@ -264,7 +264,7 @@ class Reading:
         return self.constants.get(value)
 
     def apply(self, call: Any, source: str, layers: list[Layer], ndim: int | None) -> None:
-        """Let a call compute layers of a tensor."""
+        """Add the layers that a call computes of a tensor."""
         is_last = source in self.last
         for index, layer in enumerate(pixelwise(layers) if is_last else layers):
             result = f"{call.name}.{index}"
@@ -278,7 +278,7 @@ class Reading:
         self.tensors[call] = source
 
     def _apply_known(self, call: Any, module: Any, known: Known | Unread) -> None:
-        """Let a call compute what a module of a library does."""
+        """Add what a module of a library computes."""
         assert isinstance(known, Known)
         given = [*call.args, *call.kwargs.values()]
         read = [value for value in given if isinstance(value, self.torch.fx.Node)]
@@ -298,7 +298,7 @@ class Reading:
             self._overwrite(read[0], call)
 
     def apply_module(self, call: Any, read: Any, kind: str, module: Any) -> None:
-        """Let a call compute what a module of `torch.nn` does."""
+        """Add what a module of `torch.nn` computes."""
         source = self.tensor(read, last=kind not in _OF_LAYOUT)
         ndim = self.ndim[source]
         last_axis = kind in ("Linear", "LayerNorm", "RMSNorm")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,10 +23,10 @@ from jacrot.readers._torch_functions import scaling
 from jacrot.readers._torch_modules import Unread
 from jacrot.readers._torch_state import as_array
 
-# Of the random inputs: samples, positions, height and width of images, and the size of every
-# sample. Small ones tell one eps from another.
+# Of the random inputs: the size of every sample, of which small ones tell one eps from another,
+# positions, and features where any number will do.
 _SIZES = np.array([0.01, 0.3, 1.0, 3.0])
-_POSITIONS, _IMAGE = 7, (3, 2)
+_POSITIONS, _FEATURES = 7, 5
 # How far outputs may be off, relative to the largest, on the CPU in single precision, in which
 # several norms compute whatever they are given; elsewhere, where matrix products may be in TF32;
 # and in roundings of lower precisions.
@@ -63,7 +62,7 @@ def known_modules(torch: Any, root: Any) -> dict[Any, Known | Unread]:
     torch : module
         PyTorch.
     root : torch.nn.Module
-        The module, in its evaluation mode.
+        The module, in evaluation mode. Parts of it are run: pass a copy of the user's.
 
     Returns
     -------
@@ -101,11 +100,12 @@ def _find(module: Any) -> tuple[str, Callable[[Any, Any], list[Layer]]] | None:
 def _read(torch: Any, module: Any, features: str, read: Callable[[Any, Any], list[Layer]]) -> Known:
     layers = read(torch, module)
     width = next((layer.n_inputs for layer in layers if layer.n_inputs is not None), None)
-    width = width or getattr(module, "normalized_shape", _SIZES.shape)[-1]
+    width = width or getattr(module, "normalized_shape", (_FEATURES,))[-1]
     x = np.random.default_rng(0).normal(size=(len(_SIZES), _POSITIONS, width))
     x *= _SIZES[:, None, None]
     if features == "channels":
-        x = np.tile(np.swapaxes(x, 1, 2)[..., None], (1, 1, 1, 2))
+        # Images of one column less wide than the sequences are long.
+        x = np.stack([np.swapaxes(x, 1, 2)] * (_POSITIONS - 1), axis=-1)
     expected, given = _own_outputs(torch, module, x)
     others = tuple(item is None for item in expected[1:]) if type(expected) is tuple else None
     first = expected if others is None else expected[0]
@@ -115,11 +115,10 @@ def _read(torch: Any, module: Any, features: str, read: Callable[[Any, Any], lis
 
 
 def _own_outputs(torch: Any, module: Any, x: Array) -> tuple[Any, Any]:
+    """Compute what a module returns of a batch, and make the batch as the module reads it."""
     like = next(module.parameters(), torch.empty(0))
     given = torch.from_numpy(x).to(like.device, like.dtype)
-    low = torch.is_autocast_enabled(like.device.type)
-    with torch.no_grad(), torch.autocast(like.device.type, enabled=False) if low else nullcontext():
-        return module(given.clone()), given
+    return module(given.clone()), given
 
 
 def _outputs(layers: list[Layer], x: Array) -> Array:

@@ -26,7 +26,7 @@ def beside(outputs: Any) -> Any:
 
 
 def way_out(torch: Any, root: Any, path: str = "") -> str:
-    """Say what to read in the place of a whole model.
+    """Return advice on what to read in the place of a whole model.
 
     Parameters
     ----------
