@@ -180,6 +180,7 @@ def test_a_view_of_what_was_changed_is_refused():
         (lambda m, h: h[:, :1].copy_(h[:, 1:2]), "getitem"),
         (lambda m, h: h.copy_(m.read(h)), "copy_"),
         (lambda m, h: h.transpose(1, 2).relu_(), "transpose"),
+        (lambda m, h: h.permute(0, 2, 3, 1).relu_(), "shares memory with permute"),
         (lambda m, h: h.unsqueeze(0).relu_(), "unsqueeze"),
         (lambda m, h: h.chunk(3, 1)[0].relu_(), "chunk"),
         (lambda m, h: h.expand(4, 3, 6, 6).relu_(), "expand"),

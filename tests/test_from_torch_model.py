@@ -198,6 +198,10 @@ def test_methods_of_the_instance_are_refused():
     refuses(
         patch(hooked, functools.update_wrapper(wrapped, hooked[0]._old_forward)), "accelerate.hooks"
     )
+    # And as it takes it back.
+    hooked[0].forward = hooked[0]._old_forward
+    del hooked[0]._old_forward
+    same(hooked)
     outer = model()
     outer.forward = double
     refuses(outer, "model, a Sequential, has a forward of its own")
@@ -458,6 +462,35 @@ def test_what_cannot_be_seen_is_found_on_a_random_input(first):
 
         first = Attended()
     refuses(Branching(first), r"the network read from model has outputs that differ by .*capture")
+
+
+class Tokens(Branching):
+    def __init__(self):
+        super().__init__(nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 3)))
+
+
+class Beside(Branching):
+    """Returns more than its outputs, as blocks of transformers do."""
+
+    def forward(self, x):
+        return super().forward(x), None
+
+
+def test_tokens_and_several_outputs_are_compared_too():
+    refuses(Tokens(), "outputs that differ by")
+    refuses(Beside(nn.Linear(5, 4)), "outputs that differ by")
+
+
+class OtherBlock(nn.TransformerEncoderLayer):
+    def _ff_block(self, x):
+        return torch.zeros_like(x)
+
+
+def test_encoder_layers_with_other_blocks_are_refused():
+    refuses(OtherBlock(4, 2, 8, batch_first=True), "this OtherBlock|cannot trace")
+    layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+    layer._sa_block = torch.tanh
+    refuses(layer, "this TransformerEncoderLayer|cannot trace")
 
 
 def test_random_functions_are_refused():

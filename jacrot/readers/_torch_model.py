@@ -8,6 +8,8 @@ from copy import deepcopy
 from itertools import chain
 from typing import Any
 
+from jacrot.readers._torch_modules import replaced_in
+
 WAY_OUT = "or use jacrot.readers.capture, which takes any module"
 
 
@@ -70,7 +72,7 @@ def check_forwards(torch: Any, model: Any) -> None:
                 "(torch.nn.utils.remove_weight_norm, remove_spectral_norm, "
                 f"torch.nn.utils.prune.remove and the like), {WAY_OUT}."
             )
-        for method in {"forward", "_call_impl"} & vars(module).keys():
+        for method in {"forward", "_call_impl"} & replaced_in(module):
             raise ValueError(
                 f"{name} has a {method} of its own in place of its class's (as accelerate and "
                 "diffusers put into instances), and from_torch does not see what it does; remove "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -279,5 +280,29 @@ def replaces_methods(torch: Any, module: Any, kind: type) -> bool:
     ours = bases[index : bases.index(torch.nn.Module)]
     methods = {"_call_impl"} | {name for base in ours for name in vars(base)} - _ASIDE
     derived = {name for base in bases[:index] for name in vars(base)}
-    derived |= {name for name, value in vars(module).items() if callable(value)}
-    return not derived.isdisjoint(methods)
+    return not methods.isdisjoint(derived | replaced_in(module))
+
+
+def replaced_in(module: Any) -> set[str]:
+    """List the functions that a module has in itself, where Python looks before its class.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The module.
+
+    Returns
+    -------
+    set of str
+        Their names, without methods of its class that were put back.
+    """
+    return {
+        name
+        for name, value in vars(module).items()
+        if callable(value)
+        and not (
+            inspect.ismethod(value)
+            and value.__self__ is module
+            and value.__func__ is getattr(type(module), name, None)
+        )
+    }
