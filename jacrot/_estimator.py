@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
 from numbers import Integral, Real
@@ -13,17 +14,22 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from joblib import cpu_count, effective_n_jobs
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    _fit_context,
+)
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _num_samples, validate_data
-from tqdm import tqdm
 
 from jacrot import persistence, provenance
 from jacrot._arrays import FEATURES_AXIS, Array, Matrix, real_array
 from jacrot._callbacks import CallbackSupportMixin, Task
 from jacrot._captured import Captured
+from jacrot._progress import Monitor, Progress
 from jacrot._threads import Apply, one_blas_thread
 from jacrot._warnings import warn
 from jacrot.activations import ACTIVATIONS
@@ -33,9 +39,12 @@ from jacrot.network import Network
 from jacrot.network_jacobians import SINGLE_PRECISION_ENTRIES
 from jacrot.positions import to_rows
 from jacrot.problem import Problem
-from jacrot.solver import Search, Solution, solve
+from jacrot.solver import Ending, Solution, solve
 from jacrot.subspace import NEGLIGIBLE
 from jacrot.weights import chains_transposed, is_made_of_layers, transposed_hint
+
+# Entries of the samples whose sparsity a progress bar shows.
+WATCHED_ENTRIES = 2**20
 
 
 class NetworkEstimator(
@@ -73,6 +82,10 @@ class NetworkEstimator(
         "n_features_in_": int,
         "feature_names_in_": np.ndarray,
     }
+
+    # What the progress bar is called.
+    _bar_label = "rotation"
+    _progress: Progress
 
     network: Any
     activation: Any
@@ -120,7 +133,14 @@ class NetworkEstimator(
         self.__dict__ = kept | found
         return self
 
+    @_fit_context(prefer_skip_nested_validation=True)
     def _fit(self, X: Any, y: Any) -> None:
+        progress = Progress(self._bar_label, self.n_init, self.max_iter, disable=not self.verbose)
+        with progress.shown() as self._progress:
+            self._progress.stage("Jacobians")
+            self._set_attributes(X, y)
+
+    def _set_attributes(self, X: Any, y: Any) -> None:
         """Set the fitted attributes, one by one."""
         raise NotImplementedError
 
@@ -183,6 +203,7 @@ class NetworkEstimator(
         rng: np.random.RandomState,
         task: Task,
         attributes: Callable[[list[Matrix]], dict[str, Any]],
+        sparsity: Callable[[list[Matrix]], float],
     ) -> Solution:
         """Run ``n_init`` searches and keep the one of lowest exact cost."""
         seeds = rng.randint(np.iinfo(np.int32).max, size=self.n_init)
@@ -194,30 +215,51 @@ class NetworkEstimator(
             "n_threads": max(1, cpu_count() // n_processes),
             "keep": self.on_interrupt == "keep",
         }
-        solutions: list[Solution] = []
-        interrupted = False
-        with tqdm(desc="rotation", unit=" stages", disable=not self.verbose) as bar:
-            watch = _Watch(bar, task, attributes)
-            if n_processes == 1:
-                found = (solve(*search, **options, watch=watch) for search in searches)
-            else:
-                # Nobody watches another process: there, whole searches are counted.
-                found = Parallel(n_jobs=n_processes, return_as="generator")(
-                    delayed(solve)(*search, **options) for search in searches
-                )
-            try:
-                for solution in found:
-                    solutions.append(solution)
-                    interrupted = solution.ending == "interrupted"
-                    if watch.found(solution) or interrupted:
-                        break
-            except KeyboardInterrupt:
-                # Other processes were interrupted, or a search that had found nothing yet.
-                if self.on_interrupt == "raise" or not solutions:
-                    raise
-                interrupted = True
-        best = min(solutions, key=lambda solution: solution.cost)
-        return replace(best, ending="interrupted") if interrupted else best
+        self._progress.sparsity = sparsity
+        monitor = Monitor(self._progress, task, attributes)
+        # Searches in other processes end in any order, and are passed on in their own.
+        finished: dict[int, Solution] = {}
+        cut: Ending | None = None
+        if n_processes == 1:
+            found: Iterable[tuple[int, Solution]] = (
+                (number, solve(*search, **options, watch=monitor))
+                for number, search in enumerate(searches)
+            )
+        else:
+            # Nobody watches another process: there, whole searches are counted.
+            found = Parallel(n_jobs=n_processes, return_as="generator_unordered")(
+                delayed(_numbered_search)(number, *search, **options)
+                for number, search in enumerate(searches)
+            )
+        try:
+            for number, solution in found:
+                finished[number] = solution
+                stop = False
+                while monitor.n_found in finished and not stop:
+                    stop = monitor.found(finished[monitor.n_found])
+                if stop:
+                    finished = {n: finished[n] for n in range(monitor.n_found)}
+                    break
+                if solution.ending == "interrupted":
+                    cut = "interrupted"
+                    break
+        except KeyboardInterrupt:
+            # Other processes were interrupted, or a search that had found nothing yet.
+            if self.on_interrupt == "raise" or not finished:
+                raise
+            cut = "interrupted"
+        except BrokenProcessPool as error:
+            if self.on_interrupt == "raise" or not finished:
+                raise RuntimeError(
+                    f"one of n_jobs={self.n_jobs} processes that searched was killed (out of "
+                    f"memory?), when {len(finished)} of n_init={self.n_init} searches had "
+                    "ended; use n_jobs=1, fewer samples, or on_interrupt='keep' to keep "
+                    "searches that have ended."
+                ) from error
+            cut = "killed"
+        self._progress.stage("sparsities")
+        best = min((finished[n] for n in sorted(finished)), key=lambda solution: solution.cost)
+        return best if cut is None else replace(best, ending=cut)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted estimator to a file, without pickle.
@@ -283,65 +325,18 @@ class NetworkEstimator(
         self.stages_ = solution.stages
         self.n_iter_ = solution.n_iter
         self.converged_ = solution.converged
-        self._interrupted = solution.ending == "interrupted"
+        self._interrupted = solution.ending in ("interrupted", "killed")
         reasons = {
             "max_iter": f"the search did not converge in max_iter={self.max_iter} steps; raise "
             "max_iter or tol.",
             "interrupted": "the search was interrupted; the rotation is the best it had found.",
+            "killed": "a process that searched was killed (out of memory?); the rotation is the "
+            f"best of the searches that had ended, fewer than n_init={self.n_init}.",
         }
         if solution.ending in reasons:
             warn(reasons[solution.ending], ConvergenceWarning)
         known = int(seed) if isinstance(seed, Integral) else None
         self.provenance_ = provenance.of_fit(self, known, batches, analysed)
-
-
-class _Watch:
-    """Tells a progress bar and scikit-learn's callbacks of searches and their stages."""
-
-    def __init__(
-        self, bar: Any, fit: Task, attributes: Callable[[list[Matrix]], dict[str, Any]]
-    ) -> None:
-        self.bar = bar
-        self.fit = fit
-        self.attributes = attributes
-        self.search: Task | None = None
-        self.stage: Task | None = None
-        self.begun = False
-        self.n_found = 0
-
-    def begin(self, label: str) -> None:
-        """Tell that a stage begins, the first one of a search that the search does too."""
-        self.bar.set_postfix_str(label)
-        self.bar.update()
-        if self.search is None:
-            # Before it is: Ctrl-C may leave a part of which only scikit-learn knows.
-            self.begun = True
-            self.search = self.fit.part(f"search {self.n_found + 1}", None)
-        self.stage = self.search.part(label)
-
-    def end(self, search: Search) -> bool:
-        """Tell that a stage has ended; true where a callback asks to stop."""
-        assert self.stage is not None
-        return self.stage.end(search.log.last(), lambda: self._fitted(search.best()))
-
-    def found(self, solution: Solution) -> bool:
-        """Tell that a search has ended; true where a callback asks for no more."""
-        self.n_found += 1
-        if self.search is None:
-            if self.begun:
-                return False
-            # It ran in another process, or there was nothing to search.
-            self.bar.set_postfix_str(f"search {self.n_found} of {self.fit.estimator.n_init}")
-            self.bar.update()
-            self.search = self.fit.part(f"search {self.n_found}", None)
-        record = {"cost": solution.cost, "n_iter": solution.n_iter, "ending": solution.ending}
-        stop = self.search.end(record, lambda: self._fitted(solution))
-        self.search, self.begun = None, False
-        return stop
-
-    def _fitted(self, solution: Solution | None) -> dict[str, Any]:
-        assert solution is not None, "a stage has ended, so there is a point"
-        return self.attributes(solution.point)
 
 
 def are_batches(X: Any) -> bool:
@@ -387,6 +382,15 @@ def shared(jacobians: Jacobians) -> Iterator[Apply]:
         yield pool.map
 
 
+def some_hoyer(jacobians: Jacobians, P: Matrix | None, Q: Matrix | None) -> float:
+    """Average the sparsity of ``P J_i Qᵀ`` over the first few samples, for a progress bar."""
+    fitting = int(WATCHED_ENTRIES // jacobians.n_entries_each)
+    n_samples = min(jacobians.shape[0], max(1, fitting))
+    few = jacobians.subset(np.arange(n_samples)).cast(np.float32)
+    l1, l2 = few.norms(P, Q)
+    return float(np.mean(hoyer_of_norms(l1, l2, _n_entries(jacobians, P, Q))))
+
+
 def mean_hoyer(jacobians: Jacobians, norms: Matrix, P: Matrix | None, Q: Matrix | None) -> float:
     """Average the sparsity of ``P J_i Qᵀ`` over the samples that are more than rounding in it.
 
@@ -398,10 +402,19 @@ def mean_hoyer(jacobians: Jacobians, norms: Matrix, P: Matrix | None, Q: Matrix 
     with one_blas_thread(), shared(stack) as apply:
         l1, l2 = stack.norms(P, Q, apply)
     alive = _alive(np.where(l2 > np.sqrt(NEGLIGIBLE), l2, 0))
+    return float(hoyer_of_norms(l1[alive], l2[alive], _n_entries(jacobians, P, Q)).mean())
+
+
+def _n_entries(jacobians: Jacobians, P: Matrix | None, Q: Matrix | None) -> int:
+    """Count the entries of a rotated sample."""
     _, n_outputs, n_inputs = jacobians.shape
     size = jacobians.n_matrices * (n_outputs if P is None else len(P))
-    size *= n_inputs if Q is None else len(Q)
-    return float(hoyer_of_norms(l1[alive], l2[alive], size).mean())
+    return size * (n_inputs if Q is None else len(Q))
+
+
+def _numbered_search(number: int, *search: Any, **options: Any) -> tuple[int, Solution]:
+    """Run a search in another process, whose results come in any order."""
+    return number, solve(*search, **options)
 
 
 def _alive(norms: Matrix) -> Indices:

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import _fit_context
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.metadata_routing import UNUSED
@@ -18,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from jacrot._arrays import Array, Matrix
 from jacrot._callbacks import Task
-from jacrot._estimator import NetworkEstimator, mean_hoyer, shared, with_effect
+from jacrot._estimator import NetworkEstimator, mean_hoyer, shared, some_hoyer, with_effect
 from jacrot._random import drawn_seed, random_source
 from jacrot._threads import one_blas_thread
 from jacrot.coordinates import (
@@ -110,7 +109,8 @@ class NetworkRotation(NetworkEstimator):
     n_jobs : int, default=None
         Number of searches at once, as in joblib.
     verbose : int, default=0
-        Whether to show a progress bar over searches and their stages.
+        Whether to show progress bars on stderr, of every layer alone and of all; see
+        :class:`jacrot.JacobianSparsityRotation`.
 
     Attributes
     ----------
@@ -242,8 +242,7 @@ class NetworkRotation(NetworkEstimator):
         """
         return self._fit_or_leave(X, y)
 
-    @_fit_context(prefer_skip_nested_validation=True)
-    def _fit(self, X: Any, y: Any) -> None:
+    def _set_attributes(self, X: Any, y: Any) -> None:
         weights, X = self._who_has_the_network(X, y)
         criterion = get_criterion(self.criterion)
         seed = drawn_seed(self.random_state)
@@ -294,12 +293,25 @@ class NetworkRotation(NetworkEstimator):
                 rotations[site] = canonical_axes(matrix, bases[site], order, len(order))
             return {"network_": network, "rotations_": rotations}
 
+        def sparsity(point: list[Matrix]) -> float:
+            found = attributes(point)["rotations_"]
+            return float(
+                np.mean(
+                    [
+                        some_hoyer(layer.stack, found.get(site + 1), found.get(site))
+                        for site, layer in enumerate(layers)
+                    ]
+                )
+            )
+
         with one_blas_thread():
             if interrupted:
                 solution = cheapest(problem, given, start, n_steps)
             else:
                 interaction = _interaction(layers, sites, bases) if functional else None
-                solution = self._search(problem, (given, start), interaction, rng, task, attributes)
+                solution = self._search(
+                    problem, (given, start), interaction, rng, task, attributes, sparsity
+                )
 
         self.__dict__.update(attributes(solution.point))
         self.means_ = self.whitenings_ = None
@@ -425,7 +437,9 @@ class NetworkRotation(NetworkEstimator):
             tol=self.tol,
             on_interrupt=self.on_interrupt,
             random_state=rng,
+            verbose=self.verbose,
         )
+        rotation._bar_label = f"site {site} alone"
         with task.handed_to(rotation, f"site {site} alone"), warnings.catch_warnings():
             # Told once, of the whole.
             warnings.filterwarnings("ignore", "the search was interrupted")

@@ -9,13 +9,19 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from jacrot._arrays import FEATURES_AXIS, Array, Matrix, real_array
 from jacrot._callbacks import Task
-from jacrot._estimator import NetworkEstimator, are_batches, mean_hoyer, shared, with_effect
+from jacrot._estimator import (
+    NetworkEstimator,
+    are_batches,
+    mean_hoyer,
+    shared,
+    some_hoyer,
+    with_effect,
+)
 from jacrot._random import drawn_seed, random_rotation, random_source
 from jacrot._threads import one_blas_thread
 from jacrot.coordinates import Coordinates, SiteBasis, read_by, readout_moment, written_by
@@ -120,7 +126,9 @@ class JacobianSparsityRotation(NetworkEstimator):
     n_jobs : int, default=None
         Number of searches at once, as in joblib.
     verbose : int, default=0
-        Whether to show a progress bar over searches and their stages.
+        Whether to show a progress bar on stderr: stage, step, cost (with the smoothing of the
+        stage), sparsity of a few samples, the share of the budget `max_iter` that is spent, and the
+        time that the rest of it would take. Most searches end before.
 
     Attributes
     ----------
@@ -304,8 +312,7 @@ class JacobianSparsityRotation(NetworkEstimator):
         """
         return self._fit_or_leave(X, y)
 
-    @_fit_context(prefer_skip_nested_validation=True)
-    def _fit(self, X: Any, y: Any) -> None:
+    def _set_attributes(self, X: Any, y: Any) -> None:
         weights, X = self._who_has_the_network(X, y)
         criterion = get_criterion(self.criterion)
         seed = drawn_seed(self.random_state)
@@ -334,7 +341,15 @@ class JacobianSparsityRotation(NetworkEstimator):
                 return {"network_": network, "rotation_": Q, "output_rotation_": P}
 
             candidates = frame.given, frame.singular
-            solution = self._search(problem, candidates, start, rng, task, attributes)
+            solution = self._search(
+                problem,
+                candidates,
+                start,
+                rng,
+                task,
+                attributes,
+                lambda point: some_hoyer(jacobians, *frame.axes(point)),
+            )
             self.__dict__.update(attributes(solution.point))
 
         P, Q = self.output_rotation_, self.rotation_

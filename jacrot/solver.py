@@ -64,7 +64,7 @@ BACK = 0.995
 
 
 # How a search came to its end.
-Ending = Literal["converged", "max_iter", "stopped", "interrupted"]
+Ending = Literal["converged", "max_iter", "stopped", "interrupted", "killed"]
 
 
 @dataclass(frozen=True)
@@ -109,12 +109,20 @@ class Search:
         # a watch, and a search does not depend on who follows it.
         self._candidates: list[tuple[float, list[Matrix]]] = []
 
+    @property
+    def point(self) -> list[Matrix] | None:
+        """Where the search stands, ``None`` before its first point."""
+        if self.log.point is None:
+            return None
+        # A problem with the outputs fixed leaves them in the given basis.
+        fixed = self.given[: len(self.given) - len(self.log.point)]
+        return [*fixed, *map(orthonormal, self.log.point)]
+
     def best(self) -> Solution | None:
-        """Give the best point so far, priced before or where the search stands."""
-        if self.log.point is not None:
-            # A problem with the outputs fixed leaves them in the given basis.
-            fixed = self.given[: len(self.given) - len(self.log.point)]
-            self._priced([*fixed, *map(orthonormal, self.log.point)])
+        """Return the best point so far, priced before or where the search stands."""
+        point = self.point
+        if point is not None:
+            self._priced(point)
         return None if self._cheapest is None else self._solution(self._cheapest)
 
     def automatic(self, singular: list[Matrix]) -> Solution:
@@ -280,13 +288,16 @@ class Search:
 
 
 class Watch(Protocol):
-    """Who follows a search."""
+    """Receives the events of a search."""
 
     def begin(self, label: str) -> None:
-        """Hear that a stage begins."""
+        """Receive that a stage begins."""
+
+    def visit(self, search: Search) -> None:
+        """Receive that a point was visited."""
 
     def end(self, search: Search) -> bool:
-        """Hear that a stage has ended; say whether the search is to end."""
+        """Receive that a stage has ended; return whether the search is to end."""
 
 
 def solve(
@@ -346,6 +357,7 @@ def solve(
         search = Search(problem, log, rng, given)
         if watch is not None:
             log.begun, log.ended = watch.begin, lambda: watch.end(search)
+            log.visited = lambda: watch.visit(search)
         ending: Ending
         try:
             if restart > 0:

@@ -102,6 +102,8 @@ class Log:
         Called with a label when a stage begins.
     ended : callable
         Called when a stage has ended; true to end the search.
+    visited : callable
+        Called after every row of the history.
 
     Attributes
     ----------
@@ -123,11 +125,13 @@ class Log:
     tol: float
     begun: Callable[[str], None] = lambda label: None
     ended: Callable[[], bool] = lambda: False
+    visited: Callable[[], None] = lambda: None
     history: list[Row] = field(default_factory=list)
     stages: list[str] = field(default_factory=list)
     point: list[Matrix] | None = None
     n_iter: int = 0
     converged: bool = True
+    _length: int | None = None
     _n_rows: int = 0
     _n_evaluations: int = 0
     _begin: float = field(default_factory=time.perf_counter)
@@ -137,9 +141,16 @@ class Log:
         """Whether the budget is spent."""
         return self.n_iter >= self.max_iter
 
+    @property
+    def step(self) -> str:
+        """The step of the stage, for display: of how many, where that is known."""
+        number = str(self.history[-1][1] + 1)
+        return number if self._length is None else f"{number} of {self._length}"
+
     @contextmanager
-    def stage(self, label: str) -> Iterator[None]:
-        """Be in a stage."""
+    def stage(self, label: str, n_steps: int | None = None) -> Iterator[None]:
+        """Record a stage, of so many steps if that is known."""
+        self._length = n_steps
         self.begun(label)
         self.stages.append(label)
         self._n_rows = len(self.history)
@@ -161,6 +172,7 @@ class Log:
         seconds = time.perf_counter() - self._begin
         passes = self._n_evaluations + n_evaluations
         self.history.append((len(self.stages) - 1, iteration, passes, cost, seconds))
+        self.visited()
 
 
 def descend(

@@ -74,7 +74,7 @@ def warm_start(
     first = [np.zeros_like(matrix) for matrix in point]
     second = [np.zeros_like(matrix) for matrix in point]
     batches = _batches(problem.n_samples, n_batch, rng)
-    with log.stage("warm start"):
+    with log.stage("warm start", n_steps):
         for step in range(n_steps):
             progress = step / n_steps
             objective = problem.minibatch(

@@ -24,7 +24,7 @@ ESTIMATORS = {
     "one layer, functional": JacobianSparsityRotation(
         rotate_output="tied", **FUNCTIONAL, on_interrupt="keep", **QUICK
     ),
-    "whole network": NetworkRotation(on_interrupt="keep", **QUICK),
+    "whole network": NetworkRotation(on_interrupt="keep", verbose=1, **QUICK),
     "whole network, functional": NetworkRotation(rotate_input=True, **FUNCTIONAL, **QUICK),
 }
 # Interrupts of a refit: so many, spread over all its lines.
