@@ -393,7 +393,11 @@ class Cube(torch.autograd.Function):
 @pytest.mark.parametrize("kind", ["control", "in-place", "custom", "no_grad"])
 def test_models_that_vmap_refuses(kind, ways):
     model, inputs = seeded(Controlled(kind)), batch(7, 3)
-    slower = {"control": "input by input", "in-place": "input by input", "custom": "derivative by"}
+    slower = {
+        "control": "one input after",
+        "in-place": "one input after",
+        "custom": "one derivative",
+    }
     # `last` runs once for every input of the batch; the whole model runs once.
     with expected_warning(slower.get(kind)):
         jacobians, X = capture(model, inputs, "first", "")
@@ -419,7 +423,7 @@ def test_forward_mode_that_passes_no_grad_is_not_used(ways):
             return self.last(x / size)
 
     model = seeded(Wide())
-    with pytest.warns(UserWarning, match="forward mode finds other derivatives"):
+    with pytest.warns(UserWarning, match="by torch.func.jvp differ"):
         jacobians, X = capture(model, batch(5, 3), "first", "last")
     size = np.linalg.norm(X, axis=1)[:, None, None]
     close(jacobians, model.last.weight.detach().numpy() / size)
@@ -436,7 +440,7 @@ def test_recurrent_model(ways):
             return self.last(self.lstm(x)[0])
 
     model, inputs = seeded(Recurrent()), batch(2, 4, 3)
-    with pytest.warns(UserWarning, match=r"refuse the model \(Batching rule .* input by input"):
+    with pytest.warns(UserWarning, match=r"refuse the model \(Batching rule .* one input after"):
         jacobians, X = capture(model, inputs, "lstm:input", "last", positions="all")
     assert ways[-1][0] == "input by input"
     full = torch.stack(

@@ -18,6 +18,14 @@ nn, F = torch.nn, torch.nn.functional
 ERRORS = importlib.import_module("jacrot.readers._capture_errors")
 
 
+@pytest.fixture(autouse=True)
+def _random_numbers_of_its_own():
+    """Seed what PyTorch's modules draw their weights from, for one test."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        yield
+
+
 def two(between=torch.tanh, n_in=3):
     """Two linear modules, and a function between them."""
     return Net(lambda self, x: self.last(between(self.first(x))), first=linear(n_in, 6),
@@ -98,8 +106,9 @@ def test_batch_norm_of_the_batch_is_named():
 @pytest.mark.parametrize("large", [0, 3000])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_large_activations_and_half_precision_are_no_false_alarm(dtype, large):
-    layers = [nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=True)
-              for _ in range(3)]  # fmt: skip
+    # Without a kink, which rounding may pass.
+    options = {"activation": "gelu", "batch_first": True, "norm_first": True}
+    layers = [nn.TransformerEncoderLayer(8, 2, 16, **options) for _ in range(3)]
 
     def forward(self, x):
         x = F.pad(self.embed(x)[..., :7] * 3, (0, 1), value=large)
@@ -179,7 +188,7 @@ def test_results_that_are_not_the_first_tensor():
     both = Net(lambda self, x: (lambda out, state: self.head(out[:, -1] + state[0]))(*self.gru(x)),
                gru=nn.GRU(3, 6, batch_first=True), head=linear(6, 4))  # fmt: skip
     held = pytest.warns(UserWarning, match="and on tensor 2 of 2 too, which is held fixed")
-    with held, pytest.warns(UserWarning, match="input by input"):
+    with held, pytest.warns(UserWarning, match="one input after the other"):
         capture(both, draw(5, 4, 3), "gru", "head")
 
 
@@ -249,7 +258,7 @@ def fails_when_vectorized(error):
 
 def test_only_what_pytorch_refuses_is_tried_in_another_way():
     inputs = draw(5, 3)
-    with pytest.warns(UserWarning, match=r"refuse the model \(Batching rule\): .* input by input"):
+    with pytest.warns(UserWarning, match=r"refuse the model \(Batching rule\): .* one input after"):
         slow = capture(
             two(fails_when_vectorized(RuntimeError("Batching rule"))), inputs, "first", "last"
         )
@@ -302,7 +311,7 @@ def test_wrong_rules_of_vmap_are_found():
             return 2 * torch.tanh(x), in_dims[0]
 
     inputs = draw(5, 3)
-    with pytest.warns(UserWarning, match="other than those of ordinary autograd"):
+    with pytest.warns(UserWarning, match="differ from those of ordinary autograd"):
         captured = capture(two(Twice.apply), inputs, "first", "last")
     right = capture(two(), inputs, "first", "last")
     np.testing.assert_allclose(captured.jacobians, right.jacobians, atol=1e-6)
