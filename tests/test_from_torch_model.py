@@ -315,6 +315,8 @@ def test_hooks_of_gradients_change_no_function():
         same(model)
 
 
+# Importing PyTorch's compiler takes seconds.
+@pytest.mark.slow
 def test_compiled_modules_are_refused():
     model = nn.Sequential(nn.Linear(5, 4), nn.ReLU())
     with pytest.raises(ValueError, match=r"model, an OptimizedModule, .* _orig_mod"):
@@ -407,6 +409,21 @@ def test_a_model_that_cannot_be_copied_is_refused():
             raise TypeError("cannot pickle '_thread.lock' object")
 
     refuses(nn.Sequential(Locked(5, 4)), r"model cannot be copied \(TypeError: cannot pickle")
+
+    # As one keeps a teacher from being copied with the student.
+    class Shared(nn.Linear):
+        def __deepcopy__(self, memo):
+            return self
+
+    class SharedWeight(nn.Linear):
+        def __deepcopy__(self, memo):
+            copy = SharedWeight(self.in_features, self.out_features)
+            copy.weight = self.weight
+            return copy
+
+    refuses(nn.Sequential(Shared(5, 4)), "shares '0' with model")
+    refuses(nn.Sequential(SharedWeight(5, 4)), "shares '0.weight' with model")
+    refuses(Shared(5, 4), "shares 'model' with model")
 
 
 def test_under_autocast_and_inference_mode():

@@ -142,6 +142,12 @@ def _evaluation_copy(torch: Any, model: Any, modes: list[bool]) -> Any:
             "copy so that nothing changes in yours; remove the attribute that copy.deepcopy does "
             f"not copy, {WAY_OUT}."
         ) from error
+    theirs = {id(part) for _, part in _parts(model)}
+    if shared := [path or "model" for path, part in _parts(copy) if id(part) in theirs]:
+        raise ValueError(
+            f"copy.deepcopy(model) shares {shared[0]!r} with model, which reading the copy could "
+            f"change; take out the __deepcopy__ that does not copy it, {WAY_OUT}."
+        )
     for module, training in zip(copy.modules(), modes, strict=True):
         module.training = training
         # Of gradients: not the function, but PyTorch looks for tensors in what is traced.
@@ -156,3 +162,8 @@ def _evaluation_copy(torch: Any, model: Any, modes: list[bool]) -> Any:
                 f"{WAY_OUT}."
             )
     return copy
+
+
+def _parts(model: Any) -> Iterator[tuple[str, Any]]:
+    """List the modules, parameters and buffers of a model by name."""
+    return chain(model.named_modules(), model.named_parameters(), model.named_buffers())
