@@ -152,7 +152,7 @@ def _target(path: Path, name: str) -> _Target:
                 f"{name} is not a regular file but a device, a pipe or a socket; pass the path of "
                 "a file."
             )
-        if not os.access(target, os.W_OK):
+        if not os.access(target, os.W_OK) or _belongs_to_another(target, found):
             raise PermissionError(
                 f"{name} is write-protected; change the permissions of the file, or pass another "
                 "path."
@@ -161,6 +161,14 @@ def _target(path: Path, name: str) -> _Target:
     if not folder.is_dir():
         raise FileNotFoundError(f"{name}: the folder {str(folder)!r} does not exist.")
     return _Target(target, folder, found)
+
+
+def _belongs_to_another(target: Path, found: os.stat_result) -> bool:
+    """Check whether a folder that all may write, as /tmp, keeps a file from being replaced."""
+    folder = os.stat(target.parent)
+    if not folder.st_mode & stat.S_ISVTX or not hasattr(os, "geteuid"):
+        return False
+    return os.geteuid() not in (0, found.st_uid, folder.st_uid)
 
 
 @contextmanager

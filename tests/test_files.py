@@ -224,6 +224,19 @@ def test_a_folder_that_may_not_be_written(folder, monkeypatch):
         check_writable(Path("out"), "-o 'out'")
 
 
+@posix
+def test_a_file_of_somebody_else_in_a_folder_of_all(folder, monkeypatch):
+    Path("out").write_bytes(b"old")
+    os.chmod("out", 0o666)
+    os.chmod(".", 0o1777)
+    monkeypatch.setattr(os, "geteuid", lambda: os.stat("out").st_uid + 1)
+    with pytest.raises(PermissionError, match="path='out' is write-protected"):
+        write("out")
+    os.chmod(".", 0o777)
+    write("out")
+    assert Path("out").read_bytes() == b"new"
+
+
 def test_a_check_leaves_nothing(folder):
     check_writable(Path("new"), "-o")
     assert names() == []
