@@ -100,7 +100,7 @@ def test_info_of_results(digits_folder, capsys):
         assert f"sparsity: {estimator.sparsity_}" in out
         assert "shape: [120, 64]" in out
     assert "format: jacrot.Network/1" in out
-    assert "network: Network(64 → 64; relu)" in out
+    assert "network: Network(64 → 64; relu; rotated at site 0)" in out
 
 
 def test_info_of_a_whole_network_as_safetensors(digits_folder, capsys):
