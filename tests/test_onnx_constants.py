@@ -59,6 +59,7 @@ WEIGHTS = {
     "tiled and padded": lambda b: b(
         "Pad", b("Tile", b.random(1, 2), b.constant([3, 1])), b.constant([0, 0, 0, 1])
     ),
+    "like another": lambda b: b("CastLike", b.constant(np.float32([[1, 2, 3]] * 3)), "x"),
     "half precision": lambda b: b(
         "Cast", b.constant(b.rng.normal(size=(3, 3)).astype(np.float16)), to=DOUBLE
     ),
@@ -166,12 +167,13 @@ def test_steps_have_no_slope(write):
         lambda b: b("Where", b("Greater", b("MatMul", "x", b.random(3, 3)), "x"), "x", b.number(0)),
         lambda b: b("Where", b("Greater", "x", b.number(0)), "x", b.random(3)),
         lambda b: b("Greater", "x", b.number(0)),
+        lambda b: b("Cast", b("Div", b("Cast", "x", to=7), b.constant(2)), to=DOUBLE),
         lambda b: b("Cast", b("Cast", "x", to=onnx.TensorProto.BOOL), to=DOUBLE),
     ],
 )
 def test_functions_of_several_tensors_are_refused(write):
     b = Builder((3,))
-    with pytest.raises(ValueError, match=r"one tensor alone|to another type than"):
+    with pytest.raises(ValueError, match=r"one tensor alone|to another type|remainder"):
         from_onnx(b.model(write(b)))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from math import prod
 from typing import Any
@@ -101,6 +101,7 @@ class OnnxGraph:
             for item in items
             if item.type.tensor_type.HasField("shape")
         }
+        self.types = {item.name: item.type.tensor_type.elem_type for item in graph.value_info}
         self.constants: dict[str, NDArray[Any]] = {}
         # Why some are not, though they are computed from stored ones only.
         self.failed: dict[str, NotReadError] = {}
@@ -122,13 +123,23 @@ class OnnxGraph:
             self.constants[name] = self.array(stored[name], name)
         computed = needed & self.producers.keys()
         for name in sorted(computed, key=lambda name: self.producers[name].index):
-            node = self.producers[name]
+            node = self.like_cast(self.producers[name])
             if name != self.start and self.is_stored(node):
                 try:
                     self.constants[name] = self.evaluated(node, name)
                 # It may be needed for a shape only, which is inferred.
                 except NotReadError as error:
                     self.failed[name] = error
+
+    def like_cast(self, node: Node) -> Node:
+        """Write a cast of a stored tensor to the type of another as one to that type."""
+        name = node.proto.output[0]
+        known = node.operator == "CastLike" and node.inputs[0] in self.constants
+        if not known or not self.types.get(name):
+            return node
+        to, inputs = {"to": self.types[name]}, node.inputs[:1]
+        proto = self.onnx.helper.make_node("Cast", inputs, [name], name=node.name, **to)
+        return replace(node, operator="Cast", inputs=inputs, attributes=to, proto=proto)
 
     def is_stored(self, node: Node) -> bool:
         """Check whether an operator reads stored tensors only, and always computes the same."""

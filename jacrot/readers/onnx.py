@@ -176,6 +176,9 @@ class _Reader(OnnxGraph):
         return ValueError(f"{error} Pass {', or '.join(ways)}." if ways else str(error))
 
     def read(self, node: Node, name: str) -> _Step:
+        stored = [self.constants[source] for source in node.inputs if source in self.constants]
+        if node.operator == "Div" and any(array.dtype.kind in "iu" for array in stored):
+            raise node.refused("of whole numbers, whose remainder is dropped; not read")
         elementwise = self.elementwise(name)
         if elementwise is not None and elementwise[2] is not None:
             return self.activation(name, *elementwise)
