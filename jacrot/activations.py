@@ -145,7 +145,13 @@ def get_activation(activation: str | Elementwise) -> Activation:
             f"activation must be a name or a callable, got {type(activation).__name__}; write one "
             f"of {sorted(ACTIVATIONS)} or an elementwise function written with autograd.numpy."
         )
-    slope = elementwise_grad(activation)
+    derivative = elementwise_grad(activation)
+
+    def slope(x: Array) -> Array:
+        # Where a root has no slope, what comes before it may be constant.
+        with np.errstate(divide="ignore"):
+            return np.asarray(derivative(x))
+
     _check_elementwise(activation, slope)
     return Activation(_keeping_dtype(activation), _keeping_dtype(slope))
 

@@ -125,6 +125,9 @@ def test_logarithm_after_another_layer():
     check(b, b("MatMul", b("Log", b("Softmax", "x")), b.random(3, 2)))
     b = Builder((3,))
     check(b, b("Sqrt", b("Add", b("Mul", "x", "x"), b.random(3, positive=True))))
+    b = Builder((3,))
+    # Where the root has no slope, it does not count.
+    check(b, b("MatMul", b("Sqrt", b("Relu", "x")), b.random(3, 2)))
 
 
 def test_what_is_not_read_names_the_ways_around_it():

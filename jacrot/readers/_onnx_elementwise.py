@@ -167,7 +167,7 @@ ELEMENTWISE: dict[str, Callable[..., Array]] = {
     "PRelu": lambda x, slope: _where_positive(x, x, lambda t: slope * t),
     "Pow": anp.power,
     "Reciprocal": lambda x: 1 / x,
-    "Relu": lambda x: _where_positive(x, x, lambda t: 0 * t),
+    "Relu": lambda x: anp.where(x > 0, x, 0.0),
     "Selu": lambda x, alpha=1.6732632423543772, gamma=1.0507009873554805: (
         gamma * _where_positive(x, x, lambda t: alpha * anp.expm1(t))
     ),

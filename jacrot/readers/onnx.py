@@ -204,7 +204,7 @@ class _Reader(OnnxGraph):
         if node.operator in ELEMENTWISE:
             raise node.refused(
                 "which from_onnx does not read here; it reads functions of each entry of one tensor"
-                " alone, whose other inputs are stored numbers"
+                " alone with stored numbers"
             )
         if node.operator not in OPERATORS:
             known = sorted({*OPERATORS, *_ALIASES, *ELEMENTWISE})
@@ -273,7 +273,7 @@ class _Reader(OnnxGraph):
                 known = expression.name()
                 if known is not None:
                     return source, expression, known
-                if nearest is None or not nearest[1].is_total():
+                if nearest is None or (expression.is_total() and not nearest[1].is_total()):
                     nearest = source, expression, None
         return nearest
 
@@ -287,6 +287,7 @@ class _Reader(OnnxGraph):
         node = self.producers.get(name)
         return node is not None and (
             node.operator in LOGICAL
+            or (node.operator == "Identity" and self.is_logical(node.inputs[0]))
             or (node.operator == "Cast" and node.attributes["to"] == self.onnx.TensorProto.BOOL)
         )
 
