@@ -148,7 +148,9 @@ class _Writer:
         return described(value, name, self.arrays)
 
     def parameter(self, value: Any, name: str) -> Any:
-        """Describe a parameter, or say that no file can hold it."""
+        """Describe a parameter, or note that no file can hold it."""
+        if isinstance(value, Unsaved):
+            return {"unsaved": value.text}
         try:
             return self.described(value, name)
         except ValueError:

@@ -110,6 +110,8 @@ def test_what_no_file_can_hold_says_so(path):
     loaded = JacobianSparsityRotation.load(path)
     assert loaded.score(HIDDEN) == fitted.score(HIDDEN)
     assert repr(loaded.criterion) == "<not saved: bounded>"
+    loaded.save(path)
+    assert repr(JacobianSparsityRotation.load(path).criterion) == "<not saved: bounded>"
     assert fitted.provenance_["seed"] is None
     with pytest.raises(ValueError, match=r"'criterion' parameter.*not saved: bounded"):
         loaded.fit(MIDDLE, HIDDEN)
