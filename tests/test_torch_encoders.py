@@ -251,6 +251,56 @@ def test_factors_that_are_refused(shape):
     refuses(Scaled(shape, nn.Conv2d(WIDTH, WIDTH, 1)), "not one for each feature")
 
 
+class Gated(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.linear = nn.Linear(WIDTH, 6)
+        self.function = function
+
+    def forward(self, x):
+        return self.function(self.linear(x))
+
+
+def changed_before_it_is_read(x):
+    sides = x.chunk(2, -1)
+    x.relu_()
+    return sides[0] + sides[1]
+
+
+def gate(x, *sides):
+    up, gate = x.chunk(2, *sides)
+    return up * torch.sigmoid(gate)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: gate(x, -1),
+        lambda x: functional.gelu(torch.chunk(x, chunks=2, dim=-1)[0]) * x.chunk(2, -1)[1],
+        lambda x: torch.tanh(x.chunk(3, dim=-1)[1]) + x.chunk(3, dim=-1)[-1],
+    ],
+)
+def test_chunks(function, rng):
+    check(Gated(function), SEQUENCE, rng)
+    check(Gated(function), (WIDTH,), rng)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: gate(x, 1), "the last axis"),
+        (lambda x: gate(x), "the last axis"),
+        (lambda x: gate(torch.tanh(x), -1), "what a dense layer writes"),
+        (lambda x: x.chunk(4, -1)[0], "into 4 parts of 6 features"),
+        (lambda x: x.chunk(2, -1), "not one tensor"),
+        (changed_before_it_is_read, "changed in place since"),
+        (lambda x: x.chunk(2, -1)[0].add_(x.chunk(2, -1)[1]) + x.chunk(2, -1)[0], "in place"),
+    ],
+)
+def test_chunks_that_are_refused(function, message):
+    refuses(Gated(function), message)
+
+
 def block(rows, mixed, gamma):
     """Make a ConvNeXt block as it is usually written."""
 

@@ -208,6 +208,12 @@ def test_other_gated_layers(transformers, rng, name):
     refuses(model.layers[0], "^self_attn: .*its scores depend on the positions")
 
 
+def test_gates_of_one_matrix(transformers, rng):
+    model = encoder(transformers, "Phi3", vocab_size=11, pad_token_id=0)
+    network = check(model.layers[0].mlp, SEQUENCE, rng)
+    assert repr(network) == "Network(GatedDense(8 → 12, silu), Dense(12 → 8, identity))"
+
+
 def test_t5(transformers, rng):
     config = transformers.T5Config(
         d_model=WIDTH, d_kv=4, num_heads=HEADS, d_ff=HIDDEN, num_layers=1, vocab_size=11
@@ -314,6 +320,7 @@ def timm():
         {"init_values": 0.1, "drop_path": 0.5, "qkv_bias": True, "attn_drop": 0.2},
         {"norm": "RmsNorm", "scale_mlp_norm": True},
         {"mlp": "SwiGLU", "proj_drop": 0.2},
+        {"mlp": "SwiGLUPacked"},
     ],
 )
 def test_timm_blocks(timm, rng, options):

@@ -164,6 +164,23 @@ class Graph:
         self._listed.clear()
         return self._between(first, end)
 
+    def made(self, name: str) -> tuple[str, Layer] | None:
+        """Find how a tensor is made.
+
+        Parameters
+        ----------
+        name : str
+            The tensor.
+
+        Returns
+        -------
+        tuple of (str, Layer) or None
+            The tensor that it is computed from, and the layer that computes it; ``None`` for the
+            input and for sums.
+        """
+        source, how = self._made.get(self._find(name), (name, ()))
+        return None if isinstance(how, tuple) else (source, how)
+
     def _make(self, result: str, source: str, how: Layer | tuple[str, str]) -> None:
         self._check_new(result)
         self._names[result] = result

@@ -17,7 +17,9 @@ from jacrot.readers._torch_functions import (
     NEW,
     OF_CONSTANTS,
     SAME,
+    chunk,
     layer_norm,
+    of_chunks,
     of_constants,
     permute,
     pixelwise,
@@ -86,6 +88,7 @@ class Reading:
         self.constants: dict[Any, Any] = {}
         self.sizes: dict[Any, Any] = {}
         self.attended: dict[Any, str] = {}
+        self.chunks: dict[Any, tuple[Any, str, list[str]]] = {}
         # Of the tensors, where known: 3 for sequences and 4 for images, and how many features.
         self.ndim: dict[str, int | None] = {first.name: None}
         self.width: dict[str, int | None] = {first.name: None}
@@ -416,6 +419,8 @@ class Reading:
                 self.tensors[call] = self.attended[source]
             elif call.users:
                 raise Unread("of the pattern of an attention")
+        elif source in self.chunks:
+            of_chunks(self, call, source, index)
         else:
             step = getattr(index[-1], "step", None) if isinstance(index, tuple) else None
             every, some = slice(None), slice(None, None, step)
@@ -456,6 +461,7 @@ def _only(output: Any) -> Any:
 # What is done with functions and methods of these names.
 _CALLS: dict[str, Callable[..., None]] = {
     "add": Reading._add,
+    "chunk": chunk,
     "clone": Reading._copy,
     "contiguous": lambda self, call, source: self.apply(
         call, self.tensor(source, last=True), [], None

@@ -151,6 +151,33 @@ def scaling(factors: Array) -> BatchNorm:
     return BatchNorm(np.zeros_like(factors), np.ones_like(factors), factors, eps=0)
 
 
+def chunk(reading: Reading, call: Any, source: Any, chunks: Any, dim: int = 0) -> None:
+    """Read the parts of what a dense layer writes, such as the two sides of a gated layer."""
+    tensor = reading.tensor(source)
+    before, layer = reading.graph.made(tensor) or (tensor, None)
+    last_axis = dim == -1 or dim + 1 == reading.ndim[tensor] == 3
+    if not isinstance(layer, Dense) or layer.activation != "identity" or not last_axis:
+        raise Unread("of something else than the last axis of what a dense layer writes")
+    if not isinstance(chunks, int) or chunks < 1 or layer.n_outputs % chunks:
+        raise Unread(f"into {chunks} parts of {layer.n_outputs} features")
+    names: list[str] = []
+    sides = zip(np.split(layer.weight, chunks), np.split(layer.bias, chunks), strict=True)
+    for index, (weight, bias) in enumerate(sides):
+        name = f"{call.name}.{index}"
+        reading.graph.apply(Dense(weight, bias, "identity"), before, name)
+        reading.ndim[name], reading.width[name] = reading.ndim[tensor], len(weight)
+        names.append(name)
+    reading.chunks[call] = source, tensor, names
+
+
+def of_chunks(reading: Reading, call: Any, chunks: Any, index: Any) -> None:
+    """Read one of the parts."""
+    source, tensor, names = reading.chunks[chunks]
+    if reading.tensor(source) != tensor:
+        raise Unread("of the parts of what was changed in place since")
+    reading.tensors[call] = names[index]
+
+
 def permute(reading: Reading, call: Any, source: Any, *dims: Any) -> None:
     """Read what puts the channels of images last, or back."""
     dims = dims[0] if len(dims) == 1 else dims

@@ -33,8 +33,8 @@ def from_torch(model: Any, activation: ActivationLike = "relu") -> Network:
     - ``ReLU``, ``ReLU6``, ``LeakyReLU``, ``PReLU`` of one slope, ``ELU``, ``SELU``, ``GELU``,
       ``SiLU``, ``Tanh``, ``Hardtanh``, ``Sigmoid``, ``Softplus``, ``Softmax``, or the functions
       of these names;
-    - sums of two tensors (residual blocks), products ``f(W x + b) * (V x + c)`` (SwiGLU) and
-      products with a parameter of one factor for each feature;
+    - sums of two tensors (residual blocks), products ``f(W x + b) * (V x + c)`` (SwiGLU), also of
+      the chunks of one ``Linear``, and products with a parameter of one factor for each feature;
     - images whose channels are permuted to be last, and then back;
     - of transformers: ``Conv1D``, the activations but xIELU, the root-mean-square norms, the
       attentions of GPT-2, of BERT and its relatives, of ViT, CLIP and DistilBERT. Of timm: the
