@@ -498,6 +498,26 @@ def test_tokens_and_several_outputs_are_compared_too():
     refuses(Beside(nn.Linear(5, 4)), "outputs that differ by")
 
 
+class Undefined(nn.Module):
+    """Computes the root of something negative, of tensors only or always."""
+
+    def __init__(self, always):
+        super().__init__()
+        self.inner, self.norm = nn.Linear(5, 4), nn.LayerNorm(4, eps=-1e10)
+        self.always = always
+        # Not the width that other modules have under this name.
+        self.num_features = torch.ones(2, 3)
+
+    def forward(self, x):
+        y = self.inner(x)
+        return self.norm(y) if self.always or isinstance(x, torch.Tensor) else y
+
+
+def test_outputs_that_are_not_numbers_are_compared_too():
+    refuses(Undefined(always=False), "outputs that differ by inf")
+    from_torch(Undefined(always=True))
+
+
 class OtherBlock(nn.TransformerEncoderLayer):
     def _ff_block(self, x):
         return torch.zeros_like(x)

@@ -48,14 +48,15 @@ def batches(torch: Any, model: Any) -> Iterator[Any]:
     tensors = [*model.parameters(), *model.buffers()]
     device = tensors[0].device if tensors else "cpu"
     asked = (getattr(module, name, None) for module in model.modules() for name in WIDTHS)
-    widths = [value[-1] if isinstance(value, tuple) else value for value in asked if value]
+    widths = [value[-1] if isinstance(value, tuple) and value else value for value in asked]
     widths += [tensor.shape[-1] for tensor in tensors if tensor.ndim == 2]
     widths = [width for width in widths if isinstance(width, int)] or [3]
     generator = torch.Generator().manual_seed(0)
     for module in model.modules():
         if isinstance(module, torch.nn.Embedding):
             shape = 2, min(N_POSITIONS, module.num_embeddings)
-            yield torch.randint(module.num_embeddings, shape, generator=generator).to(device)
+            ids = torch.randint(module.num_embeddings, shape, generator=generator, device="cpu")
+            yield ids.to(device)
             break
     for width in list(dict.fromkeys(widths))[:MOST_WIDTHS]:
         # No two axes of one length, which could be taken for each other.
@@ -142,17 +143,9 @@ def check(torch: Any, copied: Callable[[], Any], network: Network) -> None:
             except ValueError:
                 continue
             rounded = _outputs(torch, model.float(), x.float() if x.is_floating_point() else x)
-            size = np.abs(expected).max(initial=0, where=np.isfinite(expected))
-            slack = tolerance * size
-            if rounded is not None:
-                rounding = ROUNDINGS * np.nan_to_num(np.abs(rounded - expected)).max(initial=0)
-                slack += min(rounding, MOST_ROUNDING * size)
-            if found.shape != expected.shape:
-                differs = f"outputs of shape {found.shape} in place of {expected.shape}"
-            elif not np.allclose(found, expected, rtol=0, atol=slack, equal_nan=True):
-                error = np.nanmax(np.abs(found - expected))
-                differs = f"outputs that differ by {error:.2g} from those of model"
-            else:
+            with np.errstate(all="ignore"):
+                differs = _difference(found, expected, rounded, tolerance)
+            if differs is None:
                 return
             raise ValueError(
                 f"the network read from model has {differs}, on a random input of shape "
@@ -160,6 +153,21 @@ def check(torch: Any, copied: Callable[[], Any], network: Network) -> None:
                 "not see (or draws random numbers); use jacrot.readers.capture, which takes any "
                 "module."
             )
+
+
+def _difference(found: Any, expected: Any, rounded: Any, tolerance: float) -> str | None:
+    """Describe how outputs differ from those of a module, ``None`` if by roundings only."""
+    if found.shape != expected.shape:
+        return f"outputs of shape {found.shape} in place of {expected.shape}"
+    size = np.abs(expected).max(initial=0, where=np.isfinite(expected))
+    slack = tolerance * size
+    if rounded is not None:
+        rounding = np.abs(rounded - expected).max(initial=0, where=np.isfinite(expected))
+        slack += min(ROUNDINGS * rounding, MOST_ROUNDING * size)
+    if np.allclose(found, expected, rtol=0, atol=slack, equal_nan=True):
+        return None
+    error = np.nan_to_num(np.abs(found - expected), nan=np.inf).max()
+    return f"outputs that differ by {error:.2g} from those of model"
 
 
 def _read(network: Network, x: Any) -> Any:
