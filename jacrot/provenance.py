@@ -90,6 +90,24 @@ def network_fingerprint(network: Network) -> str | None:
     return digest.hexdigest()
 
 
+def parameters_of(estimator: BaseEstimator) -> dict[str, Any]:
+    """Return the parameters of an estimator, but its network, in what JSON can hold.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        The estimator.
+
+    Returns
+    -------
+    dict
+        By name: arrays and networks by their hashes, functions by their names.
+    """
+    parameters = estimator.get_params(deep=False)
+    parameters.pop("network")
+    return {name: _plain(value) for name, value in parameters.items()}
+
+
 def of_fit(
     estimator: BaseEstimator, seed: int | None, batches: Sequence[Array], analysed: Any
 ) -> dict[str, Any]:
@@ -113,8 +131,6 @@ def of_fit(
         ``"jacobians"`` (and ``"captured"``, where they were captured from a model), ``"versions"``,
         ``"scores"``.
     """
-    parameters = estimator.get_params(deep=False)
-    parameters.pop("network")
     if isinstance(analysed, np.ndarray):
         source: dict[str, Any] = {"jacobians": _data(analysed)}
         captured = source_of(analysed)
@@ -130,7 +146,7 @@ def of_fit(
         }
     return {
         "estimator": type(estimator).__name__,
-        "parameters": {name: _plain(value) for name, value in parameters.items()},
+        "parameters": parameters_of(estimator),
         "seed": seed,
         "data": [_data(batch) for batch in batches],
         **source,

@@ -114,7 +114,11 @@ def test_null_baseline():
 
 def test_axis_stability():
     found = run("plot_axis_stability")
-    assert found["stabilities"]["planted"].recurrence["input"].min() > 0.98
+    # All come back, as the text says of 0.9 or more; the one of least effect by 0.97 to 0.98, since
+    # the searches end early.
+    planted = found["stabilities"]["planted"]
+    assert planted.recurrence["input"].min() > 0.9
+    assert planted.mean["input"] > 0.99
     digits = found["stabilities"]["digits"]
     for side, recurrence in digits.recurrence.items():
         has_effect = recurrence[~np.isnan(recurrence)]

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from concurrent.futures.process import BrokenProcessPool
 from numbers import Integral
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import clone
+from sklearn.utils.parallel import Parallel
 from sklearn.utils.validation import check_is_fitted
 
 from jacrot._arrays import Array
 from jacrot._estimator import NetworkEstimator
 from jacrot.network import Network
 from jacrot.network_rotation import NetworkRotation
+from jacrot.provenance import parameters_of
+
+# Parameters that do not change what a fit with other randomness is compared with.
+WITHOUT_CONSEQUENCE = ("random_state", "n_jobs", "verbose", "on_interrupt")
 
 Estimator = TypeVar("Estimator", bound=NetworkEstimator)
 
 
 def fitted_network(estimator: Any) -> Network:
-    """Find the one network that an estimator was fitted to.
+    """Return the one network that an estimator was fitted to.
 
     Parameters
     ----------
@@ -34,7 +41,7 @@ def fitted_network(estimator: Any) -> Network:
     Raises
     ------
     TypeError
-        If it is no estimator of this package.
+        If it is not an estimator of this package.
     NotFittedError
         If it was not fitted.
     ValueError
@@ -42,7 +49,7 @@ def fitted_network(estimator: Any) -> Network:
     """
     if not isinstance(estimator, NetworkEstimator):
         raise TypeError(
-            f"estimator is a {type(estimator).__name__}; write a fitted JacobianSparsityRotation "
+            f"estimator is a {type(estimator).__name__}; pass a fitted JacobianSparsityRotation "
             "or NetworkRotation."
         )
     check_is_fitted(estimator)
@@ -50,14 +57,93 @@ def fitted_network(estimator: Any) -> Network:
     if network is None:
         raise ValueError(
             "estimator was fitted to Jacobians computed elsewhere and has no network to compute "
-            "others; write one that was fitted to a network."
+            "others; pass one that was fitted to a network."
         )
     if isinstance(network, tuple):
         raise ValueError(
-            f"estimator was fitted to {len(network)} blocks that share a basis; write one that was "
+            f"estimator was fitted to {len(network)} blocks that share a basis; pass one that was "
             "fitted to a single network."
         )
     return network
+
+
+def check_as_fitted(estimator: NetworkEstimator) -> None:
+    """Check that an estimator has the parameters of its fit, with which it is fitted again.
+
+    Parameters
+    ----------
+    estimator : JacobianSparsityRotation or NetworkRotation
+        Fitted.
+
+    Raises
+    ------
+    ValueError
+        If some were changed after the fit, by ``set_params`` or by hand.
+    """
+    fitted = estimator.provenance_["parameters"]
+    now = parameters_of(estimator)
+    changed = [
+        f"{name} ({fitted[name]!r} to {value!r})"
+        for name, value in now.items()
+        if name not in WITHOUT_CONSEQUENCE and name in fitted and fitted[name] != value
+    ]
+    if changed:
+        raise ValueError(
+            f"estimator has other parameters than those of its fit: {', '.join(changed)}; fits "
+            "with these would be compared with one without. Fit it again, or set them back."
+        )
+
+
+def check_inputs(estimator: Any, X: ArrayLike, name: str) -> None:
+    """Check that a fitted estimator reads some inputs.
+
+    Parameters
+    ----------
+    estimator : JacobianSparsityRotation or NetworkRotation
+        Fitted.
+    X : array-like of shape (n_samples, n_features)
+        The inputs.
+    name : str
+        Their name in the error message.
+
+    Raises
+    ------
+    ValueError
+        If their number of features is another, or some are not numbers.
+    """
+    try:
+        estimator._activations(X, reset=False)
+    except ValueError as error:
+        raise ValueError(f"{name} does not fit the estimator: {error}") from error
+
+
+def in_parallel(tasks: Iterable[Any], n_jobs: int | None) -> list[Any]:
+    """Run tasks, at once where asked for.
+
+    Parameters
+    ----------
+    tasks : iterable
+        Made by ``delayed``.
+    n_jobs : int or None
+        Number of tasks at once.
+
+    Returns
+    -------
+    list
+        Their results, in order.
+
+    Raises
+    ------
+    RuntimeError
+        If a process was killed.
+    """
+    try:
+        return list(Parallel(n_jobs=n_jobs)(tasks))
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            "a worker process was killed before its fit had ended, perhaps for want of memory, and "
+            f"there is no result; pass a smaller n_jobs than {n_jobs}, or fewer samples."
+        ) from error
 
 
 def parts(estimator: NetworkEstimator, X: ArrayLike) -> list[tuple[Network, Array]]:
@@ -155,7 +241,7 @@ def check_count(value: Any, name: str, least: int) -> None:
     Raises
     ------
     ValueError
-        If it is no integer, or smaller.
+        If it is not an integer, or smaller.
     """
     if not isinstance(value, Integral) or value < least:
         raise ValueError(f"{name}={value!r} must be an integer of at least {least}.")

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from jacrot._arrays import Array, Matrix, real_array
 from jacrot._random import random_source
+from jacrot._result import Result
 from jacrot.coordinates import NULL_SHARE, SiteBasis, centring, read_by
 from jacrot.inspection._fitted import check_count, drawn_seeds
 from jacrot.inspection._metrics import Evaluations, read_metric, without_probabilities
@@ -25,7 +26,7 @@ ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, repr=False)
-class EdgeCurve:
+class EdgeCurve(Result):
     """A function against the number of its connections that are kept; see :func:`edge_curve`.
 
     Parameters
@@ -93,12 +94,16 @@ class EdgeCurve:
     resampled_losses: Callable[[Sequence[int]], Matrix]
     greater_is_better: bool
 
-    def __repr__(self) -> str:
+    def _finding(self) -> str:
         ranks = ", ".join(map(str, self.ranks))
         return (
-            f"EdgeCurve({self.metric} from {self.n_edges[0]} to {self.n_edges[-1]} edges; network "
-            f"{self.full:.4g}, affine map {self.affine:.4g}, rank of G {ranks})"
+            f"{self.metric} from {self.n_edges[0]} to {self.n_edges[-1]} edges; network "
+            f"{self.full:.4g}, affine map {self.affine:.4g}, rank of G {ranks}"
         )
+
+    def _table(self) -> dict[str, NDArray[Any]]:
+        worse = self.full - self.values if self.greater_is_better else self.values - self.full
+        return {"n_edges": self.n_edges, self.metric: self.values, "loss": worse}
 
     def edges_needed(self, tolerance: float) -> EdgeCount:
         """Count the connections that the metric needs, with the uncertainty of few inputs.

@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from jacrot._arrays import Array, Matrix, real_array
 from jacrot._estimator import NetworkEstimator
 from jacrot._random import random_source
+from jacrot._result import Result
 from jacrot._threads import one_blas_thread
-from jacrot.inspection._fitted import check_count, fitted_network, parts
+from jacrot.inspection._fitted import check_count, check_inputs, fitted_network, parts
 from jacrot.network import Network
 from jacrot.network_rotation import NetworkRotation
 
@@ -23,8 +24,8 @@ Part = tuple[Network, Array]
 ROUNDING = 1e-11
 
 
-@dataclass(frozen=True)
-class LocalityCurve:
+@dataclass(frozen=True, repr=False)
+class LocalityCurve(Result):
     """How many outputs a real step of one activation changes, before and after a rotation.
 
     Parameters
@@ -58,6 +59,8 @@ class LocalityCurve:
     >>> curve = LocalityCurve(np.array([0.1]), 0.1, 5, one, two, *effects)
     >>> curve.mean_before, curve.weighted_before, curve.mean_after
     (array([3.]), array([3.5]), array([1.]))
+    >>> print(repr(curve).partition(":")[0])
+    LocalityCurve(a step of 0.1 standard deviations changes 1.0 of 5 outputs, before 3.5
     """
 
     steps: Matrix
@@ -87,6 +90,20 @@ class LocalityCurve:
     def weighted_after(self) -> Matrix:
         """Mean number of outputs that a rotated activation changes, weighted by effect."""
         return _mean(self.after, self.effect_after)
+
+    def _finding(self) -> str:
+        # The step of the size of what the inputs do themselves.
+        index = int(np.argmin(np.abs(np.log(self.steps))))
+        return (
+            f"a step of {self.steps[index]:g} standard deviations changes "
+            f"{self.weighted_after[index]:.1f} of {self.n_outputs} outputs, before "
+            f"{self.weighted_before[index]:.1f}: those that change by more than "
+            f"{100 * self.share:g} % of the most changed one, axes weighted by effect"
+        )
+
+    def _table(self) -> dict[str, Matrix]:
+        names = ("mean_before", "mean_after", "weighted_before", "weighted_after")
+        return {"step": self.steps} | {name: getattr(self, name) for name in names}
 
 
 def locality_curve(
@@ -133,7 +150,7 @@ def locality_curve(
     Raises
     ------
     TypeError
-        If `estimator` is none of this package's.
+        If `estimator` is not one of this package's.
     NotFittedError
         If `estimator` was not fitted.
     ValueError
@@ -163,6 +180,7 @@ def locality_curve(
     (array([10. , 10.5]), array([2.3, 2.4]))
     """
     fitted_network(estimator)
+    check_inputs(estimator, X, "X")
     sizes = real_array(steps, "steps", ndim=1).astype(np.float64)
     if sizes.size == 0 or (sizes <= 0).any():
         raise ValueError(f"steps={steps!r} must be positive numbers, one at least.")
@@ -199,7 +217,7 @@ def _before_and_after(estimator: Any, X: ArrayLike) -> list[tuple[Part, Part]]:
                 where = f"layer {site}" if isinstance(estimator, NetworkRotation) else "the network"
                 raise ValueError(
                     f"{where} {verb} arrays of shape {activations.shape[1:]}, whose axes are not "
-                    "single activations; write an estimator of a network of rows."
+                    "single activations; pass an estimator of a network of rows."
                 )
     if not isinstance(estimator, NetworkRotation):
         return [(before[0], (estimator.rotated_network(), estimator.transform(X)))]

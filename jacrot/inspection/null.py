@@ -8,14 +8,24 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.parallel import delayed
 
 from jacrot._arrays import Array, Matrix
 from jacrot._estimator import NetworkEstimator, with_effect
 from jacrot._pairing import check_same_widths
 from jacrot._random import random_source
+from jacrot._result import Result
 from jacrot.criteria import hoyer_of_norms
-from jacrot.inspection._fitted import check_count, drawn_seeds, fitted_network, parts, refit
+from jacrot.inspection._fitted import (
+    check_as_fitted,
+    check_count,
+    check_inputs,
+    drawn_seeds,
+    fitted_network,
+    in_parallel,
+    parts,
+    refit,
+)
 from jacrot.layers import BaseLayer, Function, Layer
 from jacrot.network import Network
 from jacrot.network_jacobians import drawn_pairs, network_jacobians
@@ -30,8 +40,8 @@ VISIBLE = 1e-3
 ABOVE, BELOW, SAME = "above", "below", "not distinguishable from"
 
 
-@dataclass(frozen=True)
-class NullBaseline:
+@dataclass(frozen=True, repr=False)
+class NullBaseline(Result):
     """Held-out sparsity of a network, and of the same fit on networks that learned nothing.
 
     Parameters
@@ -65,6 +75,8 @@ class NullBaseline:
     >>> null = NullBaseline(0.80, 0.50, runs, {"shuffled": np.full(3, 0.3)})
     >>> print(f"{null.z_score['shuffled']:.0f}; {null.verdict.partition(':')[0]}")
     19; sparser than every null
+    >>> print(repr(null).partition(";")[0])
+    NullBaseline(sparser than every null: sparsity 0.800 is above shuffled (0.420 ± 0.020)
     """
 
     score: float
@@ -112,6 +124,18 @@ class NullBaseline:
             f"{_compared('sparsity', self.score, self.nulls)}; "
             f"{_compared('gain', self.gain, self.nulls_gain)}"
         )
+
+    def _finding(self) -> str:
+        return self.verdict
+
+    def _table(self) -> dict[str, list[Any]]:
+        names, scores, given = ["this network"], [self.score], [self.given]
+        for name, runs in self.nulls.items():
+            names += [name] * len(runs)
+            scores += runs.tolist()
+            given += self.nulls_given[name].tolist()
+        gains = np.subtract(scores, given).tolist()
+        return {"network": names, "sparsity": scores, "given": given, "gain": gains}
 
 
 def null_baseline(
@@ -168,8 +192,10 @@ def null_baseline(
         If `estimator` was not fitted.
     ValueError
         If it was fitted to several blocks, to Jacobians computed elsewhere, or to a network
-        without weights that can be shuffled; if `n_repeats` is below 2, or `initial` does not read
-        `X`.
+        without weights that can be shuffled, or its parameters were changed after the fit; if
+        `n_repeats` is below 2, or `X`, `X_test` or `initial` does not fit.
+    RuntimeError
+        If a worker process was killed.
 
     Notes
     -----
@@ -199,14 +225,17 @@ def null_baseline(
     True
     """
     network = fitted_network(estimator)
+    check_as_fitted(estimator)
     check_count(n_repeats, "n_repeats", 2)
+    check_inputs(estimator, X, "X")
+    check_inputs(estimator, X_test, "X_test")
     sources: dict[str, tuple[Network, Change | None]] = {
         "shuffled": (network, shuffled),
         "spectrum": (network, same_spectrum),
     }
     if not _count_weights(network):
         raise ValueError(
-            f"{network!r} has no array of two dimensions or more that could be shuffled; write a "
+            f"{network!r} has no array of two dimensions or more that could be shuffled; pass a "
             "network with weights."
         )
     if initial is not None:
@@ -220,7 +249,7 @@ def null_baseline(
         for source in sources.values()
         for seed in drawn_seeds(rng, n_repeats)
     )
-    runs = np.array(Parallel(n_jobs=n_jobs)(tasks)).reshape(len(sources), n_repeats, 2)
+    runs = np.array(in_parallel(tasks, n_jobs)).reshape(len(sources), n_repeats, 2)
     return NullBaseline(
         score=estimator.score(X_test),
         given=_given_sparsity(estimator, X_test),
@@ -298,7 +327,7 @@ def _changed(value: Any, change: Change, rng: np.random.RandomState) -> Any:
     if isinstance(value, Layer):
         if isinstance(value, Function) or not isinstance(value, BaseLayer):
             raise ValueError(
-                f"layer {value!r} is a function whose weights cannot be shuffled; write it as one "
+                f"layer {value!r} is a function whose weights cannot be shuffled; make it one "
                 "of jacrot.layers, or as a BaseLayer of your own with arrays as arguments."
             )
         arguments = value.arguments.items()

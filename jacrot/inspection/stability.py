@@ -8,13 +8,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import resample
-from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.parallel import delayed
 
 from jacrot._arrays import Matrix
 from jacrot._estimator import NetworkEstimator, shared, with_effect
 from jacrot._random import random_rotation, random_source
+from jacrot._result import Result
 from jacrot._threads import one_blas_thread
-from jacrot.inspection._fitted import check_count, drawn_seeds, fitted_network, parts, refit
+from jacrot.inspection._fitted import (
+    check_as_fitted,
+    check_count,
+    check_inputs,
+    drawn_seeds,
+    fitted_network,
+    in_parallel,
+    parts,
+    refit,
+)
 from jacrot.metrics import match_axes
 from jacrot.network import Network
 from jacrot.network_jacobians import drawn_pairs, network_jacobians
@@ -28,8 +38,8 @@ Name = str | int
 CHANCE_AXES = 1000
 
 
-@dataclass(frozen=True)
-class AxisStability:
+@dataclass(frozen=True, repr=False)
+class AxisStability(Result):
     """How far the axes of every rotation are found again.
 
     All dictionaries are by rotation: ``"input"`` and, if the outputs are rotated by a matrix of
@@ -63,6 +73,8 @@ class AxisStability:
     >>> stability = AxisStability(one, one, {"input": np.array([0.8, 0.2])}, {"input": 0.9})
     >>> print(f"{stability.mean['input']:.2f}")
     0.90
+    >>> stability
+    AxisStability(input axes recur by 0.90 (chance 0.90): weighted mean |cos| over 2 fits)
     """
 
     cosines_of_starts: dict[Any, Matrix]
@@ -87,6 +99,32 @@ class AxisStability:
             weights = self.effect[name][has_effect]
             means[name] = float(np.average(recurrence[has_effect], weights=weights))
         return means
+
+    def _finding(self) -> str:
+        figures = ", ".join(
+            f"{f'site {name}' if isinstance(name, int) else name} axes recur by {mean:.2f} (chance "
+            f"{self.chance[name]:.2f})"
+            for name, mean in self.mean.items()
+        )
+        fits = (self.cosines_of_starts, self.cosines_of_samples)
+        n_fits = sum(len(next(iter(cosines.values()))) for cosines in fits)
+        return f"{figures}: weighted mean |cos| over {n_fits} fits"
+
+    def _table(self) -> dict[str, list[Any]]:
+        columns: dict[str, list[Any]] = {
+            name: []
+            for name in ("rotation", "axis", "effect", "recurrence", "starts", "samples", "chance")
+        }
+        for name, recurrence in self.recurrence.items():
+            n_axes = len(recurrence)
+            columns["rotation"] += [name] * n_axes
+            columns["axis"] += range(n_axes)
+            columns["effect"] += self.effect[name].tolist()
+            columns["recurrence"] += recurrence.tolist()
+            columns["starts"] += self.cosines_of_starts[name].mean(axis=0).tolist()
+            columns["samples"] += self.cosines_of_samples[name].mean(axis=0).tolist()
+            columns["chance"] += [self.chance[name]] * n_axes
+        return columns
 
 
 def axis_stability(
@@ -133,12 +171,14 @@ def axis_stability(
     Raises
     ------
     TypeError
-        If `estimator` is none of this package's.
+        If `estimator` is not one of this package's.
     NotFittedError
         If `estimator` was not fitted.
     ValueError
-        If it was fitted to several blocks or to Jacobians computed elsewhere, or a number of fits
-        is below 1.
+        If it was fitted to several blocks or to Jacobians computed elsewhere, its parameters were
+        changed after the fit, `X` does not fit it, or a number of fits is below 1.
+    RuntimeError
+        If a worker process was killed.
 
     Notes
     -----
@@ -173,16 +213,19 @@ def axis_stability(
     1.00, by chance 0.64
     """
     network = fitted_network(estimator)
+    check_as_fitted(estimator)
     check_count(n_starts, "n_starts", 1)
     check_count(n_resamples, "n_resamples", 1)
+    check_inputs(estimator, X, "X")
     rng = random_source(random_state)
     axes = _axes(estimator)
     effect, has_effect = _effects(estimator, X, axes)
     start, number = _differences(estimator, axes)
     plans = [(seed, False, start | number) for seed in drawn_seeds(rng, n_starts)]
     plans += [(seed, True, number) for seed in drawn_seeds(rng, n_resamples)]
-    fits = Parallel(n_jobs=n_jobs)(
-        delayed(_cosines)(estimator, network, X, axes, has_effect, *plan) for plan in plans
+    fits = in_parallel(
+        (delayed(_cosines)(estimator, network, X, axes, has_effect, *plan) for plan in plans),
+        n_jobs,
     )
     result = AxisStability(
         cosines_of_starts={name: np.array([fit[name] for fit in fits[:n_starts]]) for name in axes},
