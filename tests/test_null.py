@@ -185,7 +185,7 @@ def test_what_has_no_nulls_is_refused():
         null_baseline(fitted, X, X_TEST, initial=np.ones((24, 3)))
     with pytest.raises(NotFittedError):
         null_baseline(JacobianSparsityRotation(PLANTED.network), X, X_TEST)
-    with pytest.raises(TypeError, match="estimator is a StandardScaler; write a fitted"):
+    with pytest.raises(TypeError, match="estimator is a StandardScaler; pass a fitted"):
         null_baseline(StandardScaler().fit(X), X, X_TEST)
     elsewhere = JacobianSparsityRotation(tol=1e-2).fit(PLANTED.network.jacobians(X), X)
     with pytest.raises(ValueError, match="fitted to Jacobians computed elsewhere"):

@@ -101,9 +101,10 @@ class EdgeCurve(Result):
             f"{self.full:.4g}, affine map {self.affine:.4g}, rank of G {ranks}"
         )
 
-    def _table(self) -> dict[str, NDArray[Any]]:
+    def _table(self) -> dict[str, list[Any]]:
         worse = self.full - self.values if self.greater_is_better else self.values - self.full
-        return {"n_edges": self.n_edges, self.metric: self.values, "loss": worse}
+        columns = {"n_edges": self.n_edges, self.metric: self.values, "loss": worse}
+        return {name: column.tolist() for name, column in columns.items()}
 
     def edges_needed(self, tolerance: float) -> EdgeCount:
         """Count the connections that the metric needs, with the uncertainty of few inputs.

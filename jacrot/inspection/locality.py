@@ -101,9 +101,9 @@ class LocalityCurve(Result):
             f"{100 * self.share:g} % of the most changed one, axes weighted by effect"
         )
 
-    def _table(self) -> dict[str, Matrix]:
-        names = ("mean_before", "mean_after", "weighted_before", "weighted_after")
-        return {"step": self.steps} | {name: getattr(self, name) for name in names}
+    def _table(self) -> dict[str, list[float]]:
+        names = ("steps", "mean_before", "mean_after", "weighted_before", "weighted_after")
+        return {name: getattr(self, name).tolist() for name in names}
 
 
 def locality_curve(
