@@ -250,7 +250,8 @@ def test_nothing_that_varies_is_an_error(network, options, message, basis, layer
 
 def test_axes_of_a_network_that_ends_in_probabilities():
     y = np.zeros(len(X_TEST), int)
-    for end in ([LOGITS, Softmax()], [ONE.changed(activation="sigmoid")]):
+    sigmoids = [ONE.changed(activation="sigmoid")], [ONE, Activation("sigmoid")]
+    for end in ([LOGITS, Softmax()], *sigmoids):
         network = Network([HIDDEN, *end])
         one = JacobianSparsityRotation(tol=0.1, random_state=0)
         one.fit(network[1:2], network[:1](CALIBRATION))
@@ -258,5 +259,10 @@ def test_axes_of_a_network_that_ends_in_probabilities():
         for basis, layer in ((one, 1), (whole, 1), (whole, None)):
             curve = curve_of(network, y, "cross_entropy", layer, basis)
             np.testing.assert_allclose(curve.values[-1], curve.full, atol=1e-7)
+    logits, *others = (
+        curve_of(Network([HIDDEN, *end]), y, "cross_entropy").values for end in ([ONE], *sigmoids)
+    )
+    for other in others:
+        np.testing.assert_allclose(other, logits)
     with pytest.raises(ValueError, match="which is not network"):
         curve_of(Network([HIDDEN, LOGITS]), y, "kl", None, whole)

@@ -196,13 +196,15 @@ class Evaluations:
             )
 
 
-def without_probabilities(network: Network) -> tuple[Network, Layer | None]:
+def without_probabilities(network: Network, n_outputs: int) -> tuple[Network, Layer | None]:
     """Take the network up to its logits, and the layer that makes probabilities of them.
 
     Parameters
     ----------
     network : Network
         The whole network.
+    n_outputs : int
+        How many outputs it has.
 
     Returns
     -------
@@ -217,11 +219,12 @@ def without_probabilities(network: Network) -> tuple[Network, Layer | None]:
         If nothing else is left.
     """
     *before, last = network.layers
-    if isinstance(last, Dense) and _is_sigmoid(last) and last.n_outputs == 1:
-        if last.output_rotation is None:
+    one_sigmoid = _is_sigmoid(last) and n_outputs == 1
+    if isinstance(last, Dense):
+        if one_sigmoid and last.output_rotation is None:
             logits = last.changed(activation="identity")
             return Network([*before, logits]), Activation("sigmoid")
-    elif isinstance(last, Softmax) or (_is_sigmoid(last) and network.n_outputs == 1):
+    elif isinstance(last, Softmax) or one_sigmoid:
         if not before:
             raise ValueError(
                 f"network={network!r} makes probabilities of logits and does nothing else, so that "

@@ -139,9 +139,9 @@ class EdgeCurve(Result):
         own, and the falling fit nowhere by more than that, since isotonic regression is a
         contraction (Yang and Barber, section 2); the fit averages over counts, and the median over
         resamples. Of 500 inputs, leaving out any one changed the median by at most a fifth, for
-        accuracies, and by a few per cent, for divergences, where the first count that passes
-        changed by up to a third and the last that does not by up to a half. An accuracy of few
-        inputs is coarse: 0.5 % of 500 are 2.5 of them, and the interval is wide. ``"kl"`` and
+        accuracies, and by a tenth, for divergences, where the first count that passes changed by up
+        to a third and the last that does not by up to a half. An accuracy of few inputs is coarse:
+        0.5 % of 500 are 2.5 of them, and the interval is wide. ``"kl"`` and
         ``"cross_entropy"`` use every input.
 
         The interval is that of the inputs only, for these axes: what other calibration inputs or
@@ -287,8 +287,8 @@ def edge_curve(
     True
     """
     whole = Network(network)
-    network, last = without_probabilities(whole)
-    X, calibration = _inputs(X, "X", network), _inputs(calibration, "calibration", network)
+    X, calibration = _inputs(X, "X", whole), _inputs(calibration, "calibration", whole)
+    network, last = without_probabilities(whole, whole(X[:1]).shape[1])
     if layer is not None and (not isinstance(layer, Integral) or not 0 <= layer < network.n_layers):
         raise ValueError(
             f"layer={layer!r} does not exist; pass a number from 0 to {network.n_layers - 1}."
