@@ -12,7 +12,6 @@ pytestmark = pytest.mark.slow
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 BENCHMARKS = (
     "ablation",
-    "hostile_files",
     "inspection",
     "kernel",
     "mutation",

@@ -1,46 +1,35 @@
 """Files that are damaged, lie about what they hold, or mean harm, and what readers answer.
 
-The threats are those of ``benchmarks/hostile_files.py``, which reads many more files, and in a
-process that it watches.
+They are made in ``corpus``. ``fuzz_files.py`` reads many more, in a process that it watches.
 """
 
-import importlib
+import subprocess
 import sys
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 from builders import framework
+from corpus import PACKAGES, SUFFIXES, good_files, threats, write
+from corpus.mutation import spoilt
+from corpus.numpy_files import npy, one
+from corpus.onnx_files import graph, onnx_graphs, outside
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jacrot import Network
 from jacrot.readers import from_onnx, list_arrays, load, metadata
 
-pytest.importorskip("resource", reason="the script limits the memory of a process, as on Unix")
-FOLDER = Path(__file__).parents[1] / "benchmarks"
-
-
-def script():
-    sys.path.insert(0, str(FOLDER))
-    try:
-        return importlib.import_module("hostile_files")
-    finally:
-        sys.path.remove(str(FOLDER))
-        for name in ("hostile_files", "_common"):
-            sys.modules.pop(name, None)
-
-
-HOSTILE = script()
 THREATS = {
     kind: {
         name: threat
-        for name, threat in HOSTILE.threats(kind).items()
+        for name, threat in threats(kind).items()
         # Some seconds to make, or a hundred megabytes.
         if not name.startswith("slow")
     }
-    for kind in HOSTILE.SUFFIXES
+    for kind in SUFFIXES
 }
 
 
@@ -56,8 +45,8 @@ def _in_a_folder(tmp_path, monkeypatch):
 
 
 def needs(kind):
-    if kind in HOSTILE.PACKAGES:
-        framework(HOSTILE.PACKAGES[kind])
+    if kind in PACKAGES:
+        framework(PACKAGES[kind])
 
 
 def refusal(read, path, *args):
@@ -81,9 +70,9 @@ def refusal(read, path, *args):
 )
 def test_threat(kind, name, tmp_path):
     needs(kind)
-    path = tmp_path / "folder" / f"model{HOSTILE.SUFFIXES[kind]}"
+    path = tmp_path / "folder" / f"model{SUFFIXES[kind]}"
     path.parent.mkdir()
-    HOSTILE.write(THREATS[kind][name], path)
+    write(THREATS[kind][name], path)
     assert (refusal(load, path) is None) == name.startswith("good")
     refusal(list_arrays, path)
     if path.suffix in (".npz", ".safetensors"):
@@ -101,11 +90,11 @@ EDITS = st.lists(
 )
 
 
-@pytest.mark.parametrize("kind", HOSTILE.SUFFIXES)
+@pytest.mark.parametrize("kind", SUFFIXES)
 def test_changed_bytes(kind, tmp_path_factory):
     needs(kind)
-    path = tmp_path_factory.mktemp("changed") / f"model{HOSTILE.SUFFIXES[kind]}"
-    goods = HOSTILE.good_files(kind)
+    path = tmp_path_factory.mktemp("changed") / f"model{SUFFIXES[kind]}"
+    goods = good_files(kind)
 
     @settings(max_examples=60, deadline=None)
     @given(st.sampled_from(goods), EDITS)
@@ -122,28 +111,28 @@ def test_changed_bytes(kind, tmp_path_factory):
     check()
 
 
-@pytest.mark.parametrize("kind", HOSTILE.SUFFIXES)
+@pytest.mark.parametrize("kind", SUFFIXES)
 def test_changed_parts(kind, tmp_path_factory):
     """Members of zip files, JSON and protobuf messages that are whole, but not what they were."""
     needs(kind)
-    path = tmp_path_factory.mktemp("changed") / f"model{HOSTILE.SUFFIXES[kind]}"
-    goods = HOSTILE.good_files(kind)
+    path = tmp_path_factory.mktemp("changed") / f"model{SUFFIXES[kind]}"
+    goods = good_files(kind)
 
     @settings(max_examples=100, deadline=None)
     @given(st.integers(0, 2**32 - 1))
     def check(seed):
-        path.write_bytes(HOSTILE.spoilt(kind, goods, np.random.default_rng(seed)))
+        path.write_bytes(spoilt(kind, goods, np.random.default_rng(seed)))
         refusal(load, path)
         refusal(list_arrays, path)
 
     check()
 
 
-@pytest.mark.parametrize("kind", HOSTILE.SUFFIXES)
+@pytest.mark.parametrize("kind", SUFFIXES)
 def test_good_files_are_read(kind, tmp_path):
     needs(kind)
-    path = tmp_path / f"model{HOSTILE.SUFFIXES[kind]}"
-    for content in HOSTILE.good_files(kind):
+    path = tmp_path / f"model{SUFFIXES[kind]}"
+    for content in good_files(kind):
         path.write_bytes(content)
         names = list(list_arrays(path))
         if any(name.startswith("model.") for name in names):
@@ -155,13 +144,13 @@ def test_good_files_are_read(kind, tmp_path):
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pt", ".onnx"])
 def test_content_of_another_format(suffix, tmp_path):
-    for kind in HOSTILE.SUFFIXES:
+    for kind in SUFFIXES:
         needs(kind)
     framework("torch")
     path = tmp_path / f"model{suffix}"
-    for kind, other in HOSTILE.SUFFIXES.items():
+    for kind, other in SUFFIXES.items():
         if other != suffix:
-            path.write_bytes(HOSTILE.good_files(kind)[0])
+            path.write_bytes(good_files(kind)[0])
             assert refusal(load, path) is not None
             assert refusal(list_arrays, path) is not None
 
@@ -193,15 +182,31 @@ def test_message_does_not_command_a_terminal(tmp_path):
 
 def test_models_in_memory():
     framework("onnx")
-    graphs = HOSTILE.onnx_graphs()
+    graphs = onnx_graphs()
     for name in ("cycle", "function of itself", "functions of functions", "sums of the two before"):
         with pytest.raises(ValueError, match="model"):
             from_onnx(graphs[name]())
     with pytest.raises(ValueError, match="model keeps tensor 'W' in another file"):
-        from_onnx(HOSTILE.graph(["MatMul x W > y"], {"W": HOSTILE.outside(location="/etc/passwd")}))
+        from_onnx(graph(["MatMul x W > y"], {"W": outside(location="/etc/passwd")}))
 
 
 def test_links_to_files_are_followed(tmp_path):
-    (tmp_path / "weights").write_bytes(HOSTILE.one(HOSTILE.npy()))
+    (tmp_path / "weights").write_bytes(one(npy()))
     (tmp_path / "model.npz").symlink_to("weights")
     assert isinstance(load(tmp_path / "model.npz"), Network)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("resource") is None, reason="limits the memory of a process")
+def test_files_are_read_within_bounds_by_a_process_that_is_watched(tmp_path):
+    script = Path(__file__).with_name("fuzz_files.py")
+    run = subprocess.run(
+        [sys.executable, script, "--quick"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    rows = [line for line in run.stdout.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == len(SUFFIXES)
