@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from jacrot._text import printable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Dots per inch of a picture.
+DPI = 130
 
 
 def element(
@@ -60,6 +69,14 @@ def table(
     made = element("table", element("thead", head), body, {"class": kind})
     # A wide table scrolls by itself on a narrow screen.
     return element("div", made, {"class": "wide"})
+
+
+def picture(figure: Figure, description: str) -> ElementTree.Element:
+    """Return a figure as an image that is part of the page."""
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
+    source = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
+    return element("figure", element("img", src=source, alt=printable(description)))
 
 
 STYLE = """

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,8 +24,7 @@ from jacrot._comparison import (
 )
 from jacrot._estimator import NetworkEstimator
 from jacrot._files import atomic_write, sha256
-from jacrot._html import STYLE, element, section, table
-from jacrot._text import printable
+from jacrot._html import STYLE, element, picture, section, table
 from jacrot.display import (
     AxisStabilityDisplay,
     ConvergenceDisplay,
@@ -46,7 +43,7 @@ PICTURE_ENTRIES = 2**23
 # Layers of a network that are drawn at most.
 MOST_LAYERS = 6
 # Of a picture, in inches: letters can be read where a screen is narrow.
-WIDTH, DPI = 7.0, 130
+WIDTH = 7.0
 
 _Path = str | os.PathLike[str]
 
@@ -314,7 +311,7 @@ def _jacobians(estimator: Any, X_test: ArrayLike) -> ElementTree.Element:
             before, after, rotated_output=P is not None, ax=figure.subplots(1, 2)
         )
         which = f" of layer {number}" if len(layers) > 1 else ""
-        figures.append(_picture(figure, f"Jacobian{which} before and after the rotation"))
+        figures.append(picture(figure, f"Jacobian{which} before and after the rotation"))
         if which:
             figures.insert(-1, element("h3", f"Layer {number}"))
     text = (
@@ -377,7 +374,7 @@ def _nulls(null: NullBaseline | None) -> ElementTree.Element:
         "sparse means that the sparse picture is no evidence of learned structure. With "
         f"{n_runs} of each, a network no different from them comes out above all of a kind by "
         f"chance once in {n_runs + 1} times.",
-        _picture(figure, null.verdict),
+        picture(figure, null.verdict),
     )
 
 
@@ -410,7 +407,7 @@ def _axes_found_again(stability: AxisStability | None) -> ElementTree.Element:
         f"set{'s' * (resamples > 1)} of inputs. Mean |cos| between an axis and the one matched "
         "with it, axes weighted by their effect, and what axes of random rotations reach:",
         table(("rotation", "found again", "chance"), rows, counts=1),
-        _picture(figure, "How far every axis is found again, sorted"),
+        picture(figure, "How far every axis is found again, sorted"),
     )
 
 
@@ -427,7 +424,7 @@ def _convergence(estimator: Any) -> ElementTree.Element:
         f"The search that was kept {ended}, after {estimator.n_iter_:,} steps of conjugate "
         f"gradient and {history['seconds'][-1]:.1f} seconds. Costs of two stages are not "
         "comparable.",
-        _picture(figure, "Cost of the search, stage by stage"),
+        picture(figure, "Cost of the search, stage by stage"),
     )
 
 
@@ -492,10 +489,3 @@ def _described(shape: Sequence[int], dtype: Any) -> str:
 
 def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
-
-
-def _picture(figure: Figure, description: str) -> ElementTree.Element:
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
-    source = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
-    return element("figure", element("img", src=source, alt=printable(description)))

@@ -7,11 +7,12 @@ import pytest
 from builders import random_network
 
 from jacrot import JacobianSparsityRotation, Network, NetworkRotation
+from jacrot._text import printable
 from jacrot.criteria import hoyer
 from jacrot.inspection import axis_stability, null_baseline
 from jacrot.layers import Conv2d, Dense, Flatten
 from jacrot.provenance import fingerprint
-from jacrot.report import BasisSparsity, Comparison, compare, printable, write_report
+from jacrot.report import BasisSparsity, Comparison, compare, write_report
 
 HOSTILE = "<script>alert('x')</script>\"'&\x1b[2J\u202e"
 OPTIONS = {"random_state": 0, "tol": 1e-2, "max_iter": 50}
