@@ -48,14 +48,14 @@ def batches(torch: Any, model: Any) -> Iterator[Any]:
     tensors = [*model.parameters(), *model.buffers()]
     device = tensors[0].device if tensors else "cpu"
     asked = (getattr(module, name, None) for module in model.modules() for name in WIDTHS)
-    widths = [value[-1] if isinstance(value, tuple) and value else value for value in asked]
-    widths += [tensor.shape[-1] for tensor in tensors if tensor.ndim == 2]
-    widths = [width for width in widths if isinstance(width, int)] or [3]
+    found = [value[-1] if isinstance(value, tuple) and value else value for value in asked]
+    found += [tensor.shape[-1] for tensor in tensors if tensor.ndim == 2]
+    widths = [width for width in found if isinstance(width, int)] or [3]
     generator = torch.Generator().manual_seed(0)
     for module in model.modules():
         if isinstance(module, torch.nn.Embedding):
-            shape = 2, min(N_POSITIONS, module.num_embeddings)
-            ids = torch.randint(module.num_embeddings, shape, generator=generator, device="cpu")
+            n_tokens, length = module.num_embeddings, min(N_POSITIONS, module.num_embeddings)
+            ids = torch.randint(n_tokens, (2, length), generator=generator, device="cpu")
             yield ids.to(device)
             break
     for width in list(dict.fromkeys(widths))[:MOST_WIDTHS]:
