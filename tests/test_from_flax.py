@@ -136,7 +136,7 @@ class Nested(linen.Module):
         return linen.Dense(last)(linen.sigmoid(linen.Dense(5)(hidden)))
 
 
-@pytest.mark.parametrize("widths", [(6, 8, 3), (6, 6, 5), (8, 6, 4)])
+@pytest.mark.parametrize("widths", [(6, 8, 3), (6, 7, 4), (9, 6, 3)])
 def test_automatic_names_do_not_tell_the_order_of_calls(rng, widths):
     x = rng.normal(size=(3, 8)).astype(np.float32)
     model = Nested(widths)
@@ -145,7 +145,7 @@ def test_automatic_names_do_not_tell_the_order_of_calls(rng, widths):
     check(network, partial(model.apply, variables), x)
 
 
-@pytest.mark.parametrize("widths", [(8, 8, 3), (5, 5, 5), (5, 8, 8)])
+@pytest.mark.parametrize("widths", [(8, 8, 3), (5, 5, 5), (5, 8, 8), (6, 6, 4)])
 def test_automatic_names_whose_order_widths_leave_open_are_refused(rng, widths):
     x = rng.normal(size=(3, 8)).astype(np.float32)
     model = Nested(widths)
@@ -217,6 +217,23 @@ def test_linen_convolution(kernel, options, groups, pool, end, seed):
     )
     assert isinstance(network[0], Conv2d)
     assert network[0].activation == "relu"
+    check(network, partial(model.apply, variables), x)
+
+
+class Shared(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        layer = linen.Dense(8)
+        return linen.Dense(3)(layer(linen.relu(layer(x))))
+
+
+def test_a_module_that_may_be_called_twice_is_refused(rng):
+    x = rng.normal(size=(3, 8)).astype(np.float32)
+    model = Shared()
+    variables = randomised(model.init(jax.random.key(0), x), 0)
+    with pytest.raises(ValueError, match="may be called several times"):
+        from_flax(variables, "identity")
+    network = from_flax(variables, chain=["Dense_0", "relu", "Dense_0", "Dense_1"])
     check(network, partial(model.apply, variables), x)
 
 

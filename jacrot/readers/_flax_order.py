@@ -100,10 +100,11 @@ def default_chain(
             if image_shape is None or kernel.reads(image_shape[2])
         ]
         order = only_order(follows, first)
-        if order is None:
+        if order is None or any(kernel.n_inputs == kernel.n_outputs for kernel in kernels):
             raise refuse(
                 "the numbers in automatic names count constructions, not calls, and by their "
-                "widths the entries do not chain in exactly one order"
+                "widths the entries do not chain in exactly one order (one that writes as many "
+                "features as it reads may be called several times)"
             )
         kernels = [kernels[index] for index in order]
     else:

@@ -61,10 +61,11 @@ def from_flax(
         attributes (``layers_2`` before ``layers_10``) are their order. Those in automatic names
         (``Dense_0``) are not: they count constructions, and ``Dense(8)(relu(Dense(8)(x)))``
         constructs first what it calls last. Such entries are read if their widths chain in one
-        order only. For anything else pass `chain`. Of ``flax.nnx``: a ``Sequential`` or a list of
-        ``Linear``, ``Conv``, ``BatchNorm``, ``LayerNorm``, ``RMSNorm``, ``Dropout``, functions of
-        ``jax.nn``, ``functools.partial`` of these and of ``nnx.avg_pool`` and ``nnx.max_pool``,
-        and :mod:`jacrot.layers`; modules know their geometry.
+        order only and none can be called twice. For anything else pass `chain`. Of ``flax.nnx``: a
+        ``Sequential`` or a list of ``Linear``, ``Conv``, ``BatchNorm``, ``LayerNorm``,
+        ``RMSNorm``, ``Dropout``, functions of ``jax.nn``, ``functools.partial`` of these and of
+        ``nnx.avg_pool`` and ``nnx.max_pool``, and :mod:`jacrot.layers`; modules know their
+        geometry.
     activation : str, callable or sequence of them, default="relu"
         Applied after every ``Dense`` and ``Conv`` of a mapping, the last one included; a
         sequence gives one for each. A callable is a function of ``jax.nn`` or one written with
