@@ -186,6 +186,8 @@ def test_the_report_of_a_fit(digits_folder, capsys):
     null = null_baseline(estimator, X, X_test, n_repeats=2, random_state=0)
     once = JacobianSparsityRotation(n_init=1, **OPTIONS)
     once.__dict__.update({k: v for k, v in vars(estimator).items() if k != "n_init"})
+    parameters = estimator.provenance_["parameters"] | {"n_init": 1}
+    once.provenance_ = estimator.provenance_ | {"parameters": parameters}
     stability = axis_stability(once, X, n_starts=1, n_resamples=1, random_state=0)
     assert f"null baseline, 2 of each kind: {null.verdict}\n" in out
     report = Text("report.html")

@@ -214,9 +214,13 @@ def _stability(
     if options.n_init == 1 or options.report is None:
         return None
     _announce(options, "axes found again", seconds, "--n-init 1 leaves it out")
+    # Every start is one search, compared with the best of all of them, on purpose.
+    once = copy(estimator).set_params(n_init=1)
+    parameters = estimator.provenance_["parameters"] | {"n_init": 1}
+    once.provenance_ = estimator.provenance_ | {"parameters": parameters}
     with collected(messages, "axes found again: "):
         return axis_stability(
-            copy(estimator).set_params(n_init=1),
+            once,
             X,
             n_starts=ceil(options.n_init / 2),
             n_resamples=options.n_init // 2,
