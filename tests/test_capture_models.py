@@ -707,7 +707,11 @@ def of_one(inputs, i):
     return tuple(tensor[i].detach().clone() for tensor in tensors), {}
 
 
-@pytest.mark.parametrize("name", CASES)
+# Importing the compiler takes seconds.
+SLOW = {"compiled_as_a_whole_and_in_part": pytest.mark.slow}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW.get(name, ())) for name in CASES])
 def test_jacobians_and_the_state_of_the_model(name):
     made = CASES[name]()
     model, inputs = made.model, made.inputs

@@ -217,6 +217,29 @@ def test_a_change_in_place_under_another_name():
         capture(model, draw(5, 3), "through", "last")
 
 
+class Bounded(nn.Linear):
+    def forward(self, x):
+        self.weight.data = torch.renorm(self.weight.data, 2, 0, maxnorm=0.5)
+        return super().forward(x)
+
+
+class Clamped(nn.Linear):
+    def forward(self, x):
+        self.bias.data.clamp_(max=0.1)
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(("kind", "name"), [(Bounded, "weight"), (Clamped, "bias")])
+def test_models_that_change_their_weights_when_called(kind, name):
+    model = nn.Sequential(linear(3, 6), nn.Tanh(), kind(6, 4))
+    with torch.no_grad():
+        model[2].bias += 1
+    before = state_of(model)
+    with pytest.raises(ValueError, match=rf"changes its own weights .*\(2\.{name}\)"):
+        capture(model, draw(5, 3), "0", "2")
+    assert state_of(model) == before
+
+
 # Errors, and the state afterwards.
 
 

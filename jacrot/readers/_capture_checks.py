@@ -63,7 +63,9 @@ class Work(TorchFunctionMode):
                 self.shapes.append(tuple(tensor.shape))
                 if tensor.dtype.is_floating_point:
                     self.see(tensor)
-                    self.autocast |= torch.is_autocast_enabled(tensor.device.type)
+                    device = tensor.device.type
+                    if torch.amp.is_autocast_available(device):
+                        self.autocast |= torch.is_autocast_enabled(device)
         return result
 
     def see(self, tensor: Any) -> None:

@@ -17,6 +17,8 @@ import torch
 from torch.nn import attention
 from torch.utils import checkpoint
 
+# Of larger weights no copies are kept, by which a change in place is found and undone.
+MAX_COPIED_BYTES = 2**30
 # One capture at a time: it sets switches of PyTorch that all threads share.
 _LOCK = threading.RLock()
 _CONTAINERS = (dict, OrderedDict, defaultdict, list, set, deque)
@@ -132,6 +134,47 @@ class _Tensors:
             table[name] = self.copies[key]
 
 
+class _Weights:
+    """The numbers of parameters, which a model must not change when it is called."""
+
+    def __init__(self, model: Any) -> None:
+        plain = {
+            name: p
+            for name, p in model.named_parameters()
+            if type(p) is torch.nn.Parameter and p.layout == torch.strided
+        }
+        self.saved = {name: (p, p.data) for name, p in plain.items()}
+        small = sum(p.nbytes for p in plain.values()) <= MAX_COPIED_BYTES
+        self.copies = {name: p.data.clone() for name, p in plain.items()} if small else {}
+
+    def changed(self) -> list[str]:
+        """List the parameters whose numbers are others, or elsewhere."""
+        return [
+            name
+            for name, (parameter, data) in self.saved.items()
+            if parameter.data_ptr() != data.data_ptr()
+            or (name in self.copies and not torch.equal(data, self.copies[name]))
+        ]
+
+    def check(self) -> None:
+        """Refuse a model that has changed its weights in a run without derivatives."""
+        changed = self.changed()
+        if changed and not any(data.isnan().any() for _, data in self.saved.values()):
+            raise ValueError(
+                f"the model changes its own weights when it is called ({', '.join(changed[:3])}); "
+                "pass a model that computes them without changing them (a parametrization of "
+                "torch.nn.utils.parametrize, say)."
+            )
+
+    def restore(self) -> None:
+        """Undo all changes."""
+        for name in self.changed():
+            parameter, data = self.saved[name]
+            parameter.data = data
+            if name in self.copies:
+                data.copy_(self.copies[name])
+
+
 @contextmanager
 def borrowed(model: Any) -> Iterator[Callable[[], None]]:
     """Prepare a model for differentiation, and leave it exactly as it was.
@@ -160,6 +203,7 @@ def borrowed(model: Any) -> Iterator[Callable[[], None]]:
         for context in _contexts(model):
             stack.enter_context(context)
         state = _State(plain)
+        weights = _Weights(model)
         try:
             for module in training:
                 module.training = False
@@ -173,16 +217,22 @@ def borrowed(model: Any) -> Iterator[Callable[[], None]]:
             tensors.reset()
             in_use: _State | None = None
 
+            n_runs = 0
+
             def reset() -> None:
-                nonlocal in_use
+                nonlocal in_use, n_runs
                 # The first run comes after the hooks, which stay.
                 in_use = in_use or _State(plain)
                 in_use.restore()
                 tensors.reset()
+                if n_runs == 1:
+                    weights.check()
+                n_runs += 1
 
             yield reset
         finally:
             state.restore()
+            weights.restore()
             for parameter in learned:
                 parameter.requires_grad_(True)
             for module in training:
