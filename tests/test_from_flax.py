@@ -366,7 +366,7 @@ def test_variables_need_no_flax_and_nested_ones_a_chain():
         ({"Conv_0": dense(3, 2, 2)}, {"chain": ["Conv_0"]}, "no two-dimensional Conv"),
         ({"Dense_0": dense(2, 2)}, {"chain": ["Dense_1"]}, "neither an entry of params, 'Dense_0'"),
         ({"Dense_0": dense(2, 2)}, {"chain": ["Dense_0"], "activation": "tanh"}, "leave activat"),
-        ({"Dense_0": dense(2, 2)}, {"activation": ["relu"] * 2}, "lists 2 activations for 1 lay"),
+        ({"Dense_0": dense(2, 3)}, {"activation": ["relu"] * 2}, "lists 2 activations for 1 lay"),
         ({"Conv_0": dense(3, 3, 1, 2)}, {"strides": 2}, "same padding with a stride"),
         ({"Conv_0": dense(3, 3, 1, 2)}, {"padding": "CIRCULAR"}, "has padding 'CIRCULAR'"),
         ({}, {}, "does not determine the order of its entries, none"),
