@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -23,12 +23,13 @@ from sklearn.base import (
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import _num_samples, validate_data
+from sklearn.utils.validation import validate_data
 
 from jacrot import persistence, provenance
 from jacrot._arrays import FEATURES_AXIS, Array, Matrix, real_array
 from jacrot._callbacks import CallbackSupportMixin, Task
 from jacrot._captured import Captured
+from jacrot._foreign import refuse_masked, without_gradient
 from jacrot._progress import Monitor, Progress
 from jacrot._threads import Apply, one_blas_thread
 from jacrot._warnings import warn
@@ -126,7 +127,9 @@ class NetworkEstimator(
         attempt = copy.copy(self)
         for name in self._saved:
             attempt.__dict__.pop(name, None)
-        attempt._fit(X, y)
+        # All of it: with other threads of BLAS, other bits would begin the search.
+        with one_blas_thread():
+            attempt._fit(X, y)
         found = {name: value for name, value in vars(attempt).items() if name in self._saved}
         kept = {name: value for name, value in vars(self).items() if name not in self._saved}
         # One assignment: Ctrl-C comes before it or after it.
@@ -144,37 +147,6 @@ class NetworkEstimator(
         """Set the fitted attributes, one by one."""
         raise NotImplementedError
 
-    def _who_has_the_network(self, X: Any, y: Any) -> tuple[Any, Any]:
-        """Tell the two forms of ``fit`` apart."""
-        name = type(self).__name__
-        forms = f"write {name}(network).fit(X), or {name}().fit(weights, X)"
-        if isinstance(X, Captured):
-            if self.network is not None or y is not None:
-                raise ValueError(
-                    f"what was captured has its own Jacobians and activations; pass {name}()"
-                    ".fit(captured), or fit(*captured), without a network."
-                )
-            return X.jacobians, X.X
-        if self.network is None and are_batches(y):
-            return X, y
-        if self.network is not None and y is None and are_batches(X):
-            return self.network, X
-        if self.network is None:
-            if _is_network_like(y):
-                raise ValueError(f"the weights stand where the activations belong: {forms}.")
-            if y is None:
-                raise ValueError(f"there is no network: {forms}.")
-            if np.ndim(y) < 2:
-                raise ValueError(
-                    f"there is no network, or the activations have fewer than two dimensions: "
-                    f"{forms} with X of shape (n_samples, n_features)."
-                )
-            return X, y
-        # A second array of other length is no target of X, so X must have been meant as weights.
-        if _is_network_like(X) or (getattr(y, "ndim", 0) == 2 and _num_samples(X) != len(y)):
-            raise ValueError(f"there are two networks, in the constructor and in fit: {forms}.")
-        return self.network, X
-
     def _network(self, weights: Any, X: Array) -> Network:
         # What is made of layers knows its own activations.
         network = Network(weights, "relu" if is_made_of_layers(weights) else self.activation)
@@ -189,11 +161,21 @@ class NetworkEstimator(
         return network
 
     def _activations(self, X: Any, reset: bool) -> Array:
+        refuse_masked(X, "X")
+        X = without_gradient(X, "X")
+        if getattr(getattr(X, "dtype", None), "kind", "f") in "mM":
+            raise TypeError(f"X has dtype {X.dtype}; pass an array of real numbers.")
+        dtype = [np.float64, np.float32]
         if getattr(X, "ndim", 2) in (3, 4):
             X = real_array(X, "X", ndim=(3, 4))
-            validate_data(self, to_rows(X), dtype=[np.float64, np.float32], reset=reset)
+            validate_data(self, to_rows(X), dtype=dtype, reset=reset)
             return X
-        return validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)
+        try:
+            return validate_data(self, X, dtype=dtype, reset=reset)
+        except OverflowError as error:
+            raise ValueError(
+                f"X holds numbers too large for float64 ({error}); pass smaller ones."
+            ) from error
 
     def _search(
         self,
@@ -339,27 +321,6 @@ class NetworkEstimator(
         self.provenance_ = provenance.of_fit(self, known, batches, analysed)
 
 
-def are_batches(X: Any) -> bool:
-    """Tell a list of arrays, one for each of several blocks, from one array."""
-    return (
-        isinstance(X, (list, tuple))
-        and len(X) > 0
-        and all(getattr(batch, "ndim", 0) >= 2 for batch in X)
-    )
-
-
-def _is_network_like(X: Any) -> bool:
-    """Tell weights from activations where only one of them can stand."""
-    if isinstance(X, (list, tuple)):
-        # Rows of activations are lists of numbers: only weights have arrays inside.
-        first = X[0] if len(X) else None
-        if isinstance(first, (list, tuple)):
-            return any(np.ndim(entry) for entry in first)
-        return getattr(first, "ndim", 0) >= 2 or callable(first)
-    # Some arrays are callable, and some of scipy's sparse ones are mappings.
-    return not hasattr(X, "shape") and (isinstance(X, (Network, Mapping)) or callable(X))
-
-
 def with_effect(jacobians: Jacobians) -> tuple[Jacobians, Matrix, Matrix]:
     """Leave out samples whose Jacobian is zero, with a warning; give the ℓ₁ and ℓ₂ norms too."""
     l1, l2 = jacobians.norms()
@@ -373,6 +334,15 @@ def with_effect(jacobians: Jacobians) -> tuple[Jacobians, Matrix, Matrix]:
     if alive.size == l2.size:
         return jacobians, l1, l2
     return jacobians.subset(alive), l1[alive], l2[alive]
+
+
+@contextmanager
+def naming(place: str) -> Iterator[None]:
+    """Name the layer or the site in an error about it."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
 
 
 @contextmanager

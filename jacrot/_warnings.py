@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 # Frames of these packages lie between the user's line and the warning.
 _OURS = ("jacrot", "sklearn")
+# Filters of warnings belong to the process, and another thread may change them meanwhile.
+_silent = ContextVar("_silent", default=False)
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
@@ -21,10 +26,27 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
     category : type, default=UserWarning
         The class of the warning.
     """
+    if _silent.get():
+        return
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and _package(frame.f_globals) in _OURS:
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Leave out our own warnings, for parts of a fit whose warnings the whole gives too.
+
+    Yields
+    ------
+    None
+    """
+    token = _silent.set(True)
+    try:
+        yield
+    finally:
+        _silent.reset(token)
 
 
 def _package(namespace: dict[str, object]) -> str:

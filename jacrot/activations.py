@@ -10,6 +10,7 @@ from autograd import elementwise_grad
 from scipy.special import expit, ndtr
 
 from jacrot._arrays import Array
+from jacrot._threads import exclusive_autograd
 
 __all__ = ["ACTIVATIONS", "get_activation"]
 
@@ -149,7 +150,7 @@ def get_activation(activation: str | Elementwise) -> Activation:
 
     def slope(x: Array) -> Array:
         # Where a root has no slope, what comes before it may be constant.
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore"), exclusive_autograd():
             return np.asarray(derivative(x))
 
     _check_elementwise(activation, slope)

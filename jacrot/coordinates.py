@@ -10,12 +10,14 @@ change of the logits by one.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Self
 
 import numpy as np
 
-from jacrot._arrays import Array, Matrix
+from jacrot._arrays import Array, Matrix, scale_of
 from jacrot._random import random_source
+from jacrot._warnings import warn
 from jacrot.layers import Basis, Dense, Layer, Sequential
 from jacrot.network import Network
 from jacrot.network_jacobians import drawn_pairs, network_jacobians
@@ -23,6 +25,8 @@ from jacrot.positions import to_rows
 
 # A direction with less than this share of the largest variance (or effect) has none that counts.
 NULL_SHARE = 1e-10
+# Activations that vary by less than this share of their size are constant up to rounding.
+ROUNDING = 1e-14
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,9 @@ class Coordinates:
     mean : ndarray of shape (n_features,)
         Where they are zero.
     forward, backward : ndarray of shape (n_features, n_features)
-        A symmetric matrix and its inverse. Null directions have the length of the threshold
-        below which they are null: they are carried along, and hardly do anything.
+        A symmetric matrix and its inverse. Null directions have a length too, so that there is an
+        inverse: of activations, what other inputs may be expected to have there; of a readout,
+        that of the threshold below which they are null.
     metric : ndarray of shape (n_features, n_features)
         The root of the second moment: what ``backward`` or ``forward`` is, but 0 in null
         directions, so that they count for nothing in the search.
@@ -47,8 +52,17 @@ class Coordinates:
     metric: Matrix
 
     @classmethod
-    def whitening(cls, X: Array, basis: Matrix | None = None) -> Self:
-        """Make ``C^-½ (x − mean)`` from activations at all their positions.
+    def whitening(
+        cls, X: Array, basis: Matrix | None = None, n_components: int | float | None = None
+    ) -> Self:
+        """Compute ``C^-½ (x − mean)`` from activations at all their positions.
+
+        The samples do not show the variance of directions outside their span: dividing by the
+        little that rounding leaves there would blow up other inputs. With fewer rows than features
+        no direction, seen or not, is divided by less than the standard deviation that a new row is
+        expected to have in one that was not seen, as every row has beside all others. A
+        direction that none of many rows has (a dead unit) is divided by what one more row, as long
+        as the average, would make of it.
 
         Parameters
         ----------
@@ -57,6 +71,8 @@ class Coordinates:
         basis : ndarray of shape (n_basis, n_features), default=None
             Orthonormal rows: the directions that have an effect, inside which the activations are
             whitened; others keep their length. ``None`` for all.
+        n_components : int, float or None, default=None
+            How many axes are wanted, or which fraction of the effect; ``None`` for all.
 
         Returns
         -------
@@ -67,24 +83,48 @@ class Coordinates:
         ------
         ValueError
             If they do not vary.
+
+        Warns
+        -----
+        UserWarning
+            If the rank of the covariance is limited by the number of rows, and below the number
+            of axes.
         """
         rows = to_rows(X).astype(np.float64, copy=False)
         mean = rows.mean(axis=0)
         inside = np.eye(rows.shape[1]) if basis is None else basis
         centred = (rows - mean) @ inside.T
-        covariance = centred.T @ centred / len(rows)
-        if not np.trace(covariance) > 0:
+        if not np.abs(centred).max() > ROUNDING * np.abs(rows).max():
             raise ValueError(
                 f"X has {len(rows)} rows that are all equal, so that there is nothing to whiten; "
-                "write more samples."
+                "pass more samples."
             )
-        metric, root, inverse = (inside.T @ part @ inside for part in _roots(covariance))
-        rest = np.eye(len(metric)) - inside.T @ inside
-        return cls(mean, inverse + rest, root + rest, metric)
+        size = scale_of(centred)
+        centred /= size
+        eigenvalues, vectors, rank = _spectrum(centred.T @ centred / len(rows))
+        lengths = np.sqrt(np.maximum(eigenvalues, 0))
+        metric = np.where(np.arange(len(lengths)) < rank, lengths, 0)
+        if rank < len(lengths):
+            unseen = _unseen_variance(centred, rank)
+            if unseen is not None:
+                lengths = np.maximum(lengths, np.sqrt(unseen))
+                if n_components is None or (
+                    isinstance(n_components, Integral) and n_components > rank
+                ):
+                    _warn_of_rank(len(rows), rank, len(lengths))
+            one_more_row = np.sqrt(eigenvalues[:rank].sum() / len(lengths) / (len(rows) + 1))
+            lengths[rank:] = np.maximum(lengths[rank:], one_more_row)
+        axes = vectors.T @ inside
+        rest = np.eye(rows.shape[1]) - inside.T @ inside
+        forward, backward, metric = (
+            (axes.T * scale) @ axes
+            for scale in (1 / (size * lengths), size * lengths, size * metric)
+        )
+        return cls(mean, forward + rest, backward + rest, metric)
 
     @classmethod
     def weighing(cls, readout: Matrix) -> Self:
-        """Make ``G^½ y``, in which what is read of the outputs is the same along every axis.
+        """Compute ``G^½ y``, in which what is read of the outputs is the same along every axis.
 
         Parameters
         ----------
@@ -96,7 +136,13 @@ class Coordinates:
         Coordinates
             Around zero.
         """
-        metric, root, inverse = _roots(readout)
+        size = scale_of(readout)
+        eigenvalues, vectors, rank = _spectrum(readout / size)
+        lengths = np.sqrt(np.maximum(eigenvalues, NULL_SHARE * eigenvalues[0]) * size)
+        metric = np.where(np.arange(len(lengths)) < rank, lengths, 0)
+        root, inverse, metric = (
+            (vectors * scale) @ vectors.T for scale in (lengths, 1 / lengths, metric)
+        )
         return cls(np.zeros(len(readout)), root, inverse, metric)
 
 
@@ -164,14 +210,26 @@ def readout_moment(readout: Network | None, Y: Array) -> Matrix:
     -------
     ndarray of shape (n_outputs, n_outputs)
         The second moment.
+
+    Raises
+    ------
+    ValueError
+        If it is zero.
     """
     if readout is None:
-        return centring(Y.shape[1])
+        # The only logit of a network is compared with 0, not with others.
+        return centring(Y.shape[1]) if Y.shape[1] > 1 else np.eye(1)
     pairs = drawn_pairs(readout, Y, random_source(0))
     n_logits = readout(Y[:1]).shape[1]
     centred = readout.writing(centring(n_logits))
     stack = network_jacobians(centred, Y, pairs)
     moment, _ = stack.moments()
+    if not moment.any():
+        raise ValueError(
+            "the readout does not depend on the outputs that it reads (dead units, or weights of "
+            "zero), so that these have no weights in functional coordinates; pass another readout, "
+            "or coordinates='neurons'."
+        )
     return moment
 
 
@@ -235,13 +293,44 @@ def written_by(layer: Layer, encoder: Matrix, mean: Matrix) -> Layer:
     return Sequential([layer, Basis(encoder, -encoder @ mean)])
 
 
-def _roots(moment: Matrix) -> tuple[Matrix, Matrix, Matrix]:
-    """Compute ``M^½`` with zeros in null directions, the same without, and its inverse."""
+def _spectrum(moment: Matrix) -> tuple[Matrix, Matrix, int]:
+    """Compute eigenvalues, falling, their vectors as columns, and how many of them count."""
     eigenvalues, vectors = np.linalg.eigh(moment)
-    threshold = NULL_SHARE * eigenvalues[-1]
-    roots = np.sqrt(np.where(eigenvalues > threshold, eigenvalues, 0))
-    lengths = np.sqrt(np.maximum(eigenvalues, threshold))
-    metric, root, inverse = (
-        (vectors * scale) @ vectors.T for scale in (roots, lengths, 1 / lengths)
+    eigenvalues, vectors = eigenvalues[::-1], vectors[:, ::-1]
+    return eigenvalues, vectors, int(np.count_nonzero(eigenvalues > NULL_SHARE * eigenvalues[0]))
+
+
+def _unseen_variance(centred: Matrix, rank: int) -> float | None:
+    """Estimate the variance of new rows along a direction that these rows do not show.
+
+    Every row is left out in turn: its squared distance from the span of the others, shared among
+    the directions outside that. With ``centred = U S Vᵀ`` the distance is ``(Σ_k U_ik²/S_k²)^-½``.
+
+    Returns ``None`` unless every row adds a direction of its own, that is where the number of
+    (different) rows is not what limits the rank.
+    """
+    rows = _distinct(centred, rank + 1)
+    if len(rows) != rank + 1:
+        return None
+    left, singular, _ = np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)
+    distances = 1 / ((left[:, :rank] / singular[:rank]) ** 2).sum(axis=1)
+    return float(distances.mean()) / (rows.shape[1] - rank + 1)
+
+
+def _distinct(rows: Matrix, enough: int) -> Matrix:
+    """Leave out repeated rows, until there are more than enough."""
+    # Most often a few rows show that there are.
+    for some in (rows[: 4 * enough], rows):
+        distinct = np.unique(some, axis=0)
+        if len(distinct) > enough:
+            break
+    return distinct
+
+
+def _warn_of_rank(n_rows: int, rank: int, n_features: int) -> None:
+    warn(
+        f"the covariance of the activations has rank {rank} of {n_features}, because there are "
+        f"only {n_rows} rows: in the other directions, and in those that vary least, the new "
+        f"coordinates of other inputs are guesses; pass more samples, several times "
+        f"{n_features}, or n_components of at most {rank}."
     )
-    return metric, root, inverse

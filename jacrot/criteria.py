@@ -8,7 +8,6 @@ square 1.
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
@@ -17,6 +16,7 @@ from autograd import elementwise_grad
 from numpy.typing import ArrayLike, NDArray
 
 from jacrot._arrays import Array, any_array
+from jacrot._threads import exclusive_autograd
 
 __all__ = ["gini", "hoyer", "participation_ratio"]
 
@@ -346,9 +346,7 @@ class CallableCriterion(Criterion):
     def derivatives(self, x: Array, smoothing: float, order: int) -> tuple[Array, ...]:
         """Compute the function and its derivatives at every entry."""
         functions = (self.function, self._slope, self._curvature)[: order + 1]
-        with warnings.catch_warnings():
-            # The slope of |x| is constant between its jumps: autograd warns of every such function.
-            warnings.filterwarnings("ignore", message="Output seems independent of input")
+        with exclusive_autograd():
             return tuple(np.asarray(function(x), dtype=x.dtype) for function in functions)
 
     def _check(self) -> None:

@@ -14,6 +14,11 @@ from jacrot.readers import load
 
 __all__ = ["load_digits_mlp", "make_planted_problem"]
 
+_DIGITS_NETWORKS: dict[tuple[int, ...], str] = {
+    (64, 64): "digits_mlp.npz",
+    (48, 32): "digits_mlp_48_32.npz",
+}
+
 
 def make_planted_problem(
     n_features: int = 64,
@@ -88,17 +93,28 @@ def make_planted_problem(
     )
 
 
-def load_digits_mlp() -> Bunch:
+def load_digits_mlp(hidden_layer_sizes: tuple[int, int] = (64, 64)) -> Bunch:
     """Load a classifier of scikit-learn's digits that was trained beforehand.
 
-    Three layers, 64 → 64 → 64 → 10 with ReLU, trained by ``examples/train_digits_mlp.py`` on the
-    first 1,297 digits.
+    Three layers with ReLU, 64 → 64 → 64 → 10 or 64 → 48 → 32 → 10, trained by
+    ``examples/train_digits_mlp.py`` on the first 1,297 digits. Where all widths are equal, what
+    belongs to one layer fits every other; unequal widths show such a mistake at once.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : {(64, 64), (48, 32)}, default=(64, 64)
+        Widths of the hidden layers.
 
     Returns
     -------
     Bunch
         With ``network``, ``X`` and ``y`` (the digits it was trained on, pixels in [0, 1]) and
         ``X_test`` and ``y_test`` (the 500 others).
+
+    Raises
+    ------
+    ValueError
+        If no network with these widths comes with the package.
 
     Examples
     --------
@@ -109,10 +125,16 @@ def load_digits_mlp() -> Bunch:
     >>> print((digits.network(digits.X_test).argmax(axis=1) == digits.y_test).mean() > 0.9)
     True
     """
+    name = _DIGITS_NETWORKS.get(tuple(hidden_layer_sizes))
+    if name is None:
+        raise ValueError(
+            f"hidden_layer_sizes={hidden_layer_sizes!r} is not among the networks that come with "
+            f"jacrot; pass one of {list(_DIGITS_NETWORKS)}, or train your own."
+        )
     X, y = load_digits(return_X_y=True)
     X = X / 16
     return Bunch(
-        network=load(str(files("jacrot") / "data" / "digits_mlp.npz")),
+        network=load(str(files("jacrot") / "data" / name)),
         X=X[:-500],
         y=y[:-500],
         X_test=X[-500:],

@@ -25,6 +25,9 @@ from jacrot.subspace import (
 # do not fit the working memory, fewer are drawn.
 MAX_SEARCH_SAMPLES = 1024
 MIN_SEARCH_SAMPLES = 256
+# Where the stack is scaled as a whole, a sample of less than this share of the largest norm changes
+# no cost by more than rounding, and its squares would vanish in single precision.
+NEGLIGIBLE_NORM = 1e-12
 
 
 class Frame:
@@ -135,6 +138,8 @@ def scaled_for(
 ) -> Jacobians:
     """Scale Jacobians to root mean square 1: every sample, or the stack as a whole.
 
+    Where the stack is scaled as a whole, samples that are nothing beside the largest are left out.
+
     Parameters
     ----------
     criterion : Criterion
@@ -154,7 +159,12 @@ def scaled_for(
     size = np.sqrt(jacobians.n_matrices * n_entries)
     if criterion.per_sample:
         return jacobians.scaled(size / norms)
-    return jacobians.scaled(np.full(len(norms), size / np.sqrt(np.mean(norms**2))))
+    shares = norms / norms.max()
+    kept = np.flatnonzero(shares > NEGLIGIBLE_NORM)
+    if len(kept) < len(norms):
+        jacobians, shares = jacobians.subset(kept), shares[kept]
+    root_mean_square = norms.max() * np.sqrt(np.mean(shares**2))
+    return jacobians.scaled(np.full(len(shares), size / root_mean_square))
 
 
 def drawn_for_search(jacobians: Jacobians, rng: np.random.RandomState) -> Jacobians:

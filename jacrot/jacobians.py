@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from sklearn import get_config
 
-from jacrot._arrays import Array, Matrix
+from jacrot._arrays import Array, Matrix, scale_of
 from jacrot._threads import Apply, summed
 
 Indices = NDArray[np.intp]
@@ -348,8 +348,19 @@ class TransformedJacobians(Jacobians):
         return self._of(self.stack.subset(indices))
 
     def scaled(self, scales: Array) -> TransformedJacobians:
-        """Scale the samples."""
-        return self._of(self.stack.scaled(scales))
+        """Scale the samples, with ``L`` and ``R`` brought to order one.
+
+        ``J_i`` is then as large as ``L J_i R``: neither vanishes in single precision.
+        """
+        left, right = self.left, self.right
+        for side in (left, right):
+            if side is not None:
+                scales = scales * scale_of(side)
+        return TransformedJacobians(
+            self.stack.scaled(scales),
+            None if left is None else left / scale_of(left),
+            None if right is None else right / scale_of(right),
+        )
 
     def cast(self, dtype: DTypeLike) -> TransformedJacobians:
         """Yield blocks in another precision."""

@@ -85,7 +85,7 @@ class QuadraticLineSearcher:
         """
         self._costs.append(f0)
         norm = manifold.norm(x, d)
-        if self._converged() or not norm > 0:
+        if self._converged() or not 0 < norm < np.inf:
             return 0.0, x
         longest = self.longest / norm
         step = min(self._step, longest)
@@ -116,8 +116,10 @@ class QuadraticLineSearcher:
 
 def _parabola_minimiser(f0: float, df0: float, step: float, cost: float) -> float:
     """Minimise the parabola with value `f0` and slope `df0` at 0 and value `cost` at `step`."""
-    curvature = (cost - f0 - df0 * step) / step**2
-    if not curvature > 0:
+    # Changes of the cost over the trial, not per length: the square of a tiny step is zero.
+    slope = df0 * step
+    bend = cost - f0 - slope
+    if not bend > 0:
         # Concave, or a trial that is not finite: the caller halves the latter.
         return 4 * step
-    return float(np.clip(-df0 / (2 * curvature), 0.1 * step, 4 * step))
+    return float(np.clip(-0.5 * slope / bend, 0.1, 4)) * step

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import NoneType
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -17,9 +16,18 @@ from sklearn.utils.validation import check_is_fitted
 
 from jacrot._arrays import Array, Matrix
 from jacrot._callbacks import Task
-from jacrot._estimator import NetworkEstimator, mean_hoyer, shared, some_hoyer, with_effect
+from jacrot._estimator import (
+    NetworkEstimator,
+    mean_hoyer,
+    naming,
+    shared,
+    some_hoyer,
+    with_effect,
+)
+from jacrot._fit_inputs import are_batches, resolve_fit_inputs
 from jacrot._random import drawn_seed, random_source
 from jacrot._threads import one_blas_thread
+from jacrot._warnings import silenced
 from jacrot.coordinates import (
     Coordinates,
     SiteBasis,
@@ -243,7 +251,12 @@ class NetworkRotation(NetworkEstimator):
         return self._fit_or_leave(X, y)
 
     def _set_attributes(self, X: Any, y: Any) -> None:
-        weights, X = self._who_has_the_network(X, y)
+        weights, X = resolve_fit_inputs(type(self).__name__, self.network, X, y)
+        if are_batches(X):
+            raise ValueError(
+                f"X is a list of {len(X)} arrays; pass the inputs of one network, or "
+                "JacobianSparsityRotation for blocks that share a basis."
+            )
         criterion = get_criterion(self.criterion)
         seed = drawn_seed(self.random_state)
         rng = random_source(seed)
@@ -440,9 +453,8 @@ class NetworkRotation(NetworkEstimator):
             verbose=self.verbose,
         )
         rotation._bar_label = f"site {site} alone"
-        with task.handed_to(rotation, f"site {site} alone"), warnings.catch_warnings():
-            # Told once, of the whole.
-            warnings.filterwarnings("ignore", "the search was interrupted")
+        # What there is to warn of is said of the whole.
+        with task.handed_to(rotation, f"site {site} alone"), silenced():
             rotation.fit(network[site : site + 1], X)
         return rotation
 
@@ -490,16 +502,23 @@ def _parts(network: Network, X: Array, rng: np.random.RandomState) -> list[_Part
 
 def _coordinates(parts: list[_Part], sites: list[int]) -> dict[int, Coordinates]:
     """Whiten what is read and written at the sites to rotate."""
+    # E[JᵀJ] and E[JJᵀ] of every layer, every sample and every layer counting alike.
+    moments = []
+    for number, part in enumerate(parts):
+        with naming(f"layer {number}"), silenced():
+            stack, _, norms = with_effect(network_jacobians(*part))
+        moments.append(stack.scaled(1 / norms).moments())
     coordinates = {}
     for site in sites:
-        if site == len(parts):
-            coordinates[site] = Coordinates.whitening(parts[-1].layer(parts[-1].X))
-            continue
-        reading, _ = network_jacobians(*parts[site]).moments()
-        if site > 0:
-            # What the layer before writes counts too, where the next does not read it.
-            reading = reading + network_jacobians(*parts[site - 1]).moments()[1]
-        coordinates[site] = Coordinates.whitening(parts[site].X, effective_basis(reading))
+        with naming(f"site {site}"):
+            if site == len(parts):
+                coordinates[site] = Coordinates.whitening(parts[-1].layer(parts[-1].X))
+                continue
+            effects, _ = moments[site]
+            if site > 0:
+                # What the layer before writes counts too, where the next does not read it.
+                effects = effects + moments[site - 1][1]
+            coordinates[site] = Coordinates.whitening(parts[site].X, effective_basis(effects))
     return coordinates
 
 
@@ -518,7 +537,8 @@ def _layer_jacobians(
         outputs = part.layer(part.X)
         moment = readout_moment(after(network, site + 1), outputs)
         readout = outer.metric @ moment @ outer.metric
-    stack, _, norms = with_effect(stack)
+    with naming(f"layer {site}"):
+        stack, _, norms = with_effect(stack)
     with shared(stack) as apply:
         reading, writing = stack.scaled(1 / norms).moments(apply=apply)
     return _LayerJacobians(stack, norms, reading, writing, readout)
@@ -561,6 +581,8 @@ def _problem(
     """Make a term of every layer, whose rotations are those of the sites at its two ends."""
     index = {site: number for number, site in enumerate(sites)}
     terms = []
+    if criterion.of_table:
+        layers = _in_one_unit(layers)
     for number, layer in enumerate(layers):
         output, input_ = index.get(number + 1), index.get(number)
         _, n_outputs, n_inputs = layer.stack.shape
@@ -568,12 +590,29 @@ def _problem(
         for site, n_features in ((number + 1, n_outputs), (number, n_inputs)):
             basis = bases.get(site)
             size *= n_features if basis is None else len(basis)
-        # Connections of all layers are counted in one unit.
         scaled = layer.stack
         if not criterion.of_table:
             scaled = scaled_for(criterion, layer.stack, layer.norms, size)
         terms.append(Term(drawn_for_search(scaled, rng), output, input_, layer.readout))
     return Problem(tuple(terms), criterion, tuple(bases.values()))
+
+
+def _in_one_unit(layers: list[_LayerJacobians]) -> list[_LayerJacobians]:
+    """Scale all layers so that their connections count in one unit, which is about 1."""
+    # Of the stack, and of what reads it.
+    sizes = [
+        (layer.norms.max(), 1.0 if layer.readout is None else np.sqrt(np.trace(layer.readout)))
+        for layer in layers
+    ]
+    unit = max(size * weight for size, weight in sizes)
+    scaled = []
+    for (size, weight), layer in zip(sizes, layers, strict=True):
+        factor, readout = 1 / unit, None
+        if layer.readout is not None:
+            factor, readout = 1 / size, (size * weight / unit) ** 2 * (layer.readout / weight**2)
+        stack = layer.stack.scaled(np.full(len(layer.norms), factor))
+        scaled.append(replace(layer, stack=stack, readout=readout))
+    return scaled
 
 
 def _sparsities(layers: list[_LayerJacobians], rotations: Rotations) -> Matrix:

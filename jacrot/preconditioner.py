@@ -13,6 +13,9 @@ from jacrot.objective import Objective
 
 FLOOR = 0.3
 REFRESH = 5
+# Of entries of root mean square 1, whose curvatures are at least the inverse of their number: below
+# this, all samples that the curvatures are computed on are as good as zero beside others.
+NO_CURVATURE = 1e-12
 
 
 def plane_preconditioner(objective: Objective) -> Callable[[Any, Any], Any]:
@@ -59,4 +62,6 @@ def _bounded(curvature: Matrix) -> Matrix:
     size = np.abs(curvature)
     floor = FLOOR * np.median(size)
     # All curvatures zero: the cost does not bend, and the gradient is followed as it is.
-    return np.maximum(size, floor) if floor > 0 else np.where(size > 0, size, 1.0)
+    if floor > NO_CURVATURE:
+        return np.maximum(size, floor)
+    return np.where(size > NO_CURVATURE, size, 1.0)

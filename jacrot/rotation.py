@@ -12,16 +12,10 @@ from numpy.typing import ArrayLike
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from jacrot._arrays import FEATURES_AXIS, Array, Matrix, real_array
+from jacrot._arrays import FEATURES_AXIS, Array, Matrix, any_array, real_array
 from jacrot._callbacks import Task
-from jacrot._estimator import (
-    NetworkEstimator,
-    are_batches,
-    mean_hoyer,
-    shared,
-    some_hoyer,
-    with_effect,
-)
+from jacrot._estimator import NetworkEstimator, mean_hoyer, shared, some_hoyer, with_effect
+from jacrot._fit_inputs import are_batches, resolve_fit_inputs
 from jacrot._random import drawn_seed, random_rotation, random_source
 from jacrot._threads import one_blas_thread
 from jacrot.coordinates import Coordinates, SiteBasis, read_by, readout_moment, written_by
@@ -291,8 +285,9 @@ class JacobianSparsityRotation(NetworkEstimator):
         ----------
         X : array-like of shape (n_samples, n_features)
             The activations that the network reads; sequences or images for layers that read them;
-            a list of arrays for a list of blocks. In the form ``fit(weights, X)`` the weights
-            stand here: whatever the parameter `network` accepts.
+            a list of arrays for a list of blocks. Finite real numbers; masked arrays are taken
+            only where nothing is masked, and tensors without their gradients. In the form
+            ``fit(weights, X)`` the weights stand here: whatever the parameter `network` accepts.
         y : Ignored, or array-like of shape (n_samples, n_features)
             Ignored if the network was given to the constructor. In the form ``fit(weights, X)``
             the activations stand here.
@@ -307,13 +302,14 @@ class JacobianSparsityRotation(NetworkEstimator):
         TypeError
             If the weights are an object of another kind.
         ValueError
-            If there is no network or there are two, if the network does not read `X`, or if no
-            Jacobian can be sparse: all are zero, or some are NaN or infinite.
+            If there is no network or there are two, if they are in the wrong order, if the network
+            does not read `X`, or if no Jacobian can be sparse: all are zero, or some are NaN or
+            infinite.
         """
         return self._fit_or_leave(X, y)
 
     def _set_attributes(self, X: Any, y: Any) -> None:
-        weights, X = self._who_has_the_network(X, y)
+        weights, X = resolve_fit_inputs(type(self).__name__, self.network, X, y)
         criterion = get_criterion(self.criterion)
         seed = drawn_seed(self.random_state)
         rng = random_source(seed)
@@ -322,14 +318,17 @@ class JacobianSparsityRotation(NetworkEstimator):
         if given.shape[1] == 0:
             raise ValueError("the Jacobians have no outputs; write a network that has some.")
         output = _output_mode(self.rotate_output, given)
-        readout = self._find_coordinates(network, batches, given, output)
-        jacobians = self._in_coordinates(given)
+        given, l1, l2 = with_effect(given)
+        before = hoyer_of_norms(l1, l2, given.n_entries_each)
+        readout = self._find_coordinates(network, batches, given.scaled(1 / l2), output)
+        jacobians = given
+        if self._inner is not None:
+            jacobians, _, l2 = with_effect(self._in_coordinates(given))
         if isinstance(self.n_components, Integral) and self.n_components > jacobians.shape[2]:
             raise ValueError(
                 f"n_components={self.n_components} must be at most n_features={jacobians.shape[2]}."
             )
 
-        jacobians, l1, l2 = with_effect(jacobians)
         with one_blas_thread():
             with shared(jacobians) as apply:
                 frame = Frame(jacobians, l2, output, self.n_components, apply)
@@ -355,11 +354,9 @@ class JacobianSparsityRotation(NetworkEstimator):
         P, Q = self.output_rotation_, self.rotation_
         effects = sensitivities(Q, frame.reading)
         self.explained_sensitivity_ratio_ = effects / np.trace(frame.reading)
-        norms = (l1, l2) if self._inner is None else given.norms()
-        before = hoyer_of_norms(*norms, given.n_entries_each)
-        self.sparsity_before_ = float(np.nanmean(before))
+        self.sparsity_before_ = float(before.mean())
         self.sparsity_ = mean_hoyer(jacobians, l2, P, Q)
-        analysed = np.asanyarray(weights) if network is None else network
+        analysed = any_array(weights, "jacobians") if network is None else network
         self._report(solution, seed, batches, analysed)
         task.end(attributes=lambda: attributes(solution.point))
 
@@ -507,7 +504,7 @@ class JacobianSparsityRotation(NetworkEstimator):
     ) -> tuple[Network | tuple[Network, ...] | None, list[Array], Jacobians]:
         batches = self._batches(X, reset=True)
         if getattr(weights, "ndim", 0) in (3, 4):
-            return None, batches, _precomputed(weights, batches[0])
+            return None, batches, _precomputed(any_array(weights, "jacobians"), batches[0])
         if not are_batches(X):
             network = self._network(weights, batches[0])
             return network, batches, _network_stack((network,), batches, rng)
@@ -542,7 +539,8 @@ class JacobianSparsityRotation(NetworkEstimator):
             )
         reading, writing = jacobians.moments()
         effects = reading + writing if output == "tied" else reading
-        self._inner = Coordinates.whitening(batches[0], effective_basis(effects))
+        inside = effective_basis(effects)
+        self._inner = Coordinates.whitening(batches[0], inside, self.n_components)
         self.mean_, self.whitening_ = self._inner.mean, self._inner.forward
         readout = self._readout_moment(network, batches[0])
         if output == "tied":
@@ -661,7 +659,6 @@ def _network_stack(
 
 
 def _precomputed(jacobians: Any, X: Array) -> Jacobians:
-    jacobians = np.asanyarray(jacobians)
     shape = jacobians.shape
     if X.ndim != 2 or shape[0] != len(X) or shape[-1] != X.shape[1]:
         raise ValueError(
@@ -670,7 +667,7 @@ def _precomputed(jacobians: Any, X: Array) -> Jacobians:
             f"({len(X)}, n_outputs, {X.shape[-1]}), or a stack of weights as a list."
         )
     if jacobians.dtype.kind not in "fiu":
-        raise TypeError(f"Jacobians have dtype {jacobians.dtype}; write real numbers.")
+        raise TypeError(f"Jacobians have dtype {jacobians.dtype}; pass real numbers.")
     return StackJacobians(jacobians)
 
 

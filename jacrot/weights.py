@@ -11,6 +11,7 @@ import numpy as np
 from scipy.sparse import issparse
 
 from jacrot._arrays import Array, any_array, real_array
+from jacrot._foreign import foreign_model
 from jacrot._layer_names import first_out_of_order, is_automatic, only_order
 from jacrot.activations import Elementwise
 from jacrot.layers import Dense, Function, Layer
@@ -129,6 +130,9 @@ def _ready_layers(weights: Any) -> list[Layer] | None:
     """List layers that need no reading; ``None`` for raw weights."""
     if isinstance(weights, type):
         raise TypeError(f"weights is the class {weights.__name__}; write an instance of it.")
+    foreign = foreign_model(weights)
+    if foreign is not None:
+        raise TypeError(f"weights {foreign}.")
     if isinstance(weights, Layer):
         return [weights]
     if isinstance(layers := getattr(weights, "layers", None), tuple):
@@ -150,7 +154,7 @@ def _ready_layers(weights: Any) -> list[Layer] | None:
 def _pairs(weights: Any) -> list[_Pair]:
     """Read raw weights as ``(name, W, b or None)``, one for each layer."""
     if issparse(weights):
-        raise TypeError("weights is a sparse matrix; write weights.toarray().")
+        raise TypeError("weights is a sparse matrix; pass weights.toarray().")
     if isinstance(weights, Mapping):
         return _pairs_of_mapping(weights)
     if isinstance(weights, (list, tuple)):

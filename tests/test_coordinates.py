@@ -50,6 +50,86 @@ def test_directions_that_do_not_vary_are_carried_along():
         Coordinates.whitening(np.ones((3, 2)))
 
 
+@pytest.mark.parametrize("repeats", [1, 5])
+@pytest.mark.parametrize("n_rows", [3, 8, 15, 19])
+def test_few_rows_do_not_blow_up_other_inputs(n_rows, repeats, rng):
+    mixing = np.geomspace(1, 1e-2, 20)[:, None] * np.linalg.qr(rng.normal(size=(20, 20)))[0]
+    rows, others = (rng.normal(size=(n, 20)) @ mixing for n in (n_rows, 1000))
+    rank = n_rows - 1
+    with pytest.warns(UserWarning, match=rf"has rank {rank} of 20, because there are only"):
+        coordinates = Coordinates.whitening(np.repeat(rows, repeats, axis=0))
+    np.testing.assert_allclose(coordinates.forward @ coordinates.backward, np.eye(20), atol=1e-10)
+    Z = (others - coordinates.mean) @ coordinates.forward
+    # The root mean square along all directions: 1 is promised, and 1e4 or so was what came.
+    assert 0.2 < np.sqrt(np.mean(Z**2)) < 5
+    # On the rows themselves nothing is larger than promised.
+    own = covariance((rows - coordinates.mean) @ coordinates.forward)
+    assert np.linalg.eigvalsh(own)[-1] < 1 + 1e-8
+    # Nothing of it depends on the unit.
+    with pytest.warns(UserWarning, match="because there are only"):
+        scaled = Coordinates.whitening(2.0**30 * np.repeat(rows, repeats, axis=0))
+    np.testing.assert_array_equal(2.0**30 * scaled.forward, coordinates.forward)
+
+
+def test_no_warning_where_more_rows_are_of_no_use_or_fewer_axes_are_wanted(rng):
+    rows = rng.normal(size=(30, 20))
+    rows[:, :3] = 0.5
+    coordinates = Coordinates.whitening(rows)
+    # A dead unit that comes to life counts as an outlier, not as an explosion.
+    alive = (np.eye(20)[0] * rows.std()) @ coordinates.forward
+    assert 1 < np.linalg.norm(alive) < 10
+    np.testing.assert_allclose(coordinates.forward @ coordinates.backward, np.eye(20), atol=1e-10)
+    for n_components in (9, 0.9):
+        Coordinates.whitening(rows[:10], n_components=n_components)
+    with pytest.warns(UserWarning, match="n_components of at most 9"):
+        Coordinates.whitening(rows[:10], n_components=10)
+
+
+def test_a_fit_warns_once_of_few_rows():
+    with pytest.warns(UserWarning, match="has rank 4 of 6") as caught:
+        model = JacobianSparsityRotation(**FUNCTIONAL).fit(NETWORK[:1], X[:5])
+    assert len([w for w in caught if "rank" in str(w.message)]) == 1
+    Z = model.transform(X)
+    assert Z.std(axis=0).max() < 30
+    np.testing.assert_allclose(model.inverse_transform(Z), X, atol=1e-9)
+    np.testing.assert_allclose(model.rotated_network()(Z), model.network_(X), atol=1e-9)
+    with pytest.warns(UserWarning, match="has rank") as caught:
+        NetworkRotation(rotate_input=True, **FUNCTIONAL).fit(NETWORK[:2], X[:5])
+    sites = [str(w.message) for w in caught]
+    assert [f"rank 4 of {n}," in text for n, text in zip((6, 7), sites, strict=True)] == [True] * 2
+
+
+def test_dead_layers_and_null_readouts_are_named():
+    dead = Network([(np.zeros((7, 6)), np.ones(7)), (np.ones((3, 7)), np.zeros(3))])
+    with pytest.raises(ValueError, match="Jacobian is zero at every one of n_samples=200"):
+        JacobianSparsityRotation(**FUNCTIONAL).fit(dead[:1], X)
+    for tied in (False, "tied"):
+        with pytest.raises(ValueError, match="Jacobian is zero at every one of n_samples=200"):
+            JacobianSparsityRotation(rotate_output=tied, **FUNCTIONAL).fit(
+                Network([np.zeros((6, 6))]), X
+            )
+    with pytest.raises(ValueError, match="layer 0: the Jacobian is zero at every one"):
+        NetworkRotation(**FUNCTIONAL).fit(dead, X)
+    with pytest.raises(ValueError, match="layer 1: the Jacobian is zero at every one"):
+        NetworkRotation(**FUNCTIONAL).fit(Network([NETWORK[0], Dense(np.zeros((3, 7)))]), X)
+    with pytest.raises(ValueError, match="layer 1: the Jacobian is zero at every one"):
+        NetworkRotation().fit(Network([NETWORK[0], Dense(np.zeros((3, 7)))]), X)
+    for rotate_output in (False, True):
+        model = JacobianSparsityRotation(
+            readout=np.zeros((3, 7)), rotate_output=rotate_output, **FUNCTIONAL
+        )
+        with pytest.raises(ValueError, match="readout does not depend on the outputs"):
+            model.fit(NETWORK[:1], X)
+    with pytest.raises(ValueError, match="X has 200 rows that are all equal"):
+        JacobianSparsityRotation(**FUNCTIONAL).fit(NETWORK[:1], np.full((200, 6), 0.1))
+
+
+def test_a_network_of_one_logit():
+    network = random_network([6, 5, 1], ["tanh", "identity"], seed=3)
+    model = NetworkRotation(rotate_output=True, **FUNCTIONAL).fit(network, X)
+    np.testing.assert_allclose(model.rotated_network()(X), model.transform(X, 2), atol=1e-9)
+
+
 def test_what_reads_the_outputs():
     Y = NETWORK[:1](X)
     K = NETWORK[1:].jacobians(Y)

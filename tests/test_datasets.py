@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from jacrot import JacobianSparsityRotation
 from jacrot.criteria import hoyer
 from jacrot.datasets import load_digits_mlp, make_planted_problem
 
@@ -42,8 +43,25 @@ def test_bad_sizes_are_refused(arguments):
         make_planted_problem(**arguments)
 
 
-def test_digits_network_classifies_digits_it_has_not_seen():
-    digits = load_digits_mlp()
+@pytest.mark.parametrize("hidden", [(64, 64), (48, 32)])
+def test_digits_network_classifies_digits_it_has_not_seen(hidden):
+    digits = load_digits_mlp(hidden)
     assert (len(digits.X), len(digits.X_test)) == (1297, 500)
+    assert [layer.weight.shape[0] for layer in digits.network] == [*hidden, 10]
     predictions = digits.network(digits.X_test).argmax(axis=1)
     assert np.mean(predictions == digits.y_test) > 0.92
+
+
+def test_unknown_widths_are_refused():
+    with pytest.raises(ValueError, match=r"hidden_layer_sizes=\(3, 3\) is not among"):
+        load_digits_mlp((3, 3))
+
+
+def test_what_belongs_to_another_layer_does_not_fit_unequal_widths():
+    digits = load_digits_mlp((48, 32))
+    network, hidden = digits.network, digits.network[:1](digits.X[:50])
+    with pytest.raises(ValueError, match="X has 48 features but the network reads 64"):
+        JacobianSparsityRotation().fit(network, hidden)
+    rotation = JacobianSparsityRotation(tol=1e-1).fit(network[1:2], hidden)
+    with pytest.raises(ValueError, match="64 features"):
+        rotation.score(digits.X_test)

@@ -139,8 +139,8 @@ def test_missing_folder_is_named(tmp_path):
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
 def test_train_digits_mlp(tmp_path, capsys):
     path = tmp_path / "network.npz"
-    run("train_digits_mlp", path, "--hidden", 10, "--max-iter", 3)
-    assert repr(load(path)) == "Network(64 → 10 → 10 → 10; relu, relu, identity)"
+    run("train_digits_mlp", path, "--hidden", 10, 8, "--max-iter", 3)
+    assert repr(load(path)) == "Network(64 → 10 → 8 → 10; relu, relu, identity)"
     assert "500 held-out digits" in capsys.readouterr().out
 
 

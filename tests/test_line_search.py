@@ -78,3 +78,31 @@ def test_small_decrease_ends_the_run():
 def test_pymanopts_copy_is_the_same_object():
     search, _ = searcher()
     assert copy.deepcopy(search) is search
+
+
+@pytest.mark.parametrize("size", [1e-250, 1e250])
+def test_the_length_of_the_direction_does_not_matter(size):
+    def cost(x):
+        return float((x[0] - 0.3) ** 2)
+
+    x, d = np.zeros(2), np.array([0.1, 0.0])
+    # The norm of so long a direction overflows in the plane; that of the search is scaled.
+    search = searcher()[0]
+    search._step = 1 / size
+    plane = Scaled(size)
+    step, new_x = search.search(cost, plane, x, d, cost(x), -0.06 * size)
+    np.testing.assert_allclose(new_x, [0.3, 0], atol=1e-12)
+    assert step == pytest.approx(0.3)
+
+
+class Scaled:
+    """The plane, where a tangent vector `d` stands for ``size * d``."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def norm(self, x, d):
+        return float(np.linalg.norm(d)) * self.size
+
+    def retraction(self, x, d):
+        return x + self.size * d

@@ -149,7 +149,7 @@ def test_channels_of_a_convolutional_network(rng):
     ("model", "arguments", "words"),
     [
         (NetworkRotation(), (NETWORK[:1], X), "no hidden activations"),
-        (NetworkRotation(), (X,), r"write NetworkRotation\(network\).fit\(X\), or"),
+        (NetworkRotation(), (X,), r"pass NetworkRotation\(network\).fit\(X\), or"),
         (NetworkRotation(NETWORK), (NETWORK, X), "two networks"),
         (NetworkRotation(NETWORK), (X[:, :4],), "X has 4 features but the network reads 5"),
         (NetworkRotation(NETWORK, tol=-1), (X,), "'tol' parameter"),
@@ -163,5 +163,5 @@ def test_what_does_not_fit_is_refused(model, arguments, words):
 
 def test_sites_without_a_rotation_are_named():
     model = NetworkRotation(NETWORK, tol=1e-2, random_state=0).fit(X)
-    with pytest.raises(ValueError, match=r"site=0 was not rotated; write one of \[1, 2\]"):
+    with pytest.raises(ValueError, match=r"site=0 was not rotated; pass one of \[1, 2\]"):
         model.transform(X, 0)

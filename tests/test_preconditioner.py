@@ -46,3 +46,11 @@ def test_flat_cost_is_followed_as_it_is(rng):
     zero = Objective([Term.of_mode(stack, "fixed")], get_criterion("quartimax"), 0.0)
     turn = (lambda A: A - A.T)(rng.normal(size=(4, 4)))
     np.testing.assert_allclose(plane_preconditioner(zero)([rotation(4)], [turn])[0], 2 * turn)
+
+
+def test_curvatures_of_samples_that_are_as_good_as_zero_are_not_divided_by(rng):
+    # In so small a corner of the data the cost does not bend, and 1/H would be 1e200.
+    stack = StackJacobians(1e-100 * rng.normal(size=(5, 4, 4)))
+    oracle = Objective([Term.of_mode(stack, "fixed")], get_criterion("quartimax"), 0.0)
+    turn = (lambda A: A - A.T)(rng.normal(size=(4, 4)))
+    np.testing.assert_allclose(plane_preconditioner(oracle)([rotation(4)], [turn])[0], 2 * turn)

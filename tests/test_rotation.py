@@ -398,15 +398,15 @@ def test_a_start_is_improved_not_forgotten(rng):
 @pytest.mark.parametrize(
     ("network", "arguments", "message"),
     [
-        (None, (X,), r"no network: write JacobianSparsityRotation\(network\).fit\(X\), or"),
+        (None, (X,), r"no network: pass JacobianSparsityRotation\(network\).fit\(X\), or"),
         (None, (X, np.arange(60)), "there is no network, or"),
-        (None, (X, Network(W)), "the weights stand where the activations belong"),
+        (None, (X, Network(W)), "the network stands where the activations belong"),
         (W, (W, X), "there are two networks"),
         (W, (Network(W), X), "there are two networks"),
         (W, ([W, W], X), "there are two networks"),
         (W, ([(W, np.ones(16))], X), "there are two networks"),
         (W, (W.tolist(), X), "there are two networks"),
-        (None, (X, [(W, np.ones(16))]), "the weights stand where the activations belong"),
+        (None, (X, [(W, np.ones(16))]), "the network stands where the activations belong"),
         (None, (np.ones((60, 0, 10)), X), "have no outputs"),
         (None, (W, X[:, :9]), "X has 9 features but the network reads 10; write the layers from"),
         (None, (W.T, X), r"write Network\(weights, layout='in_out'\)"),

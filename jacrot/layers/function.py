@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ from autograd import make_vjp
 from numpy.typing import ArrayLike
 
 from jacrot._arrays import Array, read_only
+from jacrot._threads import exclusive_autograd
 from jacrot.layers._base import BaseLayer
 
 
@@ -106,9 +106,8 @@ class Function(BaseLayer):
         """
         x = self._read(x)
         try:
-            with warnings.catch_warnings():
-                # A constant function has zero Jacobians, which is reported where it matters.
-                warnings.filterwarnings("ignore", message="Output seems independent of input")
+            # A constant function has zero Jacobians, which is reported where it matters.
+            with exclusive_autograd():
                 vjp, outputs = make_vjp(self.function)(x)
         except Exception as error:
             raise ValueError(
@@ -131,10 +130,11 @@ class Function(BaseLayer):
                 "a function that treats the rows of its argument independently."
             )
         jacobians = np.empty((len(x), outputs.shape[1], x.shape[1]), dtype=x.dtype)
-        for output in range(outputs.shape[1]):
-            cotangent = np.zeros_like(outputs)
-            cotangent[:, output] = 1
-            jacobians[:, output] = vjp(cotangent)
+        with exclusive_autograd():
+            for output in range(outputs.shape[1]):
+                cotangent = np.zeros_like(outputs)
+                cotangent[:, output] = 1
+                jacobians[:, output] = vjp(cotangent)
         if self.input_rotation is not None:
             jacobians = jacobians @ self.input_rotation.T
         if tangents is not None:
