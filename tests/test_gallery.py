@@ -22,10 +22,10 @@ SCRIPTS = {
     "plot_jacobian": 5,
     "plot_locality": 2,
     "plot_null_baseline": 2,
-    "plot_numpy_weights": 1,
+    "plot_numpy_weights": 2,
     "plot_own_criterion": 1,
-    "plot_own_layer": 1,
-    "plot_pytorch_model": 1,
+    "plot_own_layer": 2,
+    "plot_pytorch_model": 2,
 }
 
 
@@ -81,7 +81,7 @@ def test_convergence(capsys):
     found = run("plot_convergence")
     rotation = found["rotation"]
     output = capsys.readouterr().out
-    lines = re.findall(r"(\S.*?) +\d+ points, cost \d\.\d+ to \d\.\d+", output)
+    lines = re.findall(r"(\S.*?) +cost \d\.\d+ to \d\.\d+", output)
     assert [line.split(maxsplit=1)[1] for line in lines] == list(rotation.stages_)
     assert "warm start" in rotation.stages_
     assert rotation.converged_
@@ -102,7 +102,9 @@ def test_circuit():
     found = run("plot_circuit")
     n_edges = found["n_edges"]
     assert n_edges < found["given"].edges_needed(0.01) / 5
-    assert found["curve"].measure(n_edges) >= found["curve"].full - 0.01
+    # The median over resamples: on these 500 inputs a few of them, 0.2 % each, may be missing.
+    assert found["curve"].measure(n_edges) >= found["curve"].full - 0.02
+    assert found["curve"].measure(n_edges.high) >= found["curve"].full - 0.01
     assert found["given"].measure(1000) < 0.5
 
 
@@ -158,7 +160,9 @@ def test_numpy_weights(capsys):
     assert found["same"].all()
     assert found["kept"].all()
     assert found["rotation"].score(found["held_out"]) > found["rotation"].sparsity_before_ + 0.3
-    assert capsys.readouterr().out.count("Network(64 → 32 → 32 → 10; relu, relu, identity)") == 2
+    output = capsys.readouterr().out
+    assert "Network(64 → 32 → 32 → 10; relu, relu, identity)\n" in output
+    assert "Network(64 → 32 → 32 → 10; relu, relu, identity; rotated at sites 1, 2)\n" in output
     assert not found["path"].exists()
 
 

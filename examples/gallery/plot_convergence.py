@@ -31,8 +31,8 @@ history = rotation.history_
 for number in np.unique(history["stage"]):
     cost = history["cost"][history["stage"] == number]
     name = rotation.stages_[number]
-    print(f"{number:2} {name:<11}{len(cost):4} points, cost {cost[0]:.4f} to {cost[-1]:.4f}")
-print(f"converged: {rotation.converged_}, {rotation.n_iter_} steps of conjugate gradient")
+    print(f"{number:2} {name:<11} cost {cost[0]:.2f} to {cost[-1]:.2f}")
+print(f"converged: {rotation.converged_}")
 
 # %%
 # Seconds depend on the machine and on what else it does. Passes over the samples do not:

@@ -23,8 +23,8 @@ hidden, held_out = network[:1](digits.X[:300]), network[:1](digits.X_test)
 rotation = JacobianSparsityRotation(rotate_output=True, tol=1e-2, random_state=0)
 rotation.fit(network[1:2], hidden)
 before = network[1:2].jacobians(held_out)
-print(f"mean Hoyer sparsity, 300 digits to fit: {rotation.sparsity_before_:.3f} in the given basis")
-print(f"after the rotation: {rotation.sparsity_:.3f}; 500 others: {rotation.score(held_out):.3f}")
+print(f"mean Hoyer sparsity, 300 digits to fit: {rotation.sparsity_before_:.2f} in the given basis")
+print(f"after the rotation: {rotation.sparsity_:.2f}; 500 others: {rotation.score(held_out):.2f}")
 display = JacobianDisplay.from_estimator(rotation, held_out)
 
 # %%

@@ -26,7 +26,7 @@ curve = locality_curve(rotation, held_out, steps=[0.01, 0.1, 0.5, 1, 3], random_
 for step, before, after in zip(
     curve.steps, curve.weighted_before, curve.weighted_after, strict=True
 ):
-    print(f"step {step:g}: {before:.1f} outputs of neurons change, {after:.1f} of new axes")
+    print(f"step {step:g}: {before:.0f} outputs of neurons change, {after:.0f} of new axes")
 display = LocalityDisplay.from_result(curve)
 
 # %%

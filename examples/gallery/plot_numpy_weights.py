@@ -15,6 +15,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
@@ -45,7 +46,18 @@ for name, info in list_arrays(path).items():
 
 # %%
 # The shapes tell the layout: scikit-learn, Keras and Flax store ``(inputs, outputs)``, PyTorch
-# ``(outputs, inputs)``. Activations are not in the file and have to be said.
+# ``(outputs, inputs)``. Here the rows are inputs.
+
+widths = [matrix.shape[1] for matrix in classifier.coefs_]
+figure, panels = plt.subplots(1, 3, figsize=(7.4, 5), width_ratios=widths, layout="constrained")
+for number, (ax, matrix) in enumerate(zip(panels, classifier.coefs_, strict=True)):
+    image = ax.imshow(matrix, cmap="RdBu_r", vmin=-0.5, vmax=0.5)
+    ax.set_title(f"W{number}: {matrix.shape[0]} × {matrix.shape[1]}", fontsize="medium")
+    ax.set(xlabel="output", ylabel="input")
+colorbar = figure.colorbar(image, ax=panels, label="weight", extend="both")
+
+# %%
+# Activations are not in the file and have to be said.
 
 network = load(path, activation=["relu", "relu", "identity"], layout="in_out")
 print(network)
@@ -64,7 +76,7 @@ accuracy = np.mean(network(images[test]).argmax(axis=1) == labels[test])
 hidden, held_out = network[:1](images[:300]), network[:1](images[test])
 rotation = JacobianSparsityRotation(rotate_output=True, tol=1e-2, random_state=0)
 rotation.fit(network[1:2], hidden)
-print(f"held-out sparsity: {rotation.score(held_out):.3f}, before {rotation.sparsity_before_:.3f}")
+print(f"held-out sparsity: {rotation.score(held_out):.2f}, before {rotation.sparsity_before_:.2f}")
 display = JacobianDisplay.from_estimator(rotation, held_out)
 
 # %%
@@ -73,7 +85,7 @@ display = JacobianDisplay.from_estimator(rotation, held_out)
 
 rotated = network.rotated({1: rotation.rotation_, 2: rotation.output_rotation_})
 kept = rotated(images[test]).argmax(axis=1) == network(images[test]).argmax(axis=1)
-print(f"rotated, {kept.sum()} of {kept.size} predictions are the same; accuracy {accuracy:.3f}")
+print(f"rotated, {kept.sum()} of {kept.size} predictions are the same; accuracy {accuracy:.2f}")
 rotated.save(path.with_name("rotated.npz"))
 print(load(path.with_name("rotated.npz")))
 folder.cleanup()

@@ -42,7 +42,7 @@ for criterion in ("hoyer", "quartimax", quartic, bounded):
     sparsity[name] = rotation.score(test)
     cosines[name] = match_axes(problem.rotation, rotation.rotation_)[1]
     found = np.count_nonzero(cosines[name] > 0.99)
-    print(f"{name:<15}Hoyer sparsity {sparsity[name]:.3f}, {found} of 32 axes found")
+    print(f"{name:<15}Hoyer sparsity {sparsity[name]:.2f}, {found} of 32 axes found")
 
 # %%
 # A criterion is judged by a measure that is not its own. The mean Hoyer sparsity on held-out
