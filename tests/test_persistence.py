@@ -16,7 +16,7 @@ from jacrot.readers import load, metadata
 from jacrot.readers.files import read_saved
 
 DIGITS = load_digits_mlp()
-NETWORK, X = DIGITS.network, DIGITS.X[:60]
+NETWORK, X = DIGITS.network, DIGITS.X[:80]
 MIDDLE, HIDDEN = NETWORK[1:2], NETWORK[:1](X)
 OPTIONS = {"random_state": 0, "tol": 1e-1, "max_iter": 20}
 FUNCTIONAL = {"coordinates": "functional", "criterion": "log"}
