@@ -277,11 +277,15 @@ def _check_names(names: list[tuple[str, str | None]], matrices: list[Array]) -> 
             "compute."
         )
 
-    for key, bias in names:
-        numbers, others = (re.findall(r"\d+", str(name)) for name in (key, bias or ""))
-        if len(numbers) == len(others) and numbers != others:
+    numbers = [_numbers(key) for key, _ in names]
+    for (key, bias), own in zip(names, numbers, strict=True):
+        its = own if bias is None else _numbers(bias)
+        # Names that count all arrays, as numpy.savez does, are of one layer and differ.
+        if its != own and len(its) == len(own) and its in numbers:
             raise refuse(f"{bias!r} in the place of the bias of {key!r}")
-    modules = [re.split(r"[./](?=[^./]*$)", str(key))[0] for key, _ in names]
+    parts = [re.split(r"[./](?=[^./]*$)", str(key)) for key, _ in names]
+    # The names of a weight itself, and of what has a weight as in PyTorch, are the user's.
+    modules = [module for module, *leaf in parts if leaf not in ([], ["weight"])]
     automatic = next(filter(is_automatic, modules), None)
     if automatic is None:
         if (pair := first_out_of_order(str(key) for key, _ in names)) is not None:
@@ -296,6 +300,10 @@ def _check_names(names: list[tuple[str, str | None]], matrices: list[Array]) -> 
                 f"{automatic!r}, whose number counts constructions and not calls, and matrices "
                 "that chain in another order too"
             )
+
+
+def _numbers(name: Any) -> list[int]:
+    return [int(digits) for digits in re.findall(r"\d+", str(name))]
 
 
 def _check_biases(pairs: list[_Pair], layout: Layout) -> None:

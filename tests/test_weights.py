@@ -7,6 +7,7 @@ from scipy.sparse import csr_array
 
 from jacrot import Network
 from jacrot.layers import Dense
+from jacrot.readers import load
 
 RNG = np.random.default_rng(0)
 W0, W1, W2 = RNG.normal(size=(5, 3)), RNG.normal(size=(4, 5)), RNG.normal(size=(2, 4))
@@ -52,6 +53,34 @@ def by_hand(biases=True):
 )
 def test_all_forms_with_biases_are_the_same_network(weights):
     np.testing.assert_allclose(Network(weights)(X), by_hand(), rtol=1e-14)
+
+
+@pytest.mark.parametrize("order", ["WbWb", "WWbb", "bWbW"])
+def test_names_of_numpy_count_all_arrays(tmp_path, rng, order):
+    arrays = [rng.normal(size=(4, 4) if kind == "W" else 4) for kind in order]
+    np.savez(tmp_path / "positional.npz", *arrays)
+    first, second = (array for array in arrays if array.ndim == 2)
+    expected = Network(list(zip((first, second), (a for a in arrays if a.ndim == 1), strict=True)))
+    network = load(tmp_path / "positional.npz")
+    x = rng.normal(size=(3, 4))
+    np.testing.assert_array_equal(network(x), expected(x))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["W_1", "b_1", "W_2", "b_2"],
+        ["Layer_1", "bias_1", "Layer_2", "bias_2"],
+        ["FC_1.weight", "FC_1.bias", "FC_2.weight", "FC_2.bias"],
+        ["weight_01", "bias_1", "weight_02", "bias_2"],
+        ["W12", "b1", "W23", "b2"],
+    ],
+)
+def test_names_that_people_number_in_order(rng, names):
+    arrays = [rng.normal(size=size) for size in ((4, 4), 4, (4, 4), 4)]
+    x = rng.normal(size=(3, 4))
+    network = Network(dict(zip(names, arrays, strict=True)))
+    np.testing.assert_array_equal(network(x), Network(arrays)(x))
 
 
 @pytest.mark.parametrize(
@@ -136,13 +165,13 @@ def test_one_activation_for_each_layer():
         ([(W0, B0), W1], ValueError, r"weights\[1\] is no pair \(W, b\) although others are"),
         ([(W0, B0, B0)], ValueError, r"weights\[0\] is no pair"),
         ([Dense], TypeError, "is the class Dense"),
-        (csr_array(W0), TypeError, r"write weights.toarray\(\)"),
+        (csr_array(W0), TypeError, r"pass weights.toarray\(\)"),
         ([W0, W1 * np.nan], ValueError, r"weights\[1\] contains NaN"),
         ([(W0, B0 * np.inf)], ValueError, r"weights\[0\]\[1\] contains NaN or infinity"),
         (np.empty((0, 3)), ValueError, "a layer needs both sides"),
         (W0.astype(str), TypeError, "real numbers"),
         (W0 + 1j, TypeError, "real numbers"),
-        ("weights.npz", TypeError, "weights is a str; write"),
+        ("weights.npz", TypeError, "weights is a str; pass"),
         (3.0, TypeError, "weights is a float"),
         (Dense, TypeError, "is the class Dense"),
         ([Dense(W0), W1], TypeError, r"weights\[1\] is a ndarray among layers"),
