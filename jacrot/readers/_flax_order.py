@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jacrot._layer_names import is_automatic, only_order
+from jacrot._warnings import warn
 from jacrot.layers import Activation, Flatten
 from jacrot.weights import ActivationLike
 
@@ -68,6 +69,11 @@ def default_chain(
     ValueError
         If the order does not follow from the names and the widths, or `activation` does not
         list one for each.
+
+    Warns
+    -----
+    UserWarning
+        If a module of an automatic name may be called several times.
     """
 
     def refuse(reason: str) -> ValueError:
@@ -100,13 +106,19 @@ def default_chain(
             if image_shape is None or kernel.reads(image_shape[2])
         ]
         order = only_order(follows, first)
-        if order is None or any(kernel.n_inputs == kernel.n_outputs for kernel in kernels):
+        if order is None:
             raise refuse(
                 "the numbers in automatic names count constructions, not calls, and by their "
-                "widths the entries do not chain in exactly one order (one that writes as many "
-                "features as it reads may be called several times)"
+                "widths the entries do not chain in exactly one order"
             )
         kernels = [kernels[index] for index in order]
+        if again := [kernel.name for kernel in kernels if kernel.n_inputs == kernel.n_outputs]:
+            warn(
+                f"{again[0]!r} of params writes as many features as it reads, so that the model "
+                "may call it several times, which its variables do not show; read as called once. "
+                "If it is not, pass chain=['Dense_0', 'relu', 'Dense_0'], all entries in the order "
+                "in which they are called."
+            )
     else:
         families = {(kernel.is_convolution, kernel.prefix) for kernel in kernels}
         numbers = {(kernel.is_convolution, kernel.prefix, kernel.number) for kernel in kernels}

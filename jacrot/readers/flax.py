@@ -61,7 +61,7 @@ def from_flax(
         attributes (``layers_2`` before ``layers_10``) are their order. Those in automatic names
         (``Dense_0``) are not: they count constructions, and ``Dense(8)(relu(Dense(8)(x)))``
         constructs first what it calls last. Such entries are read if their widths chain in one
-        order only and none can be called twice. For anything else pass `chain`. Of ``flax.nnx``: a
+        order only. For anything else pass `chain`. Of ``flax.nnx``: a
         ``Sequential`` or a list of ``Linear``, ``Conv``, ``BatchNorm``, ``LayerNorm``,
         ``RMSNorm``, ``Dropout``, functions of ``jax.nn``, ``functools.partial`` of these and of
         ``nnx.avg_pool`` and ``nnx.max_pool``, and :mod:`jacrot.layers`; modules know their
@@ -103,6 +103,12 @@ def from_flax(
         If `params` is something else.
     ValueError
         If an entry or a module is not read, or the order is not known; the message names it.
+
+    Warns
+    -----
+    UserWarning
+        If an entry of an automatic name writes as many features as it reads: it is read as called
+        once, and may be called several times.
 
     Examples
     --------
