@@ -93,7 +93,7 @@ def layers_from_weights(
 
 
 def chains_transposed(layers: Sequence[Any]) -> bool:
-    """Tell whether dense layers chain when every matrix is transposed.
+    """Check whether dense layers chain when every matrix is transposed.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def chains_transposed(layers: Sequence[Any]) -> bool:
 
 
 def is_made_of_layers(weights: Any) -> bool:
-    """Tell layers, networks and callables, which know their activations, from raw weights.
+    """Check for layers, networks and callables, which know their activations.
 
     Parameters
     ----------
@@ -182,7 +182,7 @@ def _holds_arrays(item: Any) -> bool:
 def _pair(name: str, item: Any) -> _Pair:
     if not isinstance(item, (list, tuple)) or len(item) != 2:
         raise ValueError(
-            f"{name} is no pair (W, b) although others are; write (W, b) for every layer, b None "
+            f"{name} is not a pair (W, b) although others are; pass (W, b) for every layer, b None "
             "where there is none."
         )
     weight, bias = item
@@ -260,7 +260,7 @@ def layer_names(weights: Mapping[str, Any]) -> list[tuple[str, str | None]]:
     if before or "bb" in order:
         raise ValueError(
             f"weights has matrices (W) and vectors (b) in the order {order}, from which it "
-            "does not follow whose bias each vector is; write W, b, W, b, or W, W, b, b."
+            "does not follow whose bias each vector is; pass W, b, W, b, or W, W, b, b."
         )
     remaining = iter(vectors)
     biases = [next(remaining) if bias else None for bias in after_each]
@@ -321,7 +321,7 @@ def _check_biases(pairs: list[_Pair], layout: Layout) -> None:
 
 
 def transposed_hint(layout: Layout) -> str:
-    """Say how to give matrices that were read the wrong way round.
+    """Describe how to pass matrices that were read the wrong way round.
 
     Parameters
     ----------

@@ -287,9 +287,9 @@ def test_parts_of_a_graph():
         ValueError, match=rf"depends on 'x', which is not computed from start='{inner}'"
     ):
         from_onnx(model, start=inner)
-    with pytest.raises(ValueError, match=f"start='hiden' is no tensor.*'{hidden}'"):
+    with pytest.raises(ValueError, match=f"start='hiden' is not a tensor.*'{hidden}'"):
         from_onnx(model, start="hiden")
-    with pytest.raises(ValueError, match="stop='x' is no tensor"):
+    with pytest.raises(ValueError, match="stop='x' is not a tensor"):
         from_onnx(model, stop="x")
     with pytest.raises(ValueError, match="start and stop are both"):
         from_onnx(model, start=hidden, stop=hidden)

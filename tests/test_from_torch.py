@@ -452,6 +452,8 @@ def test_modules_that_are_refused(module, message):
         (lambda m, x: functional.softmax(x, 1, dtype=torch.float64), "dtype"),
         (lambda m, x: torch.flatten(x), "start_dim"),
         (lambda m, x: x.view(-1, 3), r"use torch\.flatten"),
+        (lambda m, x: x.view(-1), r"use torch\.flatten"),
+        (lambda m, x: x.view(x.shape), r"use torch\.flatten"),
         (lambda m, x: x.mean(1), r"other axes than \(2, 3\)"),
         (lambda m, x: x[:, 0], "this getitem"),
         (lambda m, x: functional.pad(x, (1, 1)), "than channels of zeros"),

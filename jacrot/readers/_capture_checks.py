@@ -69,7 +69,7 @@ class Work(TorchFunctionMode):
         return result
 
     def see(self, tensor: Any) -> None:
-        """Take the precision of a tensor into account."""
+        """Note the precision of a tensor."""
         self.eps = max(self.eps, torch.finfo(tensor.dtype).eps)
         if tensor.is_cuda and tensor.dtype == torch.float32:
             # Also where it is not allowed: that is a switch for each library and operation.

@@ -125,7 +125,7 @@ class _Tensors:
         self.versions: dict[int, int] = {}
 
     def reset(self) -> None:
-        """Put copies in place; new ones where the model has changed them."""
+        """Install the copies in the model, made anew where the model has changed them."""
         for key, original in self.originals.items():
             if key not in self.copies or self.copies[key]._version != self.versions[key]:
                 self.copies[key] = original.detach().clone()

@@ -114,7 +114,7 @@ class Graph:
         )
 
     def alias(self, source: str, result: str) -> None:
-        """Give the tensor `source` another name, `result`.
+        """Add another name, `result`, for the tensor `source`.
 
         Parameters
         ----------

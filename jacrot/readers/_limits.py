@@ -109,7 +109,7 @@ def check_size(n_bytes: int, file_size: int, name: str) -> None:
 
 @contextmanager
 def naming(name: str) -> Iterator[None]:
-    """Put the name of a file before what layers say of its content.
+    """Name the file in the errors that layers raise about its content.
 
     Parameters
     ----------

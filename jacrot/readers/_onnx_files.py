@@ -137,7 +137,7 @@ def _size_outside(tensors: list[Any], folder: Path, size: int) -> int:
         file = (folder / entries.get("location", "")).resolve()
         if not file.is_relative_to(folder.resolve()) or not file.is_file():
             raise ValueError(
-                f"tensor {tensor.name!r} is in {entries.get('location')!r}, which is no file in "
+                f"tensor {tensor.name!r} is in {entries.get('location')!r}, which is not a file in "
                 "the folder of the model"
             )
         sizes[file] = file.stat().st_size

@@ -164,7 +164,7 @@ class OnnxGraph:
 
     def real(self, array: Any) -> NDArray[Any]:
         if array.dtype.kind in "cOSU":
-            raise TypeError(f"{array.dtype} is no dtype of real numbers")
+            raise TypeError(f"{array.dtype} is not a dtype of real numbers")
         return np.asarray(array)
 
     def spend(self, n_entries: int) -> None:
@@ -311,7 +311,7 @@ def _site(given: str | None, argument: str, defaults: list[str], known: list[str
     if given not in known:
         near = get_close_matches(given, known, n=6, cutoff=0)
         raise ValueError(
-            f"{argument}={given!r} is no tensor that the graph reads or computes; of "
+            f"{argument}={given!r} is not a tensor that the graph reads or computes; of "
             f"{len(known)}, these have the most similar names: {', '.join(map(repr, near))}."
         )
     return given

@@ -70,7 +70,7 @@ def _check(stream: Any) -> None:
         name, before = operation.name, operation.stack_before
         size = 1
         if name == "GLOBAL" and argument in _REFUSED:
-            raise ValueError(f"{argument} is no part of tensors")
+            raise ValueError(f"{argument} is not part of tensors")
         if name == "MARK":
             marks.append(len(stack))
         elif name.endswith("PUT"):

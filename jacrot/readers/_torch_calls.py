@@ -384,7 +384,7 @@ class Reading:
         self.apply_module(call, source, "Flatten", self.torch.nn.Flatten(start_dim, end_dim))
 
     def _reshape(self, call: Any, source: Any, *shape: Any) -> None:
-        shape = shape[0] if len(shape) == 1 else shape
+        shape = tuple(shape[0]) if isinstance(shape[0], (tuple, list)) else shape
         if len(shape) != 2 or self.sizes.get(shape[0]) != 0 or shape[1] != -1:
             raise Unread("to another shape than (x.size(0), -1); use torch.flatten(x, 1)")
         self.apply(call, self.tensor(source), [Flatten()], None)

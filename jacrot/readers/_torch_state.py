@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def dense_arrays(state: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    """Take the weights and biases of dense layers from a state dict.
+    """Return the weights and biases of dense layers in a state dict.
 
     Parameters
     ----------

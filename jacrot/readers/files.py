@@ -345,6 +345,6 @@ def _checkpoint(path: Path, names: Sequence[str] | None) -> dict[str, Any]:
     # Of sparse and quantised tensors.
     except (AttributeError, RuntimeError, TypeError) as error:
         raise ValueError(
-            f"path={str(path)!r} holds a tensor that is no plain array ({error}); write "
+            f"path={str(path)!r} holds a tensor that is not a plain array ({error}); save "
             "tensor.to_dense() or tensor.dequantize()."
         ) from error

@@ -229,7 +229,7 @@ class _Reader:
                 ) from error
 
     def settle(self) -> None:
-        """Put the entries of flattened images into the order in which Flax has them."""
+        """Sort the entries of flattened images as Flax has them."""
         if self.order is not None:
             matrix = np.eye(len(self.order), dtype=np.float32)[self.order]
             self.order = None

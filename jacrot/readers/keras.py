@@ -130,7 +130,7 @@ class _Reader:
         self.channels_last = (formats or {keras.config.image_data_format()}) == {"channels_last"}
 
     def run(self, model: Any, source: str) -> str:
-        """Put a model's layers into the graph; the name of its output."""
+        """Add a model's layers to the graph; return the name of its output."""
         nodes = self.nodes(model)
         if len(model.inputs) != 1 or len(model.outputs) != 1:
             raise ValueError(
@@ -170,7 +170,7 @@ class _Reader:
         return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
 
     def apply(self, node: Any, sources: list[str]) -> str:
-        """Put one call into the graph; the name of its result."""
+        """Add one call to the graph; return the name of its result."""
         operation, kind = node.operation, type(node.operation).__name__
         if isinstance(operation, self.keras.Model):
             return self.run(operation, sources[0])

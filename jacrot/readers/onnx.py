@@ -119,7 +119,7 @@ class _Reader(OnnxGraph):
         self.floats = {types.FLOAT, types.DOUBLE, types.FLOAT16, types.BFLOAT16}
 
     def run(self) -> None:
-        """Put everything between the two tensors into the graph."""
+        """Add everything between the two tensors to the graph."""
         steps: dict[str, _Step] = {}
         pending = [self.stop]
         while pending:

@@ -80,7 +80,7 @@ def described_network(
     """
     made = [restored(layer, arrays) for layer in layers]
     if not all(isinstance(layer, BaseLayer) for layer in made):
-        raise TypeError("something in it is no layer")
+        raise TypeError("something in it is not a layer")
     if any(type(site) is not int or not 0 <= site <= len(made) for site in rotated_sites):
         raise ValueError(f"rotated_sites is {rotated_sites}")
     return Network._of_rotated(made, rotated_sites)

@@ -50,8 +50,11 @@ def from_torch(model: Any, activation: ActivationLike = "relu") -> Network:
     Anything else is refused by name; :func:`jacrot.readers.capture` takes any module. So are
     hooks, a ``forward`` put into an instance, and compiled, scripted and lazy modules.
 
-    A ``Softmax`` or ``BatchNorm1d`` over axis 1 is read as one over features: of rows, or of
-    images, not of sequences.
+    A network finds the features on the last axis of rows and sequences, and on axis 1 of all
+    arrays of four axes. So a ``Softmax`` or ``BatchNorm1d`` over axis 1 is read as one over
+    features: of rows, or of images, not of sequences. And of a module without a dense layer or
+    a convolution before it is flattened, a norm of the last axis, a scale or a ``Softmax`` is
+    read as one of rows or sequences: do not pass arrays of four axes to the network.
 
     Parameters
     ----------
