@@ -13,9 +13,10 @@ from jacrot.objective import Objective
 
 FLOOR = 0.3
 REFRESH = 5
-# Of entries of root mean square 1, whose curvatures are at least the inverse of their number: below
-# this, all samples that the curvatures are computed on are as good as zero beside others.
-NO_CURVATURE = 1e-12
+# Below this, all samples that the curvatures are computed on are as good as zero beside others.
+# The square of its inverse is a number in single precision, and a criterion of the user's may be
+# scaled by 1e-12.
+NO_CURVATURE = 1e-15
 
 
 def plane_preconditioner(objective: Objective) -> Callable[[Any, Any], Any]:

@@ -511,7 +511,7 @@ class JacobianSparsityRotation(NetworkEstimator):
         if not isinstance(weights, (list, tuple)) or len(weights) != len(batches):
             raise ValueError(
                 f"X is a list of {len(batches)} arrays, one for each block that shares the basis; "
-                "write a list of as many blocks: fit([block, block], [X, X])."
+                "pass a list of as many networks: fit([block, block], [X, X])."
             )
         networks = tuple(map(self._network, weights, batches))
         return networks, batches, _network_stack(networks, batches, rng)
