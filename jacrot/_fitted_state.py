@@ -18,6 +18,8 @@ BOUNDS_TOL = 1e-5
 # What the product of coordinates and their inverse may differ from the identity by: null
 # directions make them ill-conditioned.
 INVERSE_TOL = 1e-5
+# Multiple of the rounding of one product of their entries that is allowed beside that.
+ROUNDING_UNITS = 10
 
 # Parameters that may hold functions or random sources.
 MAYBE_UNSAVED = ("network", "activation", "criterion", "readout", "random_state")
@@ -283,8 +285,11 @@ def _check_coordinates(part: Coordinates, name: str, size: int) -> None:
         _check_array(matrix, f"{name}.{side}", (size, size), np.float64)
         asymmetry = np.abs(matrix - matrix.T).max()
         _require(asymmetry <= INVERSE_TOL * np.abs(matrix).max(), f"{name}.{side} is not symmetric")
+    # Directions of other units, as those that keep their length, leave rounding of their own size.
+    largest = np.abs(part.forward).max() * np.abs(part.backward).max()
+    rounding = ROUNDING_UNITS * np.finfo(np.float64).eps * size * largest
     _require(
-        np.abs(part.forward @ part.backward - np.eye(size)).max() < INVERSE_TOL,
+        np.abs(part.forward @ part.backward - np.eye(size)).max() < INVERSE_TOL + rounding,
         f"{name}.backward is not the inverse of {name}.forward",
     )
     _check_metric(part, name)

@@ -334,6 +334,19 @@ def test_what_save_wrote_is_taken(kind, tmp_path):
     type(estimator).load(tmp_path / "saved.npz")
 
 
+@pytest.mark.parametrize("unit", [1e-14, 1e-12, 1e6])
+def test_coordinates_of_any_unit_are_saved(unit, rng, tmp_path):
+    # Directions without an effect keep their length, whatever the unit of the others.
+    weight = rng.normal(size=(5, 3)) @ rng.normal(size=(3, 7))
+    rotation = JacobianSparsityRotation(
+        coordinates="functional", criterion="log", max_iter=5, tol=0.1, random_state=0
+    )
+    X = unit * rng.normal(size=(40, 7))
+    rotation.fit(weight, X).save(tmp_path / "saved.npz")
+    again = JacobianSparsityRotation.load(tmp_path / "saved.npz")
+    assert np.array_equal(again.transform(X), rotation.transform(X))
+
+
 def test_an_estimator_that_was_changed_is_not_saved(tmp_path):
     estimator = copy.copy(fitted("plain"))
     estimator.set_params(rotate_output=True)
