@@ -125,16 +125,20 @@ class NetworkEstimator(
     def _fit_or_leave(self, X: Any, y: Any) -> Self:
         """Fit a copy, and take all that it found, or nothing where it failed or was interrupted."""
         attempt = copy.copy(self)
-        for name in self._saved:
-            attempt.__dict__.pop(name, None)
+        for name in filter(self._is_fitted, vars(self)):
+            del attempt.__dict__[name]
         # All of it: with other threads of BLAS, other bits would begin the search.
         with one_blas_thread():
             attempt._fit(X, y)
-        found = {name: value for name, value in vars(attempt).items() if name in self._saved}
-        kept = {name: value for name, value in vars(self).items() if name not in self._saved}
+        found = {name: value for name, value in vars(attempt).items() if self._is_fitted(name)}
+        kept = {name: value for name, value in vars(self).items() if not self._is_fitted(name)}
         # One assignment: Ctrl-C comes before it or after it.
         self.__dict__ = kept | found
         return self
+
+    def _is_fitted(self, name: str) -> bool:
+        # What an inspection has kept, axis_stability_, belongs to the fit too.
+        return name in self._saved or name.endswith("_")
 
     @_fit_context(prefer_skip_nested_validation=True)
     def _fit(self, X: Any, y: Any) -> None:

@@ -187,6 +187,17 @@ def test_what_others_set_in_the_meantime_stays(monkeypatch):
     assert estimator.fit(network, X).tol == 0.5
 
 
+def test_what_an_inspection_kept_goes_with_its_fit():
+    estimator = JacobianSparsityRotation(**QUICK)
+    network, X = data(estimator, 1)
+    estimator.fit(network, X)
+    estimator.axis_stability_ = kept = object()
+    with pytest.raises(ValueError, match="NaN"):
+        estimator.fit(network, np.nan * X)
+    assert estimator.axis_stability_ is kept
+    assert not hasattr(estimator.fit(network, X), "axis_stability_")
+
+
 def test_warnings_point_at_the_line_that_fitted():
     estimator = JacobianSparsityRotation(**QUICK)
     with pytest.warns(ConvergenceWarning) as heard:
