@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from numbers import Integral
 from types import NoneType
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -368,7 +369,7 @@ class NetworkRotation(NetworkEstimator):
         """
         check_is_fitted(self)
         site = self._last_site if site is None else site
-        if site not in self.rotations_:
+        if not isinstance(site, Integral) or isinstance(site, bool) or site not in self.rotations_:
             raise ValueError(f"site={site!r} was not rotated; pass one of {list(self.rotations_)}.")
         x = self._activations(X, reset=False)
         activations = x if site == 0 else self.network_[:site](x)

@@ -402,6 +402,10 @@ def test_what_does_not_fit_is_named(options, message):
 def test_bases_of_another_kind():
     with pytest.raises(TypeError, match="basis is a int; pass one of"):
         curve_of(3)
+    with pytest.raises(TypeError, match="basis is a list, but not of pairs"):
+        curve_of([(np.eye(6),), (np.eye(4),)], 1)
+    with pytest.raises(TypeError, match="basis is a list, but not of pairs"):
+        curve_of([np.eye(6), np.eye(4)], 1)
     alone = JacobianSparsityRotation(tol=0.1, random_state=0)
     alone.fit(NETWORK[1:2], NETWORK[:1](CALIBRATION))
     with pytest.raises(ValueError, match="whose axes belong to the two sides of one layer"):
@@ -412,6 +416,14 @@ def test_bases_of_another_kind():
     reduced.fit(NETWORK[1:2], NETWORK[:1](CALIBRATION))
     with pytest.raises(ValueError, match="basis keeps 2 of 6 components"):
         curve_of(reduced, 1)
+
+
+@pytest.mark.parametrize("n_edges", [-1, 1.5, True, None])
+def test_a_number_of_connections_is_a_count(n_edges):
+    curve = curve_of("given", 1)
+    for asked in (curve.kept, curve.measure):
+        with pytest.raises(ValueError, match=f"n_edges={n_edges} must be an integer of at least 0"):
+            asked(n_edges)
 
 
 def test_svd_is_that_of_a_dense_layer():

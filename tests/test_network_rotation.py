@@ -165,3 +165,6 @@ def test_sites_without_a_rotation_are_named():
     model = NetworkRotation(NETWORK, tol=1e-2, random_state=0).fit(X)
     with pytest.raises(ValueError, match=r"site=0 was not rotated; pass one of \[1, 2\]"):
         model.transform(X, 0)
+    for site in (1.0, True, "1", [1]):
+        with pytest.raises(ValueError, match="was not rotated; pass one of"):
+            model.transform(X, site)

@@ -243,5 +243,5 @@ def check_count(value: Any, name: str, least: int) -> None:
     ValueError
         If it is not an integer, or smaller.
     """
-    if not isinstance(value, Integral) or value < least:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name}={value!r} must be an integer of at least {least}.")

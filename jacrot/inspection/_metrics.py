@@ -11,6 +11,7 @@ from scipy.special import log_softmax
 from sklearn.utils import _safe_indexing
 
 from jacrot._arrays import Array, Matrix, any_array
+from jacrot.inspection._fitted import check_count
 from jacrot.layers import Activation, Dense, Layer, Softmax
 from jacrot.network import Network
 
@@ -133,7 +134,8 @@ class Evaluations:
         self._losses: dict[int, Matrix] = {}
 
     def value(self, n_edges: int) -> float:
-        """Compute the metric with so many connections."""
+        """Compute the metric with so many connections; raise ValueError where that is no count."""
+        check_count(n_edges, "n_edges", 0)
         value = self.metric.value(self._prepared(n_edges))
         self._check(value, f"{n_edges} connections")
         return value

@@ -180,6 +180,10 @@ def read_bases(
         check_is_fitted(basis)
         bases = fitted_bases(basis, part, network)
     elif isinstance(basis, Sequence):
+        if not all(isinstance(pair, Sequence) and len(pair) == 2 for pair in basis):
+            raise TypeError(
+                "basis is a list, but not of pairs; pass (encoder, decoder) of every site."
+            )
         bases = [
             SiteBasis(*(real_array(side, "basis", 2).astype(np.float64) for side in pair))
             for pair in basis

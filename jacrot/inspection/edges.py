@@ -183,7 +183,13 @@ class EdgeCurve(Result):
         -------
         tuple of ndarray of bool of shape (n_outputs, n_inputs)
             Which connections of each layer are kept.
+
+        Raises
+        ------
+        ValueError
+            If `n_edges` is negative or not an integer.
         """
+        check_count(n_edges, "n_edges", 0)
         return _strongest(self.strengths, n_edges)
 
 
