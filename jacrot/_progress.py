@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Event, Thread
 from typing import Any
 
@@ -12,6 +13,7 @@ from tqdm import tqdm
 
 from jacrot._arrays import Matrix
 from jacrot._callbacks import Task
+from jacrot._text import UNWRITABLE, encodable
 from jacrot.solver import Search, Solution
 
 # Seconds between two looks at a search, and between two refreshes of its clock where a step takes
@@ -56,7 +58,15 @@ class Progress:
         self.disable = disable
         self.sparsity: Callable[[list[Matrix]], float] | None = None
         total = n_searches * max_iter
-        self.bar = tqdm(desc=label, total=total, bar_format=BAR_FORMAT, disable=disable)
+        # tqdm asks for the width of streams that it knows only once, of others every time.
+        self.bar = tqdm(
+            desc=label,
+            total=total,
+            bar_format=BAR_FORMAT,
+            disable=disable,
+            file=_Unfailing(sys.stderr),
+            dynamic_ncols=True,
+        )
         self._next_look = self._next_sparsity = 0.0
         self._shown = ""
 
@@ -119,6 +129,29 @@ class Progress:
     def _show(self, n: int, text: str) -> None:
         self.bar.n = n
         self.bar.set_postfix_str(text)
+
+
+class _Unfailing:
+    """A stream that leaves out what it cannot write: a bar must not end the fit that it shows."""
+
+    def __init__(self, stream: Any) -> None:
+        # None in a process without a standard error.
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        if self._stream is not None:
+            encoding = getattr(self._stream, "encoding", None) or "utf-8"
+            with suppress(*UNWRITABLE):
+                self._stream.write(encodable(text, encoding))
+        return len(text)
+
+    def flush(self) -> None:
+        if self._stream is not None:
+            with suppress(*UNWRITABLE):
+                self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class Monitor:

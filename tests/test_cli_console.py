@@ -14,7 +14,8 @@ from command import MIDDLE, Text, fit
 
 from jacrot import JacobianSparsityRotation, NetworkRotation, __version__
 from jacrot._cli import options
-from jacrot._cli.console import Output, _Lines, encodable
+from jacrot._cli.console import Output, _Lines
+from jacrot._text import encodable
 from jacrot.cli import main
 from jacrot.criteria import CRITERIA
 from jacrot.readers import files

@@ -1,8 +1,11 @@
 """The progress bar, and processes that search and are killed."""
 
+import errno
+import io
 import os
 import re
 import signal
+import sys
 import time
 
 import numpy as np
@@ -96,6 +99,26 @@ def test_the_clock_goes_on_while_a_step_takes_long(monkeypatch, X, capsys):
     # Nothing but the clock was shown before the first stage.
     before, _, _ = capsys.readouterr().err.partition("ε=")
     assert before.count("Jacobians") > 5
+
+
+class FullDisk(io.StringIO):
+    def write(self, text):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("kind", ["ascii", "cp1252", "full", "closed", "none"])
+def test_a_stream_that_cannot_show_the_bar_ends_no_fit(kind, monkeypatch, X):
+    written = io.BytesIO()
+    streams = {"full": FullDisk(), "closed": io.StringIO(), "none": None}
+    streams["closed"].close()
+    stream = streams[kind] if kind in streams else io.TextIOWrapper(written, kind)
+    monkeypatch.setattr(sys, "stderr", stream)
+    network = random_network((6, 8), ["identity"])
+    rotation = JacobianSparsityRotation(tol=0.1, random_state=0, verbose=1).fit(network, X)
+    assert rotation.converged_
+    if kind not in streams:
+        stream.flush()
+        assert "eps=" in written.getvalue().decode(kind)
 
 
 def test_looks_take_little_of_the_time(monkeypatch, X):

@@ -14,18 +14,14 @@ from contextlib import contextmanager, redirect_stderr, suppress
 from io import TextIOBase
 from typing import Any
 
-from jacrot._text import printable
+from jacrot._text import UNWRITABLE, encodable, printable
 
-# What stands for a character that an encoding lacks; others are escaped as in Python.
-ASCII = {"→": "->", "×": "x", "±": "+/-", "–": "-", "’": "'", "ℓ": "l", "…": "..."}
 # Seconds between the lines that stand for a progress bar where there is no terminal.
 PROGRESS_INTERVAL = 10.0
 # The exit status of a command that Ctrl-C ended, as shells have it.
 INTERRUPTED = 130
 # Seconds after which Ctrl-C is raised again.
 REPEAT_DELAY = 0.05
-# What writing raises: of a pipe that nobody reads, a full disk, a stream that is closed.
-UNWRITABLE = (OSError, ValueError)
 
 
 class Output:
@@ -60,42 +56,6 @@ def say(text: str) -> None:
     """Print one line to the standard error, where that is possible."""
     with suppress(*UNWRITABLE):
         _write(sys.stderr, f"jacrot: {printable(' '.join(text.split()))}")
-
-
-def encodable(text: str, encoding: str) -> str:
-    r"""Replace the characters that an encoding lacks.
-
-    Parameters
-    ----------
-    text : str
-        What is to be printed.
-    encoding : str
-        The encoding.
-
-    Returns
-    -------
-    str
-        The same, or as near to it as the encoding comes.
-
-    Examples
-    --------
-    >>> from jacrot._cli.console import encodable
-    >>> print(encodable("Network(64 → 10) ± 1 ж", "latin-1"))
-    Network(64 -> 10) ± 1 \u0436
-    """
-
-    def replaced(letter: str) -> str:
-        try:
-            letter.encode(encoding)
-            return letter
-        except UnicodeEncodeError:
-            return ASCII.get(letter, ascii(letter)[1:-1])
-
-    try:
-        text.encode(encoding)
-        return text
-    except UnicodeEncodeError:
-        return "".join(map(replaced, text))
 
 
 @contextmanager
