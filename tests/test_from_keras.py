@@ -317,3 +317,15 @@ def test_unknown_models_are_refused():
     broadcast = keras.ops.add(image, layers.Conv2D(1, 1)(image))
     with pytest.raises(ValueError, match="is a Add of tensors of several shapes"):
         from_keras(keras.Model(image, broadcast))
+
+
+@pytest.mark.parametrize("part", ["model", "block", "layer"])
+def test_a_call_put_into_an_instance_is_refused(part):
+    block = keras.Sequential([keras.Input((3,)), layers.Dense(3, name="layer")], name="block")
+    model = keras.Sequential([keras.Input((3,)), block, layers.Dense(2)], name="model")
+    patched = {"model": model, "block": block, "layer": block.layers[0]}[part]
+    patched.call = lambda x, **options: 2 * x
+    with pytest.raises(ValueError, match=f"'{part}' is a .* with a call of its own"):
+        from_keras(model)
+    del patched.call
+    assert from_keras(model).n_layers == 2

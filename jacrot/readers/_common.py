@@ -1,9 +1,11 @@
-"""What several frameworks have and name alike: activations with a parameter, same padding."""
+"""What several frameworks have: activations with a parameter, same padding, patched modules."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import autograd.numpy as anp
 import numpy as np
@@ -95,3 +97,28 @@ def same_padding(
         small, large = total // 2, total - total // 2
         padding.append((large, small) if more_before else (small, large))
     return padding[0], padding[1]
+
+
+def replaced_in(module: Any) -> set[str]:
+    """List the functions that a module has in itself, where Python looks before its class.
+
+    Parameters
+    ----------
+    module : object
+        The module, of PyTorch or Keras.
+
+    Returns
+    -------
+    set of str
+        Their names, without methods of its class that were put back.
+    """
+    return {
+        name
+        for name, value in vars(module).items()
+        if callable(value)
+        and not (
+            inspect.ismethod(value)
+            and value.__self__ is module
+            and value.__func__ is getattr(type(module), name, None)
+        )
+    }

@@ -8,7 +8,7 @@ from copy import deepcopy
 from itertools import chain
 from typing import Any
 
-from jacrot.readers._torch_modules import replaced_in
+from jacrot.readers._common import replaced_in
 
 WAY_OUT = "or use jacrot.readers.capture, which takes any module"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +22,7 @@ from jacrot.layers import (
     RMSNorm,
     Softmax,
 )
-from jacrot.readers._common import Clip, Elu, LeakyRelu
+from jacrot.readers._common import Clip, Elu, LeakyRelu, replaced_in
 from jacrot.readers._torch_state import as_array
 
 
@@ -281,28 +280,3 @@ def replaces_methods(torch: Any, module: Any, kind: type) -> bool:
     methods = {"_call_impl"} | {name for base in ours for name in vars(base)} - _ASIDE
     derived = {name for base in bases[:index] for name in vars(base)}
     return not methods.isdisjoint(derived | replaced_in(module))
-
-
-def replaced_in(module: Any) -> set[str]:
-    """List the functions that a module has in itself, where Python looks before its class.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        The module.
-
-    Returns
-    -------
-    set of str
-        Their names, without methods of its class that were put back.
-    """
-    return {
-        name
-        for name, value in vars(module).items()
-        if callable(value)
-        and not (
-            inspect.ismethod(value)
-            and value.__self__ is module
-            and value.__func__ is getattr(type(module), name, None)
-        )
-    }

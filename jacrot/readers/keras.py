@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import partial, reduce
 from itertools import count
 from math import prod
 from typing import Any
@@ -28,7 +28,7 @@ from jacrot.layers import (
     fused,
 )
 from jacrot.network import Network
-from jacrot.readers._common import Clip, elu, leaky_relu, same_padding
+from jacrot.readers._common import Clip, elu, leaky_relu, replaced_in, same_padding
 from jacrot.readers._graph import Graph
 
 # Where a flattened tensor of Keras has its entries: entry j is entry order[j] of ours.
@@ -159,6 +159,12 @@ class _Reader:
                 f"{type(model).__name__}; what another class computes is code, not data: for "
                 "Jacobians of such a model use its framework (jacrot.readers.capture for PyTorch)."
             )
+        for layer in (model, *model.layers):
+            for method in {"call", "forward"} & replaced_in(layer):
+                raise ValueError(
+                    f"{_described(layer)} with a {method} of its own in place of its class's, and "
+                    f"from_keras does not see what it does; remove it (del layer.{method})."
+                )
         if type(model) is self.keras.Sequential:
             if not model.built or not model.inputs:
                 raise ValueError(
@@ -178,10 +184,7 @@ class _Reader:
         if kind == "Add" and ours and len(sources) > 1:
             if len({tensor.shape for tensor in node.input_tensors}) > 1:
                 raise ValueError(f"{_described(operation)} of tensors of several shapes, not read.")
-            total, *others = sources
-            for other in others:
-                total = self.add(total, other)
-            return total
+            return reduce(self.add, sources)
         # A subclass may compute something else.
         known = getattr(self.keras.layers, kind, None) is type(operation)
         if known and kind in _SKIPPED:
@@ -225,11 +228,9 @@ class _Reader:
     def in_our_order(self, name: str) -> str:
         """Name a tensor whose entries stand as Keras has them."""
         order = self.orders.get(name)
-        return (
-            name
-            if order is None
-            else self.chain([Basis(np.eye(len(order), dtype=np.float32)[order])], name)
-        )
+        if order is None:
+            return name
+        return self.chain([Basis(np.eye(len(order), dtype=np.float32)[order])], name)
 
     def flat_order(self, layer: Any, shape: tuple[int | None, ...]) -> Order | None:
         """Find the order in which Keras flattens a tensor."""
