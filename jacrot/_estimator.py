@@ -10,6 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
 from numbers import Integral, Real
+from types import NoneType
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -29,6 +30,7 @@ from jacrot import persistence, provenance
 from jacrot._arrays import FEATURES_AXIS, Array, Matrix, real_array
 from jacrot._callbacks import CallbackSupportMixin, Task
 from jacrot._captured import Captured
+from jacrot._fitted_range import FittedRange
 from jacrot._foreign import refuse_masked, without_gradient
 from jacrot._progress import Monitor, Progress
 from jacrot._threads import Apply, one_blas_thread
@@ -82,7 +84,17 @@ class NetworkEstimator(
         "provenance_": dict,
         "n_features_in_": int,
         "feature_names_in_": np.ndarray,
+        "_fitted_range": (FittedRange, NoneType),
     }
+    # Files of earlier versions have none.
+    _fitted_range: FittedRange | None = None
+
+    # What is fitted, and what else of equal width may be passed in its place.
+    _fitted: ClassVar[tuple[str, str]] = (
+        "activations",
+        "are these the network's inputs in the place of the activations of the layer? pass what "
+        "the fitted layer reads, as network[:1](inputs).",
+    )
 
     # What the progress bar is called.
     _bar_label = "rotation"
@@ -173,13 +185,16 @@ class NetworkEstimator(
         if getattr(X, "ndim", 2) in (3, 4):
             X = real_array(X, "X", ndim=(3, 4))
             validate_data(self, to_rows(X), dtype=dtype, reset=reset)
-            return X
-        try:
-            return validate_data(self, X, dtype=dtype, reset=reset)
-        except OverflowError as error:
-            raise ValueError(
-                f"X holds numbers too large for float64 ({error}); pass smaller ones."
-            ) from error
+        else:
+            try:
+                X = validate_data(self, X, dtype=dtype, reset=reset)
+            except OverflowError as error:
+                raise ValueError(
+                    f"X holds numbers too large for float64 ({error}); pass smaller ones."
+                ) from error
+        if self._fitted_range is not None and not reset:
+            self._fitted_range.check(X, *self._fitted)
+        return X
 
     def _search(
         self,
@@ -311,6 +326,7 @@ class NetworkEstimator(
         self.stages_ = solution.stages
         self.n_iter_ = solution.n_iter
         self.converged_ = solution.converged
+        self._fitted_range = FittedRange.of(batches)
         self._interrupted = solution.ending in ("interrupted", "killed")
         reasons = {
             "max_iter": f"the search did not converge in max_iter={self.max_iter} steps; raise "

@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.utils._param_validation import validate_parameter_constraints
 
 from jacrot._arrays import Matrix
+from jacrot._fitted_range import FittedRange
 from jacrot.coordinates import Coordinates
 from jacrot.network import ORTHOGONALITY_TOL, Network
 
@@ -87,8 +88,8 @@ def _check_parameters(estimator: Any) -> None:
 def _check_types(estimator: Any) -> None:
     attributes = vars(estimator)
     for name, types in estimator._saved.items():
-        # Only data with names have them.
-        if name == "feature_names_in_" and name not in attributes:
+        # Only data with names have them, and only files of this version know the range.
+        if name in ("feature_names_in_", "_fitted_range") and name not in attributes:
             continue
         _require(name in attributes, f"{name} is missing")
         value = attributes[name]
@@ -112,6 +113,8 @@ def _check_features(estimator: Any) -> None:
             network.n_inputs in (None, size),
             f"n_features_in_ is {size}, but network_ reads {network.n_inputs}",
         )
+    if estimator._fitted_range is not None:
+        _check_range(estimator._fitted_range, size)
 
 
 def _networks(estimator: Any) -> tuple[Network, ...]:
@@ -304,6 +307,19 @@ def _check_metric(part: Coordinates, name: str) -> None:
         np.abs(product - product.T).max() <= INVERSE_TOL * scale
         and np.linalg.eigvalsh(part.metric)[0] >= -INVERSE_TOL * largest,
         f"{name}.metric does not belong to {name}.forward",
+    )
+
+
+def _check_range(part: FittedRange, size: int) -> None:
+    _check_array(part.mean, "_fitted_range.mean", (size,), np.float64)
+    _check_array(part.whitening, "_fitted_range.whitening", (size, size), np.float64)
+    _require(
+        isinstance(part.unit, float) and 0 < part.unit < np.inf,
+        f"_fitted_range.unit is {part.unit!r}",
+    )
+    _require(
+        (np.diag(part.whitening) > 0).all() and not np.triu(part.whitening, 1).any(),
+        "_fitted_range.whitening is not lower triangular with a positive diagonal",
     )
 
 

@@ -151,6 +151,11 @@ class NetworkRotation(NetworkEstimator):
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Their names, where `X` has names that are strings.
 
+    Notes
+    -----
+    ``transform`` and ``score`` warn where `X` lies far outside the inputs that were fitted; see
+    :class:`jacrot.JacobianSparsityRotation`.
+
     References
     ----------
     P.-A. Absil, R. Mahony and R. Sepulchre, "Optimization Algorithms on Matrix Manifolds",
@@ -183,6 +188,10 @@ class NetworkRotation(NetworkEstimator):
         "_coordinates": dict,
         **NetworkEstimator._saved,
     }
+    _fitted = (
+        "inputs",
+        "are these activations of a hidden layer? pass inputs of the network, in the same units.",
+    )
 
     # `site` says where to look, and is no metadata of the samples.
     __metadata_request__transform: ClassVar[dict[str, Any]] = {"site": UNUSED}

@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from jacrot import _archive
+from jacrot._fitted_range import FittedRange
 from jacrot._fitted_state import Unsaved, check_fitted_state
 from jacrot.coordinates import Coordinates
 from jacrot.layers.described import described, restored
@@ -133,6 +134,8 @@ class _Writer:
                 if first != name:
                     return {"same": first}
                 return {"coordinates": self.described(vars(value), name)}
+            case FittedRange():
+                return {"fitted range": self.described(vars(value), name)}
             case Mapping():
                 items = value.items()
                 return {"items": [[k, self.described(item, f"{name}.{k}")] for k, item in items]}
@@ -187,6 +190,8 @@ class _Reader:
             case "coordinates":
                 self._coordinates[name] = Coordinates(**self.restored(content, ""))
                 return self._coordinates[name]
+            case "fitted range":
+                return FittedRange(**self.restored(content, ""))
             case "same":
                 return self._coordinates[content]
             case "items":

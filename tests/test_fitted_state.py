@@ -70,14 +70,14 @@ def item(name, key, to):
 
 
 def part(name, side, to):
-    """Change a matrix of the coordinates."""
+    """Change an attribute of the coordinates, or of the range of what was fitted."""
 
     def change(description, arrays):
-        items = description["attributes"][name]["coordinates"]["items"]
-        described = dict(items)
+        (content,) = description["attributes"][name].values()
+        described = dict(content["items"])
         assert side in described
         described[side] = to
-        description["attributes"][name]["coordinates"]["items"] = list(map(list, described.items()))
+        content["items"] = list(map(list, described.items()))
 
     return change
 
@@ -196,6 +196,19 @@ CASES = {
         "NaN": array("explained_sensitivity_ratio_", poked(np.nan)),
         "more than all": array("explained_sensitivity_ratio_", lambda ratio: ratio * 1.5),
         "other length": array("explained_sensitivity_ratio_", lambda ratio: ratio[:-1]),
+    },
+    ("plain", "_fitted_range"): {
+        "NaN": array("_fitted_range.mean", poked(np.nan)),
+        "narrower": array("_fitted_range.mean", lambda mean: mean[:-1]),
+        "not square": array("_fitted_range.whitening", lambda matrix: matrix[:-1]),
+        "complex": array("_fitted_range.whitening", lambda matrix: matrix.astype(complex)),
+        "zero": array("_fitted_range.whitening", lambda matrix: 0 * matrix),
+        "upper": array("_fitted_range.whitening", np.transpose),
+        "no unit": part("_fitted_range", "unit", 0.0),
+        "text for a unit": part("_fitted_range", "unit", "1"),
+        "a unit missing": part("_fitted_range", "unit", None),
+        "a number": attribute("_fitted_range", 1),
+        "of nothing": attribute("_fitted_range", {"fitted range": {"items": []}}),
     },
     ("plain", "network_"): {
         "a number": attribute("network_", 1),
