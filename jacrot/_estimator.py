@@ -168,7 +168,7 @@ class NetworkEstimator(
         network = Network(weights, "relu" if is_made_of_layers(weights) else self.activation)
         n_features = X.shape[FEATURES_AXIS[X.ndim]]
         if network.n_inputs not in (None, n_features):
-            hint = "write the layers from these activations on, as network[1:] does."
+            hint = "pass the layers from these activations on, as network[1:] does."
             if chains_transposed(network.layers) and network.layers[0].n_outputs == n_features:
                 hint = transposed_hint("out_in")
             raise ValueError(

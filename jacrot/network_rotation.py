@@ -275,7 +275,7 @@ class NetworkRotation(NetworkEstimator):
         network = self._network(weights, X)
         if network.n_layers < 2:
             raise ValueError(
-                f"the network has {network.n_layers} layer and no hidden activations; write one of "
+                f"the network has {network.n_layers} layer and no hidden activations; pass one of "
                 "two layers at least, or use JacobianSparsityRotation."
             )
         last = network.n_layers
@@ -284,7 +284,7 @@ class NetworkRotation(NetworkEstimator):
         if functional and self.criterion != "log":
             raise ValueError(
                 f"criterion={self.criterion!r} is not defined in functional coordinates, where the "
-                "weights of the outputs turn with the axes; write criterion='log'."
+                "weights of the outputs turn with the axes; pass criterion='log'."
             )
         parts = _parts(network, X, rng)
         with one_blas_thread():

@@ -51,7 +51,7 @@ def save(estimator: BaseEstimator, path: str | os.PathLike[str]) -> None:
         attributes = {name: writer.described(value, name) for name, value in fitted.items()}
     except ValueError as error:
         raise ValueError(
-            f"{error} Or write the rotations alone: numpy.savez(path, rotation=...)."
+            f"{error} Or save the rotations alone: numpy.savez(path, rotation=...)."
         ) from error
     description = {
         "format": _format(type(estimator)),
@@ -90,7 +90,7 @@ def load(kind: type[Estimator], path: str | os.PathLike[str]) -> Estimator:
     if found != _format(kind):
         raise ValueError(
             f"path={str(path)!r} has format {found!r}, but {kind.__name__}.load reads "
-            f"{_format(kind)!r}; write the load that belongs to what was saved."
+            f"{_format(kind)!r}; use the load of the class that was saved."
         )
     try:
         reader = _Reader(arrays)

@@ -323,7 +323,7 @@ class JacobianSparsityRotation(NetworkEstimator):
         task = Task.of_fit(self, X, self.n_init)
         network, batches, given = self._network_and_jacobians(weights, X, rng)
         if given.shape[1] == 0:
-            raise ValueError("the Jacobians have no outputs; write a network that has some.")
+            raise ValueError("the Jacobians have no outputs; pass a network that has some.")
         output = _output_mode(self.rotate_output, given)
         given, l1, l2 = with_effect(given)
         before = hoyer_of_norms(l1, l2, given.n_entries_each)
@@ -541,7 +541,7 @@ class JacobianSparsityRotation(NetworkEstimator):
             return None
         if len(batches) > 1:
             raise ValueError(
-                "coordinates='functional' takes one network and its activations; write one block, "
+                "coordinates='functional' takes one network and its activations; pass one block, "
                 "or coordinates='neurons'."
             )
         reading, writing = jacobians.moments()
@@ -555,7 +555,7 @@ class JacobianSparsityRotation(NetworkEstimator):
                 raise ValueError(
                     f"criterion={self.criterion!r} is not defined for rotate_output='tied' in "
                     "functional coordinates, where the weights of the outputs turn with the axes; "
-                    "write criterion='log'."
+                    "pass criterion='log'."
                 )
             metric = self._inner.metric
             self._outer = self._inner
@@ -584,7 +584,7 @@ class JacobianSparsityRotation(NetworkEstimator):
         if readout.n_inputs not in (None, n_outputs):
             raise ValueError(
                 f"readout reads {readout.n_inputs} activations but the network writes {n_outputs}; "
-                "write what follows the network, such as network[2:] after network[1:2]."
+                "pass what follows the network, such as network[2:] after network[1:2]."
             )
         return readout_moment(readout, outputs)
 
@@ -684,7 +684,7 @@ def _output_mode(rotate_output: bool | str, jacobians: Jacobians) -> OutputMode:
         if n_outputs != n_inputs:
             raise ValueError(
                 f"rotate_output='tied' shares one basis between {n_inputs} inputs and {n_outputs} "
-                "outputs, which must be as many; write rotate_output=True."
+                "outputs, which must be as many; pass rotate_output=True."
             )
         return "tied"
     return "free" if rotate_output else "fixed"

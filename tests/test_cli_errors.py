@@ -90,7 +90,7 @@ BAD = {
     "--whole-network --n-components 3": "--n-components has no meaning with --whole-network",
     "--whole-network --rotate-output tied": "--rotate-output tied has no meaning with",
     "--whole-network --layers 1:2 --from-inputs": "no hidden activations",
-    "--whole-network --coordinates functional": "write criterion='log'",
+    "--whole-network --coordinates functional": "pass criterion='log'",
     "--quiet --verbose": "not allowed with",
     "--report no/such/r.html": "--report 'no/such/r.html': the folder 'no/such' does not exist",
     "--report a_folder.npz": "--report 'a_folder.npz' is a folder",

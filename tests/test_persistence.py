@@ -132,7 +132,7 @@ def test_functions_are_refused_with_a_way_out(tmp_path):
     fitted = JacobianSparsityRotation(**OPTIONS).fit(
         lambda x: x @ MIDDLE.layers[0].weight.T, HIDDEN
     )
-    with pytest.raises(ValueError, match=r"cannot be saved without pickle.*write the rotations"):
+    with pytest.raises(ValueError, match=r"cannot be saved without pickle.*save the rotations"):
         fitted.save(tmp_path / "rotation.npz")
     assert os.listdir(tmp_path) == []
 

@@ -199,7 +199,7 @@ class Evaluations:
 
 
 def without_probabilities(network: Network, n_outputs: int) -> tuple[Network, Layer | None]:
-    """Take the network up to its logits, and the layer that makes probabilities of them.
+    """Split a network into what computes its logits and what makes probabilities of them.
 
     Parameters
     ----------
@@ -295,7 +295,7 @@ def read_metric(metric: Any, y: Any, logits: Array, network: Network, last: Laye
 
 
 def _of_classes(logits: Array) -> Array:
-    """Put a logit of zero before a single one: its sigmoid is the softmax of both."""
+    """Return two logits for a single one, the first zero: the softmax of both is its sigmoid."""
     return np.pad(logits, ((0, 0), (1, 0))) if logits.shape[1] == 1 else logits
 
 
