@@ -15,6 +15,9 @@ from jacrot._warnings import warn
 from jacrot.coordinates import ROUNDING
 from jacrot.positions import to_rows
 
+# Median squared distance, in units of that of the farthest fitted row, above which rows are far.
+# Above 1, since distances in many dimensions are all alike, and other data a little longer.
+FAR = 1.5
 # Inputs below which no range is known, however many positions they have: positions are alike.
 FEWEST = 10
 # Rows that the covariance is made of, or twice as many as features: bounds the time and the memory
@@ -40,9 +43,9 @@ class FittedRange:
     rows:
 
     - other inputs: 0.1 to 0.6, of the inputs and the hidden layers of networks for digits and for
-      MNIST;
-    - activations of another place of equal width: 1.5 and more for digits, 0.8 and more for MNIST
-      (2.5 and more from 1,000 rows on).
+      MNIST; single rows are beyond ``FAR`` at most once in 400 times on average;
+    - activations of another place of equal width: 1.5 and more for digits (2.0 and more from 100
+      rows on), 0.8 and more for MNIST (2.7 and more from 1,000 rows on).
 
     Attributes
     ----------
@@ -104,7 +107,7 @@ class FittedRange:
         return cls(mean, unit, whitening / np.sqrt(distances.max()))
 
     def check(self, X: Array, fitted: str, way_out: str) -> None:
-        """Warn if most rows are farther from the centre than all that were fitted.
+        """Warn if most rows are much farther from the centre than all that were fitted.
 
         Parameters
         ----------
@@ -124,8 +127,7 @@ class FittedRange:
         with np.errstate(over="ignore"):
             rows = np.clip((rows - self.mean) / self.unit, -BEYOND, BEYOND)
         distance = np.median(np.square(rows @ self.whitening.T).sum(axis=1))
-        # Of one input, chance may decide.
-        if distance > 1 + 1 / len(X):
+        if distance > FAR:
             warn(
                 f"X lies far outside the {fitted} that were fitted (median squared distance "
                 f"{distance:.3g} times that of the farthest fitted row): {way_out}"

@@ -185,10 +185,11 @@ class JacobianSparsityRotation(NetworkEstimator):
 
     Widths alone cannot tell what belongs to a layer: where all are equal, a whole network fits the
     activations of a hidden layer, and its inputs fit every layer. ``transform``, ``score`` and
-    ``jacobians`` warn where most rows of `X` are farther from the mean of the activations that were
-    fitted than all of those (Mahalanobis distance), if there were ten inputs at least and as many
-    rows as features. ``fit`` has nothing to compare with: pass one layer as ``network[1:2]``.
-    ``load_digits_mlp((48, 32))`` has unequal widths, with which such mistakes are errors.
+    ``jacobians`` warn where the median squared Mahalanobis distance of `X` from the mean of the
+    fitted activations is over 1.5 times that of the farthest of them, if there were at least ten
+    inputs and as many rows as features. ``fit`` has nothing to compare with: pass one layer as
+    ``network[1:2]``. ``load_digits_mlp((48, 32))`` has unequal widths, with which such mistakes are
+    errors.
 
     Jacobians computed elsewhere belong to their samples: they cannot be cross-validated, and a
     memory map is best given to ``fit``, since scikit-learn's ``clone`` copies parameters.
