@@ -106,6 +106,7 @@ def edges_needed(output):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the search did not converge")
+@pytest.mark.filterwarnings("ignore:the covariance of the activations has rank")
 def test_mnist_circuit(tmp_path, capsys):
     sizes = ("--samples", 80, "--repeats", 2, "--max-iter", 20)
     run("mnist_circuit", *sizes, "--output", tmp_path)
