@@ -19,8 +19,14 @@ MODULES = ["jacrot"] + [
 ]
 
 
-# What an example needs beyond the package's own dependencies.
+# What a module, or its example, needs beyond the package's own dependencies.
 FRAMEWORKS = {
+    "jacrot.readers._capture_checks": "torch",
+    "jacrot.readers._capture_errors": "torch",
+    "jacrot.readers._capture_function": "torch",
+    "jacrot.readers._capture_jacobians": "torch",
+    "jacrot.readers._capture_model": "torch",
+    "jacrot.readers._capture_places": "torch",
     "jacrot.readers.captured": "torch",
     "jacrot.readers.flax": "flax",
     "jacrot.readers.keras": "keras",
