@@ -98,6 +98,7 @@ def test_a_callback_ends_the_searches():
     assert rotation.converged_
 
 
+@pytest.mark.slow
 def test_searches_in_other_processes_are_told_as_a_whole():
     _, follower = followed(
         JacobianSparsityRotation(PLANTED.network, n_init=2, n_jobs=2, **OPTIONS), PLANTED.X
@@ -107,6 +108,7 @@ def test_searches_in_other_processes_are_told_as_a_whole():
     assert follower.heard == ["setup", "begin fit", *expected, "end fit", "teardown"]
 
 
+@pytest.mark.slow
 def test_a_whole_network_tells_its_layers_and_its_search():
     digits = load_digits_mlp()
     model, follower = followed(NetworkRotation(digits.network, **OPTIONS), digits.X[:100])

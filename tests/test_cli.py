@@ -75,6 +75,7 @@ def test_options_are_those_of_the_estimator(digits_folder, options, parameters):
 
 
 @pytest.mark.parametrize("rotate_output", [False, True])
+@pytest.mark.slow
 def test_a_whole_network(digits_folder, rotate_output, capsys):
     options = ["--rotate-output", "yes"] if rotate_output else []
     assert fit("--whole-network", *ACTIVATION, *options, "--network", "rotated.npz") == 0
@@ -177,6 +178,7 @@ def test_results_as_safetensors(digits_folder):
     assert found.rotation_.shape == (64, 64)
 
 
+@pytest.mark.slow
 def test_the_report_of_a_fit(digits_folder, capsys):
     options = [*MIDDLE, "--report", "report.html", "--nulls", "2", "--n-init", "2"]
     assert fit(*options) == 0
@@ -215,6 +217,7 @@ def test_the_report_of_a_fit(digits_folder, capsys):
         (["--layers", "2:", *ACTIVATION, "--from-inputs", "--seed", "4"], "one.npz"),
     ],
 )
+@pytest.mark.slow
 def test_the_code_of_the_report_runs(digits_folder, options, activations, capsys):
     np.savez("a b'c.npz", x=INPUTS[:20], y=INPUTS)
     np.savez("one.npz", INPUTS)

@@ -616,6 +616,7 @@ def test_searches_of_any_length_are_legible(n_stages, rng):
 
 
 @pytest.mark.parametrize("width", [10, 120])
+@pytest.mark.slow
 def test_circuits_of_any_size_are_legible(width):
     network = random_network([width, width, width, 10], ["tanh", "tanh", "identity"])
     X = np.random.default_rng(0).normal(size=(30, width))

@@ -81,6 +81,7 @@ EVERYWHERE += [(basis, None) for basis in OF_SITES]
 
 
 @pytest.mark.parametrize(("basis", "layer"), EVERYWHERE)
+@pytest.mark.slow
 def test_all_edges_of_a_network_with_one_output(basis, layer):
     network = random_network([4, 3, 2, 1], ["tanh", "softplus", "identity"], seed=3)
     y = (network(X_TEST)[:, 0] > 0).astype(int)

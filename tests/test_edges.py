@@ -155,6 +155,7 @@ EVERYWHERE += [(basis, None) for basis in OF_SITES]
 
 
 @pytest.mark.parametrize(("basis", "layer"), EVERYWHERE)
+@pytest.mark.slow
 def test_all_edges_are_the_network(basis, layer):
     for metric in ("kl", "accuracy"):
         curve = curve_of(basis, layer, metric, random_state=0)
@@ -285,6 +286,7 @@ def test_affine_layers_lose_nothing():
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "cross_entropy", "kl", "callable"])
+@pytest.mark.slow
 def test_edges_needed_is_where_the_loss_passes(metric):
     def negative_entropy(logits, y):
         return log_softmax(logits, axis=1)[np.arange(len(y)), y].mean()
@@ -340,6 +342,7 @@ def test_no_more_edges_than_were_planted():
     assert found.edges_needed(1e-3) <= n_planted
 
 
+@pytest.mark.slow
 def test_fitted_estimators_are_bases():
     options = {"tol": 0.1, "random_state": 0}
     A = NETWORK[:1](CALIBRATION)

@@ -57,6 +57,7 @@ def test_digits(tmp_path, capsys):
 
 
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
+@pytest.mark.slow
 def test_idx_files_and_foreign_weights(tmp_path, capsys):
     images, labels = load_digits(return_X_y=True)
     images = images.astype(np.uint8).reshape(-1, 8, 8)
@@ -199,6 +200,7 @@ def bert(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_transformer_mlp(bert, tmp_path, capsys):
     picture = tmp_path / "picture.png"
     sizes = ("--tokens", 24, "--held-out", 12, "--length", 8, "--max-iter", 30)
@@ -211,6 +213,7 @@ def test_transformer_mlp(bert, tmp_path, capsys):
     assert imread(picture).std() > 0.1
 
 
+@pytest.mark.slow
 def test_transformer_attention(bert, tmp_path, capsys):
     picture = tmp_path / "picture.png"
     run("transformer_attention", "--model", bert, "--layers", 1, "--picture", picture)
@@ -228,6 +231,7 @@ def test_a_model_that_is_nowhere_is_named(tmp_path, monkeypatch):
         run("transformer_mlp", "--model", tmp_path / "nowhere")
 
 
+@pytest.mark.slow
 def test_resnet(tmp_path, capsys):
     rng = np.random.default_rng(0)
     arrays = {"linear.weight": rng.normal(size=(10, 8)), "linear.bias": rng.normal(size=10)}

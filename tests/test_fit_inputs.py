@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import autograd.numpy as anp
 import numpy as np
 import pytest
 from builders import framework, random_network
@@ -314,7 +315,7 @@ def test_one_sample_and_one_feature(data):
     one = JacobianSparsityRotation(random_state=0).fit(network, X[:1])
     np.testing.assert_allclose(one.rotation_ @ one.rotation_.T, np.eye(5), atol=1e-12)
     NetworkRotation(tol=1e-2).fit(network, X[:1])
-    narrow = Network([Dense(np.array([[-2.0], [1.0]])), Function(np.square)])
+    narrow = Network([Dense(np.array([[-2.0], [1.0]])), Function(anp.square)])
     for rotate_output in (False, True):
         model = JacobianSparsityRotation(rotate_output=rotate_output).fit(narrow, X[:, :1])
         np.testing.assert_array_equal(model.rotation_, [[1.0]])

@@ -104,6 +104,7 @@ def test_the_function_stays_and_the_report_is_true(rotate_input, rotate_output):
     assert model.sparsity_ > max(model.sparsity_before_, separate)
 
 
+@pytest.mark.slow
 def test_both_forms_and_seeds_agree():
     first = NetworkRotation(NETWORK, random_state=3).fit(X)
     check_is_fitted(first)

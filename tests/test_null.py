@@ -119,6 +119,7 @@ def test_weights_before_training_are_fitted_from_other_seeds():
     np.testing.assert_allclose(result.nulls["initial"], result.score, atol=0.05)
 
 
+@pytest.mark.slow
 def test_every_layer_of_a_whole_network():
     network = random_network([6, 8, 7, 3], ["tanh", "tanh", "identity"])
     data = PLANTED.X[:60, :6]
@@ -136,6 +137,7 @@ def test_every_layer_of_a_whole_network():
 
 
 @pytest.mark.search(other_processes=True)
+@pytest.mark.slow
 def test_seeds_agree_and_the_estimator_stays():
     estimator = rotation(PLANTED.network, X)
     before = estimator.rotation_.copy()

@@ -90,6 +90,7 @@ def test_a_loaded_estimator_finds_the_same_again(path):
     np.testing.assert_array_equal(again.rotation_, fitted.rotation_)
 
 
+@pytest.mark.slow
 def test_a_seed_that_was_drawn_finds_the_same_again():
     fitted = JacobianSparsityRotation(rotate_output=True, tol=1e-1).fit(MIDDLE, HIDDEN)
     other = JacobianSparsityRotation(rotate_output=True, tol=1e-1).fit(MIDDLE, HIDDEN)

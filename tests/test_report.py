@@ -187,6 +187,7 @@ def test_bases_of_a_whole_network(functional, rotate_output):
     assert comparison.same_predictions == len(X_TEST)
 
 
+@pytest.mark.slow
 def test_images_are_compared_and_drawn(tmp_path):
     weights = np.random.default_rng(0)
     network = Network(
@@ -305,6 +306,7 @@ def test_a_single_axis_has_no_search_to_draw(tmp_path):
     assert "nothing to search" in Page(path).words
 
 
+@pytest.mark.slow
 def test_whole_networks_are_drawn_layer_by_layer(tmp_path):
     deep = random_network([4] * 9, ["tanh"] * 8)
     fitted = NetworkRotation(deep, **OPTIONS).fit(X[:, :4])
@@ -318,6 +320,7 @@ def test_whole_networks_are_drawn_layer_by_layer(tmp_path):
         assert page.row(str(number)) == [f"{given:.3f}", f"{ours:.3f}"]
 
 
+@pytest.mark.slow
 def test_names_from_files_are_text(fitted, tmp_path):
     path, weights = tmp_path / "report.html", tmp_path / "a<b>&\"'.npz"
     weights.write_bytes(b"")
@@ -351,6 +354,7 @@ def test_undecodable_names_are_written_out(fitted, tmp_path):
     assert "a\\udcffb" in Page(path).words
 
 
+@pytest.mark.slow
 def test_the_report_is_written_whole_or_not_at_all(fitted, tmp_path, monkeypatch):
     path = tmp_path / "report.html"
     comparison = compare(fitted, X, X_TEST)
@@ -369,6 +373,7 @@ def test_the_report_is_written_whole_or_not_at_all(fitted, tmp_path, monkeypatch
     assert path.read_text().startswith("<!doctype html>")
 
 
+@pytest.mark.slow
 def test_many_axes_make_a_small_file(tmp_path):
     # Pictures of more than some hundred axes have no more cells.
     network = random_network([400, 400], ["relu"])

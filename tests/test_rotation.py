@@ -88,6 +88,7 @@ def quartimax(rows, n_iter=500):
     return Q
 
 
+@pytest.mark.slow
 def test_quartimax_equals_gradient_projection():
     problem = make_planted_problem(12, 40, density=0.3, random_state=1)
     rows = problem.network.jacobians(problem.X[:60]).reshape(-1, 12)
@@ -126,6 +127,7 @@ def test_digits_network_becomes_sparser_on_inputs_it_has_not_seen(rotate_output)
     assert estimator.score(held_out) > estimator.sparsity_ - 0.02
 
 
+@pytest.mark.slow
 def test_never_worse_than_the_given_basis():
     for seed in range(5):
         rng = np.random.default_rng(seed)

@@ -34,14 +34,19 @@ def elementwise(x):
     return x + 0.1 * x**2
 
 
+@parametrize_with_checks([JacobianSparsityRotation(elementwise)])
+def test_scikit_learns_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow
 @parametrize_with_checks(
     [
-        JacobianSparsityRotation(elementwise),
         JacobianSparsityRotation(elementwise, rotate_output=True),
         JacobianSparsityRotation(elementwise, rotate_output="tied"),
     ]
 )
-def test_scikit_learns_checks(estimator, check):
+def test_scikit_learns_checks_with_outputs_rotated(estimator, check):
     check(estimator)
 
 
@@ -111,6 +116,7 @@ def test_cross_validation_scores_held_out_sparsity():
     assert np.all((scores > estimator.fit(X).sparsity_before_) & (scores < 1))
 
 
+@pytest.mark.slow
 def test_grid_search_over_components_and_networks():
     networks = [Network(W), random_network([8, 6, 4], ["tanh", "gelu"])]
     grid = {"network": networks, "n_components": [2, 0.9, None]}
@@ -126,6 +132,7 @@ ANY_WIDTH = [Activation("softplus"), Activation("tanh")]
 
 
 @parametrize_with_checks([NetworkRotation(ANY_WIDTH, tol=1e-1)])
+@pytest.mark.slow
 def test_scikit_learns_checks_of_a_whole_network(estimator, check):
     check(estimator)
 
@@ -142,6 +149,7 @@ def test_scikit_learns_checks_of_a_whole_network(estimator, check):
     ],
 )
 @pytest.mark.filterwarnings("ignore:X (does not have valid|has) feature names")
+@pytest.mark.slow
 def test_scikit_learns_extra_checks_of_a_whole_network(check):
     check("NetworkRotation", NetworkRotation(ANY_WIDTH, tol=1e-1))
 

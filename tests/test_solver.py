@@ -151,6 +151,7 @@ def test_a_far_hop_that_comes_back_is_the_last(rng):
     assert stages.count("warm start") == HOPS.count("warm")
 
 
+@pytest.mark.slow
 def test_bounded_and_warm_hops_find_what_a_far_one_does_not(monkeypatch):
     costs = {}
     for hops in (("far",), HOPS):

@@ -168,6 +168,11 @@ class Function(BaseLayer):
     def _checked(self, outputs: Any, x: Array) -> Array:
         # A copy: the function may return its argument.
         outputs = np.array(outputs)
+        if outputs.dtype.kind not in "fiub":
+            raise ValueError(
+                f"{self!r} returned values of {outputs.dtype} type, which autograd cannot follow; "
+                "pass a function written with autograd.numpy."
+            )
         if outputs.ndim != 2 or len(outputs) != len(x) or outputs.shape[1] == 0:
             raise ValueError(
                 f"{self!r} returned shape {outputs.shape} for {len(x)} samples; write a function "
