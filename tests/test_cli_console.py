@@ -264,6 +264,7 @@ def test_python_dash_m():
     assert result.stderr == ""
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_enough(digits_folder):
     command = [sys.executable, "-m", "jacrot", "info", "digits.npz"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

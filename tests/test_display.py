@@ -590,6 +590,7 @@ def assert_legible(figure):
 
 @pytest.mark.parametrize("size", [10, 100, 1000])
 @pytest.mark.parametrize("max_axes", [None, 64])
+@pytest.mark.slow
 def test_jacobians_of_any_size_are_legible(size, max_axes, rng):
     before, after = rng.exponential(size=(2, 1, size + size // 2, size))
     display = JacobianDisplay(before, after, rotated_output=True).plot(max_axes=max_axes)

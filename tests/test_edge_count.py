@@ -65,6 +65,7 @@ def test_one_input_does_not_move_the_count():
         assert abs(np.log(other / one)) < 0.25
 
 
+@pytest.mark.slow
 def test_rounding_does_not_move_the_count(rng):
     digits = load_digits_mlp()
 
