@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from command import save_digits
 from perturbation import perturbed
+from threadpoolctl import threadpool_limits
 
 from jacrot._estimator import NetworkEstimator
 from jacrot._fitted_state import check_fitted_state
@@ -70,6 +71,13 @@ def _draws_do_not_depend_on_other_tests(request):
 def _close_figures():
     yield
     plt.close("all")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_blas_thread():
+    """Spare the small matrices of the tests the threads of BLAS, which take longer to start."""
+    with threadpool_limits(1, user_api="blas"):
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -113,6 +113,7 @@ def test_a_network_that_knows_its_activations_and_rows_of_a_file(digits_folder, 
     np.testing.assert_array_equal(rotation, expected.rotation_)
 
 
+@pytest.mark.slow
 def test_images_and_sequences(digits_folder):
     rng = np.random.default_rng(0)
     Network([Conv2d(rng.normal(size=(5, 4, 3, 3)), activation="relu")]).save("conv.npz")

@@ -275,6 +275,7 @@ def test_bad_arguments_are_named():
 
 @pytest.mark.parametrize("rotate_input", [False, True])
 @pytest.mark.parametrize("rotate_output", [False, True])
+@pytest.mark.slow
 def test_a_whole_network_stays_the_same_function(rotate_input, rotate_output):
     model = NetworkRotation(rotate_input=rotate_input, rotate_output=rotate_output, **FUNCTIONAL)
     model.fit(NETWORK, X)

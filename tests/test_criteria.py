@@ -88,6 +88,7 @@ def test_participation_ratio_counts_equal_entries():
     exponent=st.integers(-30, 30),
 )
 @pytest.mark.parametrize("name", MEASURES)
+@pytest.mark.slow
 def test_measures_ignore_scale_sign_and_order(name, J, exponent):
     measure = MEASURES[name]
     expected = measure(J)

@@ -598,6 +598,7 @@ def test_jacobians_of_any_size_are_legible(size, max_axes, rng):
 
 
 @pytest.mark.parametrize("size", [10, 100, 1000])
+@pytest.mark.slow
 def test_stability_and_locality_of_any_size_are_legible(size, rng):
     cosines = {site: rng.uniform(size=(2, size)) for site in range(8)}
     effect = {site: np.full(size, 1 / size) for site in cosines}

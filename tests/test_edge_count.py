@@ -44,6 +44,7 @@ def last_that_fails(per_input, tolerance):
     return 2 + np.flatnonzero(losses > tolerance)[-1]
 
 
+@pytest.mark.slow
 def test_one_input_does_not_move_the_count():
     # Of 500 inputs, 58 need up to 300 connections and two need all: 0.5 % are 2.5 inputs.
     needs = np.zeros(500)
@@ -95,6 +96,7 @@ def test_rounding_does_not_move_the_count(rng):
         assert before.low <= before <= before.high
 
 
+@pytest.mark.slow
 def test_losses_are_paired_with_those_of_the_network(rng):
     digits = load_digits_mlp()
     arguments = {"calibration": digits.X[:100], "layer": 1, "n_points": 5, "random_state": 0}

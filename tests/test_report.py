@@ -244,6 +244,7 @@ def fitted():
     return JacobianSparsityRotation(rotate_output=True, **OPTIONS).fit(NETWORK[:2], X)
 
 
+@pytest.mark.slow
 def test_the_report_says_what_was_found(fitted, tmp_path):
     comparison = compare(fitted, X, X_TEST, readout=NETWORK[2:])
     null = null_baseline(fitted, X, X_TEST, n_repeats=2, random_state=0)

@@ -150,6 +150,7 @@ def test_rotated_problem_has_the_rotated_answer():
 
 @pytest.mark.parametrize("rotate_output", [False, True, "tied"])
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
+@pytest.mark.slow
 def test_scale_does_not_matter(rotate_output, scale):
     weights, inputs = W[:10], X
     one = fitted(weights, inputs, rotate_output=rotate_output)
@@ -382,6 +383,7 @@ def test_named_criteria_make_it_sparser(criterion):
 
 @pytest.mark.parametrize("init", ["auto", "identity", "svd", "random", rotation(10)])
 @pytest.mark.parametrize("rotate_output", [False, True])
+@pytest.mark.slow
 def test_every_start_arrives(init, rotate_output):
     estimator = fitted(init=init, rotate_output=rotate_output)
     assert estimator.sparsity_ > fitted(rotate_output=rotate_output).sparsity_ - 0.03

@@ -69,6 +69,7 @@ def test_the_unit_of_the_logits_does_not_matter(exponent):
 @pytest.mark.parametrize("criterion", CRITERIA)
 @pytest.mark.parametrize("exponent", [30, 150])
 @pytest.mark.parametrize("n_outputs", [1, 3])
+@pytest.mark.slow
 def test_samples_of_any_size_side_by_side(criterion, rotate_output, exponent, n_outputs):
     for seed in range(2):
         rng = np.random.default_rng(seed)

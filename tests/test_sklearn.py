@@ -62,6 +62,7 @@ def test_scikit_learns_checks_with_outputs_rotated(estimator, check):
     ],
 )
 @pytest.mark.filterwarnings("ignore:X (does not have valid|has) feature names")
+@pytest.mark.slow
 def test_scikit_learns_extra_checks(check):
     check("JacobianSparsityRotation", JacobianSparsityRotation(elementwise))
 
