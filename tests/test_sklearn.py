@@ -50,7 +50,7 @@ def test_scikit_learns_checks_with_outputs_rotated(estimator, check):
     check(estimator)
 
 
-@pytest.mark.parametrize(
+extra_checks = pytest.mark.parametrize(
     "check",
     [
         check_param_validation,
@@ -61,6 +61,9 @@ def test_scikit_learns_checks_with_outputs_rotated(estimator, check):
         check_transformer_get_feature_names_out_pandas,
     ],
 )
+
+
+@extra_checks
 @pytest.mark.filterwarnings("ignore:X (does not have valid|has) feature names")
 @pytest.mark.slow
 def test_scikit_learns_extra_checks(check):
@@ -138,17 +141,7 @@ def test_scikit_learns_checks_of_a_whole_network(estimator, check):
     check(estimator)
 
 
-@pytest.mark.parametrize(
-    "check",
-    [
-        check_param_validation,
-        check_set_output_transform,
-        check_set_output_transform_pandas,
-        check_global_output_transform_pandas,
-        check_transformer_get_feature_names_out,
-        check_transformer_get_feature_names_out_pandas,
-    ],
-)
+@extra_checks
 @pytest.mark.filterwarnings("ignore:X (does not have valid|has) feature names")
 @pytest.mark.slow
 def test_scikit_learns_extra_checks_of_a_whole_network(check):
