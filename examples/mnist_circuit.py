@@ -86,8 +86,8 @@ def count_edges(problem: Bunch, title: str, bases: dict, layer: int | None, seed
         same = [(basis.encoder, basis.decoder) for basis in curve.bases]
         needed = [curve.edges_needed(loss) for loss in LOSSES]
         needed.append(curve_of(same, "kl").edges_needed(DIVERGENCE))
-        counts = "".join(f"{count!s:>24}" for count in (*needed, curve.n_edges[-1]))
-        print(f"{name:<24}{counts}")
+        counts = "".join(f"{count!r:>24}" for count in needed)
+        print(f"{name:<24}{counts}{curve.n_edges[-1]:>24}")
     return curves
 
 

@@ -109,7 +109,9 @@ def edges_needed(output):
 @pytest.mark.filterwarnings("ignore:the search did not converge")
 @pytest.mark.filterwarnings("ignore:the covariance of the activations has rank")
 def test_mnist_circuit(tmp_path, capsys):
-    sizes = ("--samples", 80, "--repeats", 2, "--max-iter", 20)
+    # Of 80 inputs, little more than the 64 features, the basis of a whole network does not carry
+    # over to others: its divergence needs as many edges as that of the neurons.
+    sizes = ("--samples", 200, "--repeats", 2, "--max-iter", 20)
     run("mnist_circuit", *sizes, "--output", tmp_path)
     output = capsys.readouterr().out
     counts = edges_needed(output)
@@ -121,8 +123,7 @@ def test_mnist_circuit(tmp_path, capsys):
             strict, loose, _ = (median for median, *_ in basis)
             # Between the numbers that were tried, losses are interpolated.
             assert loose <= 1.1 * strict + 1
-        # A tenth or less where this was written: searches that end elsewhere stay below a half. Of
-        # an accuracy of 500 images the upper end of the interval is worth as little as few images.
+        # A fifteenth or less where this was written: searches that end elsewhere stay below a half.
         for given, ours in zip(table["given"][1:], table["functional"][1:], strict=True):
             assert ours[0] < given[0] / 2
     assert "500 of 500 predictions as before" in output
