@@ -34,6 +34,8 @@ check("wheel", names, package)
 
 source = package | files(
     "tests/**/*.py",
+    "tests/**/*.npz",
+    "tests/**/*.safetensors",
     "examples/**/*.py",
     "examples/**/*.rst",
     "benchmarks/*.py",
