@@ -14,8 +14,8 @@ import numpy as np
 from _common import exact_cost, machine, middle_layer, options, scaled, table, timed
 
 from jacrot import JacobianSparsityRotation
+from jacrot._search.stages import Stage, descend
 from jacrot.datasets import make_planted_problem
-from jacrot.stages import Stage, descend
 
 LAST = (Stage(0.01),)
 # What conjugate gradient alone would do with a stack: few samples point the way.
@@ -50,7 +50,10 @@ PIECES = {
     "without start from the collapsed problem": [("problem.Problem.collapsed", lambda self: None)],
     "without single precision": [("stages.SINGLE_PRECISION_TOL", np.inf)],
     "without kept blocks": [("objective.KEPT_SHARE", 0.0)],
-    "without sharpening": [("solver.SHARPENING", LAST), ("solver.PATIENT_SHARPENING", LAST)],
+    "without sharpening": [
+        ("solver.SHARPENING", LAST),
+        ("solver.PATIENT_SHARPENING", LAST),
+    ],
     "without plane sweep": [("solver.MAX_SWEEPS", 0)],
     "without patience": [("solver._is_small", lambda problem: False)],
     "without hops": [("solver.HOPS", ())],
@@ -88,7 +91,7 @@ def measure(pieces, problems, two_sided):
         for seed, (network, X, J) in enumerate(problems):
             with ExitStack() as stack:
                 for target, value in PIECES[name]:
-                    stack.enter_context(patch("jacrot." + target, value))
+                    stack.enter_context(patch("jacrot._search." + target, value))
                 model = JacobianSparsityRotation(rotate_output=two_sided, random_state=seed)
                 _, _, cpu = timed(model.fit, network, X)
             costs.append(exact_cost(J, model.output_rotation_, model.rotation_))

@@ -17,10 +17,10 @@ from _common import machine, missing, options, table
 from autograd import value_and_grad
 from threadpoolctl import threadpool_limits
 
-from jacrot._random import random_rotation
-from jacrot.criteria import get_criterion
-from jacrot.jacobians import BLOCK_ENTRIES, LayerJacobians, StackJacobians
-from jacrot.objective import Objective, Term
+from jacrot._jacobians.stacks import BLOCK_ENTRIES, LayerJacobians, StackJacobians
+from jacrot._search.objective import Objective, Term
+from jacrot._utils.random import random_rotation
+from jacrot.criteria._minimised import get_criterion
 
 SMOOTHING = 0.01
 # Products with a rotation, and products of a stack with its slopes.

@@ -15,15 +15,15 @@ import time
 import numpy as np
 from _common import exact_cost, machine, middle_layer, options, scaled, table
 
-from jacrot._estimator import with_effect
-from jacrot._threads import one_blas_thread
-from jacrot.criteria import get_criterion
-from jacrot.frame import Frame
+from jacrot._estimators.base import with_effect
+from jacrot._jacobians.networks import network_jacobians
+from jacrot._search.frame import Frame
+from jacrot._search.solver import KEEPING, solve
+from jacrot._search.stages import FINISH, SHARPENING, Log, descend
+from jacrot._search.warm_start import warm_start
+from jacrot._utils.threads import one_blas_thread
+from jacrot.criteria._minimised import get_criterion
 from jacrot.metrics import match_axes
-from jacrot.network_jacobians import network_jacobians
-from jacrot.solver import KEEPING, solve
-from jacrot.stages import FINISH, SHARPENING, Log, descend
-from jacrot.warm_start import warm_start
 
 MAX_ITER, TOL = 10**6, 1e-4
 # |cos| that counts as the same axis, and share of the same axes that counts as the same solution.

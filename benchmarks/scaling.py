@@ -25,7 +25,7 @@ def fit(kind, n, n_samples):
     import resource
 
     from jacrot import JacobianSparsityRotation, Network
-    from jacrot._random import random_rotation
+    from jacrot._utils.random import random_rotation
 
     rng = np.random.RandomState(0)
     model = JacobianSparsityRotation(rotate_output=kind != ONE_SIDED, random_state=0)

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any
 from jacrot._version import __version__
 
 if TYPE_CHECKING:
+    from jacrot._estimators.network_rotation import NetworkRotation
+    from jacrot._estimators.rotation import JacobianSparsityRotation
     from jacrot.network import Network
-    from jacrot.network_rotation import NetworkRotation
-    from jacrot.rotation import JacobianSparsityRotation
 
 __all__ = ["JacobianSparsityRotation", "Network", "NetworkRotation", "__version__"]
 
 # Imported when they are used: the optimiser imports every framework that is installed, which takes
 # seconds.
 _MODULES = {
-    "JacobianSparsityRotation": "jacrot.rotation",
+    "JacobianSparsityRotation": "jacrot._estimators.rotation",
     "Network": "jacrot.network",
-    "NetworkRotation": "jacrot.network_rotation",
+    "NetworkRotation": "jacrot._estimators.network_rotation",
 }
 _SUBMODULES = (
     "activations",

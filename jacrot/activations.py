@@ -9,8 +9,8 @@ import numpy as np
 from autograd import elementwise_grad
 from scipy.special import expit, ndtr
 
-from jacrot._arrays import Array
-from jacrot._threads import exclusive_autograd
+from jacrot._utils.arrays import Array
+from jacrot._utils.threads import exclusive_autograd
 
 __all__ = ["ACTIVATIONS", "get_activation"]
 

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.utils import Bunch
 
-from jacrot._random import random_rotation, random_source
+from jacrot._utils.random import random_rotation, random_source
 from jacrot.network import Network
 from jacrot.readers import load
 

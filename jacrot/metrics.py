@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 
-from jacrot._arrays import Array, real_array
+from jacrot._utils.arrays import Array, real_array
 
 __all__ = ["amari_distance", "match_axes"]
 

@@ -11,11 +11,11 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jacrot import _archive
-from jacrot._arrays import FEATURES_AXIS, Array, Immutable, real_array
+from jacrot._io import archive
+from jacrot._utils.arrays import FEATURES_AXIS, Array, Immutable, real_array
 from jacrot.layers import Basis, Dense, Layer
-from jacrot.layers.described import FORMAT, described
-from jacrot.weights import (
+from jacrot.layers._described import FORMAT, described
+from jacrot.layers._weights import (
     ActivationLike,
     Layout,
     chains_transposed,
@@ -343,7 +343,7 @@ class Network(Immutable):
         description = {"format": FORMAT, "layers": layers, "metadata": dict(metadata or {})}
         if self.rotated_sites:
             description["rotated_sites"] = list(self.rotated_sites)
-        _archive.write(path, description, arrays)
+        archive.write(path, description, arrays)
 
     def _width(self, site: int) -> int | None:
         width = self.layers[site].n_inputs

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jacrot._arrays import FEATURES_AXIS, Array, real_array
+from jacrot._utils.arrays import FEATURES_AXIS, Array, real_array
 
 __all__ = ["at_positions"]
 

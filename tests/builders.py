@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from scipy.stats import ortho_group
 
 from jacrot import Network
+from jacrot._search.line_search import QuadraticLineSearcher
+from jacrot._search.objective import Term
+from jacrot._search.problem import Problem
 from jacrot.activations import ACTIVATIONS
-from jacrot.criteria import get_criterion
-from jacrot.line_search import QuadraticLineSearcher
-from jacrot.objective import Term
-from jacrot.problem import Problem
+from jacrot.criteria._minimised import get_criterion
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

@@ -13,8 +13,8 @@ from command import save_digits
 from perturbation import perturbed
 from threadpoolctl import threadpool_limits
 
-from jacrot._estimator import NetworkEstimator
-from jacrot._fitted_state import check_fitted_state
+from jacrot._estimators.base import NetworkEstimator
+from jacrot._estimators.fitted_state import check_fitted_state
 
 matplotlib.use("Agg")
 # Keras computes with another framework: PyTorch's Jacobians need no compilation for every network

@@ -14,9 +14,9 @@ from unittest import mock
 import numpy as np
 from sklearn.neural_network import MLPClassifier
 
-import jacrot._estimator
-import jacrot.solver
-from jacrot.jacobians import Jacobians
+import jacrot._estimators.base
+import jacrot._search.solver
+from jacrot._jacobians.stacks import Jacobians
 
 # Relative size of the noise: ten times the rounding of single precision.
 SIZE = 1e-6
@@ -33,7 +33,7 @@ def perturbed_stack(stack: Jacobians, rng: np.random.Generator) -> Jacobians:
 @contextmanager
 def perturbed(seed: int) -> Iterator[None]:
     """Perturb whatever is searched, and whatever a classifier is trained on, in this process."""
-    solve, train = jacrot.solver.solve, MLPClassifier.fit
+    solve, train = jacrot._search.solver.solve, MLPClassifier.fit
 
     def perturbed_solve(problem: Any, *arguments: Any, **options: Any) -> Any:
         # The same noise at every call: what is to be the same twice stays so.
@@ -46,8 +46,8 @@ def perturbed(seed: int) -> Iterator[None]:
         return train(self, X * (1 + noise), y)
 
     with (
-        mock.patch.object(jacrot.solver, "solve", perturbed_solve),
-        mock.patch.object(jacrot._estimator, "solve", perturbed_solve),
+        mock.patch.object(jacrot._search.solver, "solve", perturbed_solve),
+        mock.patch.object(jacrot._estimators.base, "solve", perturbed_solve),
         mock.patch.object(MLPClassifier, "fit", perturbed_train),
     ):
         yield

@@ -10,7 +10,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from jacrot import JacobianSparsityRotation, NetworkRotation, warm_start
+from jacrot import JacobianSparsityRotation, NetworkRotation
+from jacrot._search import warm_start
 from jacrot.datasets import load_digits_mlp, make_planted_problem
 
 pytestmark = pytest.mark.search
@@ -215,7 +216,7 @@ def test_an_interrupt_before_there_is_a_rotation_is_raised(monkeypatch):
     def frame(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("jacrot.rotation.Frame", frame)
+    monkeypatch.setattr("jacrot._estimators.rotation.Frame", frame)
     estimator = JacobianSparsityRotation(on_interrupt="keep")
     with pytest.raises(KeyboardInterrupt):
         estimator.fit(PLANTED.network, PLANTED.X)

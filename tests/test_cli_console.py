@@ -15,10 +15,10 @@ from command import MIDDLE, Text, fit
 from jacrot import JacobianSparsityRotation, NetworkRotation, __version__
 from jacrot._cli import options
 from jacrot._cli.console import Output, _Lines
-from jacrot._text import encodable
+from jacrot._utils.text import encodable
 from jacrot.cli import main
-from jacrot.criteria import CRITERIA
-from jacrot.readers import files
+from jacrot.criteria._minimised import CRITERIA
+from jacrot.readers import _files
 
 pytestmark = pytest.mark.filterwarnings("ignore:the search did not converge")
 QUICK = [*MIDDLE, "--max-iter", "1"]
@@ -215,7 +215,7 @@ def test_the_help_knows_the_estimators():
         parameters = estimator.get_params()
         assert {name: parameters[name] for name in options.DEFAULTS} == options.DEFAULTS
     assert list(options.CRITERIA) == sorted(CRITERIA)
-    assert options.SUFFIXES == files.SUFFIXES
+    assert options.SUFFIXES == _files.SUFFIXES
 
 
 def test_help_imports_nothing_large_and_needs_no_backend():
@@ -251,7 +251,7 @@ def test_nothing_is_drawn_without_a_report(digits_folder, monkeypatch):
     assert fit(*QUICK) == 0
     Path("out.npz").unlink()
     # That it cannot be drawn is found out before the search.
-    monkeypatch.setattr("jacrot._estimator.solve", None)
+    monkeypatch.setattr("jacrot._estimators.base.solve", None)
     assert fit(*QUICK, "--report", "r.html") == 2
     assert not Path("out.npz").exists()
 

@@ -9,7 +9,7 @@ import pytest
 from builders import framework
 from command import INPUTS, MIDDLE, NETWORK, OPTIONS, Text, files, fit, halves
 
-import jacrot._estimator
+import jacrot._estimators.base
 from jacrot import JacobianSparsityRotation, Network
 from jacrot._cli.inputs import _memory, _read_array
 from jacrot.cli import main
@@ -23,13 +23,13 @@ ASSUMED = "does not say which activations follow its layers; taken were relu, re
 
 def changing(monkeypatch, change):
     """Have the files change when the search begins."""
-    solve = jacrot._estimator.solve
+    solve = jacrot._estimators.base.solve
 
     def changed(*arguments, **options):
         change()
         return solve(*arguments, **options)
 
-    monkeypatch.setattr("jacrot._estimator.solve", changed)
+    monkeypatch.setattr("jacrot._estimators.base.solve", changed)
 
 
 def truncate():

@@ -56,7 +56,7 @@ def test_ctrl_c_before_there_is_a_rotation(digits_folder, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     before = files(digits_folder)
-    monkeypatch.setattr("jacrot.rotation.Frame", frame)
+    monkeypatch.setattr("jacrot._estimators.rotation.Frame", frame)
     assert fit(*MIDDLE) == 130
     out, err = capsys.readouterr()
     assert (out, err) == ("", "jacrot: interrupted.\n")

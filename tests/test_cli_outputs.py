@@ -23,7 +23,7 @@ def no_search(digits_folder, monkeypatch):
     def search(*arguments, **options):
         raise AssertionError("the search began")
 
-    monkeypatch.setattr("jacrot._estimator.solve", search)
+    monkeypatch.setattr("jacrot._estimators.base.solve", search)
     return digits_folder
 
 

@@ -6,7 +6,7 @@ from builders import random_network
 from sklearn.base import clone
 
 from jacrot import JacobianSparsityRotation, Network, NetworkRotation
-from jacrot.coordinates import Coordinates, read_by, readout_moment, written_by
+from jacrot._jacobians.coordinates import Coordinates, read_by, readout_moment, written_by
 from jacrot.datasets import make_planted_problem
 from jacrot.layers import Conv2d, Dense, Flatten, LayerNorm, Residual
 from jacrot.positions import at_positions, to_rows

@@ -11,16 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from jacrot.criteria import (
-    CRITERIA,
-    CallableCriterion,
-    Welsch,
-    get_criterion,
-    gini,
-    hoyer,
-    hoyer_of_norms,
-    participation_ratio,
-)
+from jacrot.criteria._measures import gini, hoyer, hoyer_of_norms, participation_ratio
+from jacrot.criteria._minimised import CRITERIA, CallableCriterion, Welsch, get_criterion
 
 MEASURES = {"hoyer": hoyer, "gini": gini, "participation_ratio": participation_ratio}
 

@@ -22,9 +22,9 @@ from jacrot.display import (
     LocalityDisplay,
     NullBaselineDisplay,
 )
+from jacrot.display._circuit import SHADES, _crossings, _on_path, _orders
 from jacrot.display._figure import line_look
-from jacrot.display.circuit import SHADES, _crossings, _on_path, _orders
-from jacrot.display.jacobian import _structure_order
+from jacrot.display._jacobian import _structure_order
 from jacrot.inspection import AxisStability, LocalityCurve, NullBaseline, edge_curve
 
 pytestmark = pytest.mark.search

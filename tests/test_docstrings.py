@@ -27,14 +27,14 @@ FRAMEWORKS = {
     "jacrot.readers._capture_jacobians": "torch",
     "jacrot.readers._capture_model": "torch",
     "jacrot.readers._capture_places": "torch",
-    "jacrot.readers.captured": "torch",
-    "jacrot.readers.flax": "flax",
-    "jacrot.readers.keras": "keras",
-    "jacrot.readers.onnx": "onnx",
-    "jacrot.readers.torch": "torch",
+    "jacrot.readers._captured": "torch",
+    "jacrot.readers._flax": "flax",
+    "jacrot.readers._keras": "keras",
+    "jacrot.readers._onnx": "onnx",
+    "jacrot.readers._torch": "torch",
     "jacrot.writers._modules": "torch",
-    "jacrot.writers.onnx": "onnx",
-    "jacrot.writers.torch": "torch",
+    "jacrot.writers._onnx": "onnx",
+    "jacrot.writers._torch": "torch",
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from jacrot.datasets import load_digits_mlp
 from jacrot.inspection import EdgeCount, edge_curve
-from jacrot.inspection.edge_count import count_edges
+from jacrot.inspection._edge_count import count_edges
 
 COUNTS = np.unique(np.geomspace(1, 3000, 20).round().astype(int)).tolist()
 

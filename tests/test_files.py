@@ -14,7 +14,7 @@ import pytest
 from builders import random_network
 
 from jacrot import Network
-from jacrot._files import atomic_write, check_writable, sha256, unchanged
+from jacrot._io.files import atomic_write, check_writable, sha256, unchanged
 from jacrot.readers import load
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="links and permissions are POSIX's")

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jacrot import JacobianSparsityRotation, Network, NetworkRotation, _archive
-from jacrot._fitted_range import FittedRange
+from jacrot import JacobianSparsityRotation, Network, NetworkRotation
+from jacrot._estimators.fitted_range import FittedRange
+from jacrot._io import archive
 from jacrot.datasets import load_digits_mlp
 from jacrot.layers import Conv2d
 from jacrot.positions import at_positions
 from jacrot.readers import load
-from jacrot.readers.files import read_saved
+from jacrot.readers._files import read_saved
 
 pytestmark = pytest.mark.filterwarnings("ignore:the search did not converge")
 DATA = Path(os.environ.get("JACROT_DATA", "data"))
@@ -239,7 +240,7 @@ def test_files_keep_it(whole, tmp_path):
     # What was written before there was one.
     description, arrays = read_saved(path)
     del description["attributes"]["_fitted_range"]
-    _archive.write(path, description, arrays)
+    archive.write(path, description, arrays)
     older = type(estimator).load(path)
     near(older.score, activations(2, DIGITS.X_test))
     older.save(path)

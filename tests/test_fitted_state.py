@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from builders import framework, random_network
 
-from jacrot import JacobianSparsityRotation, NetworkRotation, _archive
-from jacrot.layers.described import described
-from jacrot.readers.files import read_saved
+from jacrot import JacobianSparsityRotation, NetworkRotation
+from jacrot._io import archive
+from jacrot.layers._described import described
+from jacrot.readers._files import read_saved
 
 pytestmark = pytest.mark.filterwarnings("ignore:the search")
 
@@ -328,7 +329,7 @@ def test_what_does_not_fit_is_refused_by_name(kind, named, case, ending, tmp_pat
     description = copy.deepcopy(description)
     CASES[kind, named][case](description, arrays)
     try:
-        _archive.write(path, description, arrays)
+        archive.write(path, description, arrays)
     except Exception:
         # Safetensors has no text and no complex numbers.
         assert ending == ".safetensors"

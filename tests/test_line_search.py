@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pymanopt.manifolds import Euclidean
 
-from jacrot.line_search import QuadraticLineSearcher
+from jacrot._search.line_search import QuadraticLineSearcher
 
 PLANE = Euclidean(2)
 LONGEST = 0.7

@@ -7,10 +7,10 @@ from builders import rotation
 from pymanopt.manifolds import Stiefel
 from scipy.linalg import expm
 
-from jacrot.criteria import get_criterion
-from jacrot.jacobians import StackJacobians
-from jacrot.manifold import Rotations, cayley, joined, parts, rotations, skew
-from jacrot.objective import Objective, Term
+from jacrot._jacobians.stacks import StackJacobians
+from jacrot._search.manifold import Rotations, cayley, joined, parts, rotations, skew
+from jacrot._search.objective import Objective, Term
+from jacrot.criteria._minimised import get_criterion
 
 
 def turn(size, rng, scale=1.0):

@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from sklearn.base import clone
 from sklearn.utils.validation import _check_method_params
 
-from jacrot import Network, _archive
+from jacrot import Network
+from jacrot._io import archive
+from jacrot._io.archive import HEADER
 from jacrot.layers import Dense, Function, Layer, Residual
-from jacrot.layers.described import HEADER
 from jacrot.readers import load
-from jacrot.readers.files import read_saved
+from jacrot.readers._files import read_saved
 
 NETWORK = random_network([3, 5, 4, 2], ["tanh", "gelu", "identity"])
 X = np.random.default_rng(1).normal(size=(6, 3))
@@ -335,6 +336,6 @@ def test_sites_in_a_file_are_checked(tmp_path):
     random_network([3, 3, 3], ["identity", "tanh"]).rotated({1: rotation(3)}).save(path)
     description, arrays = read_saved(path)
     for sites in ([3], [-1], ["1"], [True], 1, {"1": 1}):
-        _archive.write(path, description | {"rotated_sites": sites}, arrays)
+        archive.write(path, description | {"rotated_sites": sites}, arrays)
         with pytest.raises(ValueError, match="not as save wrote it"):
             load(path)

@@ -11,7 +11,7 @@ from jacrot import JacobianSparsityRotation, Network, NetworkRotation
 from jacrot.criteria import hoyer
 from jacrot.datasets import make_planted_problem
 from jacrot.inspection import NullBaseline, null_baseline
-from jacrot.inspection.null import same_spectrum, shuffled, with_weights
+from jacrot.inspection._null import same_spectrum, shuffled, with_weights
 from jacrot.layers import Attention, Conv2d, Dense, LayerNorm, Residual
 
 pytestmark = pytest.mark.search

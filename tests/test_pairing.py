@@ -5,8 +5,8 @@ import pytest
 from builders import framework, random_network, rotation
 
 from jacrot import JacobianSparsityRotation, Network, NetworkRotation, layers
-from jacrot._pairing import same_network
 from jacrot.inspection import edge_curve, null_baseline
+from jacrot.inspection._pairing import same_network
 from jacrot.layers import Activation, BaseLayer, Dense, LayerNorm, Residual, identity_tangents
 
 pytestmark = pytest.mark.filterwarnings("ignore:the search")

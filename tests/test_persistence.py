@@ -10,10 +10,11 @@ from builders import framework
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from jacrot import JacobianSparsityRotation, Network, NetworkRotation, _archive
+from jacrot import JacobianSparsityRotation, Network, NetworkRotation
+from jacrot._io import archive
 from jacrot.datasets import load_digits_mlp
 from jacrot.readers import load, metadata
-from jacrot.readers.files import read_saved
+from jacrot.readers._files import read_saved
 
 DIGITS = load_digits_mlp()
 NETWORK, X = DIGITS.network, DIGITS.X[:80]
@@ -165,7 +166,7 @@ def broken(change):
         JacobianSparsityRotation(**OPTIONS).fit(MIDDLE, HIDDEN).save(path)
         description, arrays = read_saved(path)
         change(description, arrays)
-        _archive.write(path, description, arrays)
+        archive.write(path, description, arrays)
         return JacobianSparsityRotation.load(path)
 
     return run

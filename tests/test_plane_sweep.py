@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 from builders import rotation
 
-from jacrot.criteria import get_criterion
-from jacrot.plane_sweep import N_ANGLES, N_PARTNERS, _overlapping_pairs, _rounds, plane_sweep
+from jacrot._search.plane_sweep import (
+    N_ANGLES,
+    N_PARTNERS,
+    _overlapping_pairs,
+    _rounds,
+    plane_sweep,
+)
+from jacrot.criteria._minimised import get_criterion
 
 HOYER = get_criterion("hoyer")
 

@@ -6,6 +6,7 @@ from builders import rotation
 from sklearn import config_context
 
 from jacrot import JacobianSparsityRotation, Network
+from jacrot._jacobians.networks import MAX_PAIRS, drawn_pairs, network_jacobians, pooled_jacobians
 from jacrot.criteria import hoyer
 from jacrot.layers import (
     Activation,
@@ -18,7 +19,6 @@ from jacrot.layers import (
     LayerNorm,
     Residual,
 )
-from jacrot.network_jacobians import MAX_PAIRS, drawn_pairs, network_jacobians, pooled_jacobians
 from jacrot.positions import at_positions, to_rows
 
 pytestmark = pytest.mark.search

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from builders import rotation
 
-from jacrot.criteria import get_criterion
-from jacrot.jacobians import StackJacobians
-from jacrot.manifold import joined, parts, rotations
-from jacrot.objective import Objective, Term
-from jacrot.preconditioner import REFRESH, plane_preconditioner
+from jacrot._jacobians.stacks import StackJacobians
+from jacrot._search.manifold import joined, parts, rotations
+from jacrot._search.objective import Objective, Term
+from jacrot._search.preconditioner import REFRESH, plane_preconditioner
+from jacrot.criteria._minimised import get_criterion
 
 
 def objective(output, rng):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from builders import one_term_problem, rotation
 
-from jacrot.jacobians import LayerJacobians, StackJacobians
-from jacrot.objective import Term
-from jacrot.problem import Problem
+from jacrot._jacobians.stacks import LayerJacobians, StackJacobians
+from jacrot._search.objective import Term
+from jacrot._search.problem import Problem
 
 
 def stack(rng, n_samples=10, m=5, n=4):

@@ -14,7 +14,8 @@ from builders import random_network
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from sklearn.exceptions import ConvergenceWarning
 
-from jacrot import JacobianSparsityRotation, NetworkRotation, _estimator, _progress
+from jacrot import JacobianSparsityRotation, NetworkRotation
+from jacrot._estimators import base, progress
 from jacrot.criteria import hoyer
 
 NETWORK = random_network([6, 5, 4], ["tanh", "identity"])
@@ -29,8 +30,8 @@ LOOK = re.compile(
 @pytest.fixture
 def always(monkeypatch):
     """Show every point, as if every step took long."""
-    monkeypatch.setattr(_progress, "INTERVAL", 0)
-    monkeypatch.setattr(_progress, "SPARSITY_SHARE", np.inf)
+    monkeypatch.setattr(progress, "INTERVAL", 0)
+    monkeypatch.setattr(progress, "SPARSITY_SHARE", np.inf)
 
 
 @pytest.fixture
@@ -87,14 +88,14 @@ def test_what_is_found_does_not_depend_on_the_bar(kind, always, X, capsys):
 
 
 def test_the_clock_goes_on_while_a_step_takes_long(monkeypatch, X, capsys):
-    monkeypatch.setattr(_progress, "TICK", 0.01)
-    original = _estimator.solve
+    monkeypatch.setattr(progress, "TICK", 0.01)
+    original = base.solve
 
     def slow(*arguments, **options):
         time.sleep(0.3)
         return original(*arguments, **options)
 
-    monkeypatch.setattr(_estimator, "solve", slow)
+    monkeypatch.setattr(base, "solve", slow)
     JacobianSparsityRotation(verbose=1, **QUICK).fit(NETWORK, X)
     # Nothing but the clock was shown before the first stage.
     before, _, _ = capsys.readouterr().err.partition("ε=")
@@ -130,11 +131,11 @@ def test_looks_take_little_of_the_time(monkeypatch, X):
         time.sleep(0.02)
         return 0.5
 
-    monkeypatch.setattr(_progress, "INTERVAL", 0)
-    monkeypatch.setattr("jacrot.rotation.some_hoyer", slow)
+    monkeypatch.setattr(progress, "INTERVAL", 0)
+    monkeypatch.setattr("jacrot._estimators.rotation.some_hoyer", slow)
     begin = time.perf_counter()
     JacobianSparsityRotation(verbose=1, **QUICK).fit(NETWORK, X)
-    allowed = 1 + (time.perf_counter() - begin) * _progress.SPARSITY_SHARE / 0.02
+    allowed = 1 + (time.perf_counter() - begin) * progress.SPARSITY_SHARE / 0.02
     assert 1 <= len(spent) <= allowed
 
 
@@ -153,9 +154,9 @@ def broken_pool(monkeypatch, order):
 
         return run
 
-    monkeypatch.setattr(_estimator, "Parallel", parallel)
+    monkeypatch.setattr(base, "Parallel", parallel)
     monkeypatch.setattr(
-        _estimator, "delayed", lambda function: lambda *args, **named: (function, args, named)
+        base, "delayed", lambda function: lambda *args, **named: (function, args, named)
     )
 
 
@@ -173,13 +174,13 @@ def test_a_killed_process_is_an_error_that_says_so(monkeypatch, X):
 @pytest.mark.parametrize("order", [[1], [2, 0], [0, 1]])
 def test_searches_that_ended_before_one_was_killed_are_kept(order, monkeypatch, X):
     solutions = []
-    original = _estimator.solve
+    original = base.solve
 
     def solve(*arguments, **options):
         solutions.append(original(*arguments, **options))
         return solutions[-1]
 
-    monkeypatch.setattr(_estimator, "solve", solve)
+    monkeypatch.setattr(base, "solve", solve)
     broken_pool(monkeypatch, order)
     kept = JacobianSparsityRotation(on_interrupt="keep", **POOL)
     with pytest.warns(ConvergenceWarning, match=r"killed.*best of the searches that had ended"):
@@ -201,7 +202,7 @@ def test_nothing_is_kept_where_nothing_had_ended(monkeypatch, X):
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL")
 def test_a_process_that_the_system_kills(monkeypatch, X):
-    original = _estimator._numbered_search
+    original = base._numbered_search
     # Bound here: a process gets the function without its module.
     kill, own, number = os.kill, os.getpid, signal.SIGKILL
 
@@ -210,7 +211,7 @@ def test_a_process_that_the_system_kills(monkeypatch, X):
             kill(own(), number)
         return original(index, *arguments, **options)
 
-    monkeypatch.setattr(_estimator, "_numbered_search", search)
+    monkeypatch.setattr(base, "_numbered_search", search)
     estimator = JacobianSparsityRotation(**POOL)
     with pytest.raises(RuntimeError, match=r"n_jobs=2 processes.*was killed.*n_init=3"):
         estimator.fit(NETWORK, X)

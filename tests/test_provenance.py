@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from jacrot import JacobianSparsityRotation, Network
-from jacrot.provenance import BLOCK_BYTES, fingerprint, network_fingerprint
+from jacrot._estimators.provenance import network_fingerprint
+from jacrot._io.fingerprints import BLOCK_BYTES, fingerprint
 
 ANY = arrays.arrays(
     st.sampled_from([np.dtype(kind) for kind in ("f8", "f4", "i8", "u1", "?")]),

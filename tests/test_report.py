@@ -7,7 +7,7 @@ import pytest
 from builders import random_network
 
 from jacrot import JacobianSparsityRotation, Network, NetworkRotation
-from jacrot._text import printable
+from jacrot._utils.text import printable
 from jacrot.criteria import hoyer
 from jacrot.inspection import axis_stability, null_baseline
 from jacrot.layers import Conv2d, Dense, Flatten

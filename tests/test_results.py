@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from jacrot._result import SHOWN_ROWS
+from jacrot._utils.result import SHOWN_ROWS
 from jacrot.inspection import AxisStability, LocalityCurve, NullBaseline, edge_curve
 
 pytest.importorskip("pandas")

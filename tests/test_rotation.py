@@ -542,7 +542,7 @@ def test_network_knows_its_own_activation():
 
 def test_more_processes_than_searches_start_none(monkeypatch):
     monkeypatch.setattr(
-        "jacrot._estimator.Parallel",
+        "jacrot._estimators.base.Parallel",
         lambda n_jobs, **options: (
             pytest.fail("processes") if n_jobs != 1 else Parallel(n_jobs=n_jobs, **options)
         ),

@@ -6,13 +6,13 @@ import pytest
 from builders import one_term_problem, rotation
 from scipy.linalg import hadamard
 
-from jacrot._random import random_rotation
+from jacrot._jacobians.networks import network_jacobians
+from jacrot._jacobians.stacks import LayerJacobians, StackJacobians
+from jacrot._search.solver import HOPS, Search, solve
+from jacrot._search.stages import CONTINUATION, SHARPENING, Log, descend
+from jacrot._utils.random import random_rotation
 from jacrot.datasets import make_planted_problem
-from jacrot.jacobians import LayerJacobians, StackJacobians
 from jacrot.metrics import match_axes
-from jacrot.network_jacobians import network_jacobians
-from jacrot.solver import HOPS, Search, solve
-from jacrot.stages import CONTINUATION, SHARPENING, Log, descend
 
 pytestmark = pytest.mark.search
 
@@ -132,7 +132,7 @@ def test_hops_lower_the_cost_and_follow_the_effort(monkeypatch, rng):
     J = rng.normal(size=(1, 24, 12))
     costs = {}
     for hops in ((), HOPS):
-        monkeypatch.setattr("jacrot.solver.HOPS", hops)
+        monkeypatch.setattr("jacrot._search.solver.HOPS", hops)
         costs[hops] = run(J)[1].cost
     assert costs[HOPS] < costs[()]
     coarse, fine = (run(J, tol=tol, max_iter=300)[1].stages for tol in (1e-2, 1e-4))
@@ -155,7 +155,7 @@ def test_a_far_hop_that_comes_back_is_the_last(rng):
 def test_bounded_and_warm_hops_find_what_a_far_one_does_not(monkeypatch):
     costs = {}
     for hops in (("far",), HOPS):
-        monkeypatch.setattr("jacrot.solver.HOPS", hops)
+        monkeypatch.setattr("jacrot._search.solver.HOPS", hops)
         costs[hops] = [
             run(scaled(make_planted_problem(64, density=0.3, random_state=seed).weights))[1].cost
             for seed in (0, 10)

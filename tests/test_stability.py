@@ -9,7 +9,7 @@ from scipy.stats import ortho_group
 from jacrot import JacobianSparsityRotation, NetworkRotation
 from jacrot.datasets import make_planted_problem
 from jacrot.inspection import axis_stability
-from jacrot.inspection.stability import chance_level
+from jacrot.inspection._stability import chance_level
 
 pytestmark = pytest.mark.search
 

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from builders import one_term_problem, rotation
 
-from jacrot.criteria import Welsch
-from jacrot.jacobians import MatrixJacobians, StackJacobians
-from jacrot.objective import Term
-from jacrot.problem import Problem
-from jacrot.stages import (
+from jacrot._jacobians.stacks import MatrixJacobians, StackJacobians
+from jacrot._search.objective import Term
+from jacrot._search.problem import Problem
+from jacrot._search.stages import (
     CONTINUATION,
     LARGE_MATRIX,
     SETTLING,
@@ -19,6 +18,7 @@ from jacrot.stages import (
     precision,
     run_stage,
 )
+from jacrot.criteria._minimised import Welsch
 
 pytestmark = pytest.mark.search
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from builders import rotation
 
-from jacrot.subspace import (
+from jacrot._search.subspace import (
     completed,
     effective_basis,
     leading_basis,

@@ -11,7 +11,7 @@ from builders import random_network
 from threadpoolctl import ThreadpoolController, threadpool_info, threadpool_limits
 
 from jacrot import JacobianSparsityRotation, NetworkRotation
-from jacrot._threads import N_GROUPS, exclusive_autograd, one_blas_thread, summed
+from jacrot._utils.threads import N_GROUPS, exclusive_autograd, one_blas_thread, summed
 
 
 def blas_threads():

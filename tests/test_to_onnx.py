@@ -33,7 +33,7 @@ from jacrot.layers import (
 )
 from jacrot.readers import from_onnx
 from jacrot.readers._common import Clip, Elu, LeakyRelu
-from jacrot.writers import onnx as writer
+from jacrot.writers import _onnx as writer
 from jacrot.writers import to_onnx
 
 onnx = framework("onnx")

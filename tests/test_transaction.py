@@ -11,7 +11,7 @@ from builders import random_network
 from sklearn.exceptions import ConvergenceWarning
 
 from jacrot import JacobianSparsityRotation, NetworkRotation
-from jacrot._estimator import NetworkEstimator
+from jacrot._estimators.base import NetworkEstimator
 
 pytestmark = pytest.mark.filterwarnings("ignore:the search")
 

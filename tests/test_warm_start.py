@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 from builders import one_term_problem, rotation
 
-from jacrot.jacobians import StackJacobians
-from jacrot.metrics import match_axes
-from jacrot.problem import Problem
-from jacrot.solver import solve
-from jacrot.stages import Log
-from jacrot.warm_start import (
+from jacrot._jacobians.stacks import StackJacobians
+from jacrot._search.problem import Problem
+from jacrot._search.solver import solve
+from jacrot._search.stages import Log
+from jacrot._search.warm_start import (
     LAST_SMOOTHING,
     LEAST_STEPS,
     ROWS_OF_AXIS,
     _batches,
     warm_start,
 )
+from jacrot.metrics import match_axes
 
 pytestmark = pytest.mark.search
 

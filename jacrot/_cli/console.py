@@ -14,7 +14,7 @@ from contextlib import contextmanager, redirect_stderr, suppress
 from io import TextIOBase
 from typing import Any
 
-from jacrot._text import UNWRITABLE, encodable, printable
+from jacrot._utils.text import UNWRITABLE, encodable, printable
 
 # Seconds between the lines that stand for a progress bar where there is no terminal.
 PROGRESS_INTERVAL = 10.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from jacrot._cli.inputs import Inputs, ReadFile, single
-from jacrot._estimator import NetworkEstimator
-from jacrot.network_rotation import NetworkRotation
+from jacrot._estimators.base import NetworkEstimator
+from jacrot._estimators.network_rotation import NetworkRotation
 
 
 def continuation(options: argparse.Namespace, estimator: NetworkEstimator, inputs: Inputs) -> str:

@@ -12,7 +12,6 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from jacrot._arrays import Array
 from jacrot._cli.console import (
     INTERRUPTED,
     Output,
@@ -25,14 +24,15 @@ from jacrot._cli.continuation import continuation
 from jacrot._cli.inputs import Inputs, read_inputs
 from jacrot._cli.options import DEFAULT_NULLS
 from jacrot._cli.outputs import check_outputs
-from jacrot._comparison import Comparison, compare
-from jacrot._estimator import NetworkEstimator
-from jacrot._text import printable
-from jacrot.coordinates import after
+from jacrot._estimators.base import NetworkEstimator
+from jacrot._estimators.network_rotation import NetworkRotation
+from jacrot._estimators.rotation import JacobianSparsityRotation
+from jacrot._jacobians.coordinates import after
+from jacrot._utils.arrays import Array
+from jacrot._utils.text import printable
 from jacrot.inspection import AxisStability, NullBaseline, axis_stability, null_baseline
+from jacrot.inspection._comparison import Comparison, compare
 from jacrot.network import Network
-from jacrot.network_rotation import NetworkRotation
-from jacrot.rotation import JacobianSparsityRotation
 
 
 def run(options: argparse.Namespace, given: Sequence[str]) -> int:
@@ -149,7 +149,7 @@ def _check_combination(options: argparse.Namespace) -> None:
 def _report_writer() -> Callable[..., None]:
     """Import what draws, before the search: it may not be usable."""
     with drawing_to_files():
-        from jacrot.report import write_report
+        from jacrot.report._report import write_report
     return write_report
 
 

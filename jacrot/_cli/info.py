@@ -9,15 +9,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jacrot import _archive
 from jacrot._cli.console import Output
 from jacrot._cli.inputs import without_last_activation
-from jacrot._text import printable
-from jacrot.layers.described import FORMAT
-from jacrot.readers import files, list_arrays, load
+from jacrot._io import archive
+from jacrot._utils.text import printable
+from jacrot.layers._described import FORMAT
+from jacrot.layers._weights import Layout
+from jacrot.readers import _files, list_arrays, load
 from jacrot.readers._limits import existing, naming
-from jacrot.readers.saved import parsed
-from jacrot.weights import Layout
+from jacrot.readers._saved import parsed
 
 
 def run(options: argparse.Namespace, given: Sequence[str]) -> int:
@@ -42,9 +42,9 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     """
     path = existing(options.file, "FILE")
     header = None
-    if path.suffix.lower() in _archive.SUFFIXES:
+    if path.suffix.lower() in archive.SUFFIXES:
         with naming(f"path={str(path)!r}"):
-            header, _ = files.read(path, ())
+            header, _ = _files.read(path, ())
     found = _weights(path) if header is None else _saved(path, parsed(header, path))
     output = Output()
     output.show(json.dumps(found, indent=2) if options.json else "\n".join(_lines(found)))

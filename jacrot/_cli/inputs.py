@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from jacrot import _archive
-from jacrot._arrays import FEATURES_AXIS, Array, real_array
-from jacrot._files import unchanged
+from jacrot._estimators.provenance import network_fingerprint
+from jacrot._io import archive
+from jacrot._io.files import unchanged
+from jacrot._utils.arrays import FEATURES_AXIS, Array, real_array
 from jacrot.layers import Dense
 from jacrot.network import Network
-from jacrot.provenance import network_fingerprint
-from jacrot.readers import files, load, npz
+from jacrot.readers import _files, _npz, load
 from jacrot.readers._limits import existing, naming
 
 # One row has no covariance.
@@ -89,10 +89,10 @@ def knows_activations(path: Path) -> bool:
     """
     if path.suffix.lower() == ".onnx":
         return True
-    if path.suffix.lower() not in _archive.SUFFIXES:
+    if path.suffix.lower() not in archive.SUFFIXES:
         return False
     with naming(f"path={str(path)!r}"):
-        return files.read(path, ())[0] is not None
+        return _files.read(path, ())[0] is not None
 
 
 def without_last_activation(network: Network) -> Network:
@@ -214,9 +214,9 @@ def _read_array(path: Path, name: str | None, argument: str) -> tuple[Array, Rea
     elif _suffix(path) == ".npz":
         with unchanged(path, shown) as digest:
             name = _array_name(path, name, argument)
-            shape, dtype = npz.list_arrays(path)[name]
+            shape, dtype = _npz.list_arrays(path)[name]
             _check_memory(shape, np.dtype(dtype), shown)
-            array = npz.read(path, [name])[1][name]
+            array = _npz.read(path, [name])[1][name]
     else:
         raise ValueError(f"{shown} must end in .npy or .npz.")
     rows = real_array(array, argument, ndim=tuple(FEATURES_AXIS))
@@ -227,14 +227,14 @@ def _read_npy(path: Path, shown: str) -> tuple[Array, str]:
     """Read a file once, so that array and hash are of the same bytes."""
     try:
         with path.open("rb") as file:
-            shape, _, dtype = npz.read_head(file, os.fstat(file.fileno()).st_size, path.name)
+            shape, _, dtype = _npz.read_head(file, os.fstat(file.fileno()).st_size, path.name)
             _check_memory(shape, dtype, shown)
             file.seek(0)
             content = file.read()
-        array = npz.parse_array(content, path.name)
+        array = _npz.parse_array(content, path.name)
     except _TooLarge:
         raise
-    except npz.UNREADABLE as error:
+    except _npz.UNREADABLE as error:
         raise ValueError(
             f"{shown} is not an .npy file, is damaged, or cannot be read without pickle ({error}); "
             "write one with numpy.save."
@@ -273,7 +273,7 @@ def _memory() -> float:
 
 def _array_name(path: Path, name: str | None, argument: str) -> str:
     """Choose the array of an .npz file: the only one, or the one that is asked for."""
-    names = list(npz.list_arrays(path))
+    names = list(_npz.list_arrays(path))
     shown = ", ".join([*map(repr, names[:8]), *["..."] * (len(names) > 8)]) or "no array"
     if name is None and len(names) == 1:
         return names[0]

@@ -7,9 +7,9 @@ import os
 import sys
 from pathlib import Path
 
-from jacrot import _archive
-from jacrot._files import check_writable
-from jacrot._optional import require
+from jacrot._io import archive
+from jacrot._io.files import check_writable
+from jacrot._utils.optional import require
 
 
 def check_outputs(options: argparse.Namespace) -> None:
@@ -49,7 +49,7 @@ def check_outputs(options: argparse.Namespace) -> None:
 
 
 def _check_format(path: Path, shown: str) -> None:
-    if path.suffix not in _archive.SUFFIXES:
+    if path.suffix not in archive.SUFFIXES:
         raise ValueError(f"{shown} must end in .npz or .safetensors.")
     if path.suffix == ".safetensors":
         require("safetensors", shown, "safetensors")

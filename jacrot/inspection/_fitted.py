@@ -13,11 +13,11 @@ from sklearn.base import clone
 from sklearn.utils.parallel import Parallel
 from sklearn.utils.validation import check_is_fitted
 
-from jacrot._arrays import Array
-from jacrot._estimator import NetworkEstimator
+from jacrot._estimators.base import NetworkEstimator
+from jacrot._estimators.network_rotation import NetworkRotation
+from jacrot._estimators.provenance import parameters_of
+from jacrot._utils.arrays import Array
 from jacrot.network import Network
-from jacrot.network_rotation import NetworkRotation
-from jacrot.provenance import parameters_of
 
 # Parameters that do not change what a fit with other randomness is compared with.
 WITHOUT_CONSEQUENCE = ("random_state", "n_jobs", "verbose", "on_interrupt")

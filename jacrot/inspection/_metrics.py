@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 from sklearn.utils import _safe_indexing
 
-from jacrot._arrays import Array, Matrix, any_array
+from jacrot._utils.arrays import Array, Matrix, any_array
 from jacrot.inspection._fitted import check_count
 from jacrot.layers import Activation, Dense, Layer, Softmax
 from jacrot.network import Network

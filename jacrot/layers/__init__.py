@@ -1,20 +1,20 @@
 """Layers: a forward function, and how a stack of tangents passes through it."""
 
+from jacrot.layers._activation import Activation, Softmax
+from jacrot.layers._attention import Attention
 from jacrot.layers._base import BaseLayer, identity_tangents
+from jacrot.layers._basis import Basis
+from jacrot.layers._batch_norm import BatchNorm
+from jacrot.layers._conv import Conv2d
+from jacrot.layers._dense import Dense
+from jacrot.layers._function import Function
+from jacrot.layers._fused import fused
+from jacrot.layers._gated import GatedDense
+from jacrot.layers._norm import LayerNorm, RMSNorm
+from jacrot.layers._pool import AvgPool2d, Flatten, MaxPool2d
 from jacrot.layers._protocol import Layer
-from jacrot.layers.activation import Activation, Softmax
-from jacrot.layers.attention import Attention
-from jacrot.layers.basis import Basis
-from jacrot.layers.batch_norm import BatchNorm
-from jacrot.layers.conv import Conv2d
-from jacrot.layers.dense import Dense
-from jacrot.layers.function import Function
-from jacrot.layers.fused import fused
-from jacrot.layers.gated import GatedDense
-from jacrot.layers.norm import LayerNorm, RMSNorm
-from jacrot.layers.pool import AvgPool2d, Flatten, MaxPool2d
-from jacrot.layers.residual import Residual
-from jacrot.layers.sequential import Sequential
+from jacrot.layers._residual import Residual
+from jacrot.layers._sequential import Sequential
 
 __all__ = [
     "Activation",

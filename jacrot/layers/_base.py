@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jacrot._arrays import FEATURES_AXIS, Array, Immutable, read_only, real_array
+from jacrot._utils.arrays import FEATURES_AXIS, Array, Immutable, read_only, real_array
 
 if TYPE_CHECKING:
     from jacrot.layers._protocol import Layer
@@ -101,8 +101,8 @@ class BaseLayer(Immutable, ABC):
         Layer
             The same function of the rotated inputs.
         """
-        from jacrot.layers.basis import Basis
-        from jacrot.layers.sequential import Sequential
+        from jacrot.layers._basis import Basis
+        from jacrot.layers._sequential import Sequential
 
         return Sequential([Basis(rotation.T), self])
 
@@ -119,8 +119,8 @@ class BaseLayer(Immutable, ABC):
         Layer
             The same function with rotated outputs.
         """
-        from jacrot.layers.basis import Basis
-        from jacrot.layers.sequential import Sequential
+        from jacrot.layers._basis import Basis
+        from jacrot.layers._sequential import Sequential
 
         return Sequential([self, Basis(rotation)])
 

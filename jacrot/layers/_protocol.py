@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from jacrot._arrays import Array
+from jacrot._utils.arrays import Array
 
 
 @runtime_checkable

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jacrot._arrays import Array
+from jacrot._utils.arrays import Array
 from jacrot.layers._base import Positions
 
 Pair = tuple[int, int]

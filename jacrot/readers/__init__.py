@@ -1,12 +1,12 @@
 """Readers: exported weights in a file become a ``Network``."""
 
-from jacrot.readers.captured import Captured, capture
-from jacrot.readers.files import list_arrays, load, metadata
-from jacrot.readers.flax import from_flax
-from jacrot.readers.keras import from_keras
-from jacrot.readers.onnx import from_onnx
-from jacrot.readers.sklearn import from_sklearn
-from jacrot.readers.torch import from_torch
+from jacrot.readers._captured import Captured, capture
+from jacrot.readers._files import list_arrays, load, metadata
+from jacrot.readers._flax import from_flax
+from jacrot.readers._keras import from_keras
+from jacrot.readers._onnx import from_onnx
+from jacrot.readers._sklearn import from_sklearn
+from jacrot.readers._torch import from_torch
 
 __all__ = [
     "Captured",

@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 
-from jacrot._warnings import warn
+from jacrot._utils.warnings import warn
 from jacrot.readers._capture_errors import first_line, is_out_of_memory
 from jacrot.readers._capture_function import Function, Gradient, Indices
 from jacrot.readers._capture_places import Place

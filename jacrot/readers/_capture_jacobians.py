@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from sklearn import get_config
 
-from jacrot._arrays import Array
-from jacrot._warnings import warn
+from jacrot._utils.arrays import Array
+from jacrot._utils.warnings import warn
 from jacrot.readers._capture_checks import Checks
 from jacrot.readers._capture_errors import check_memory, first_line, is_out_of_memory
 from jacrot.readers._capture_function import Function, Indices

@@ -10,7 +10,7 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 
-from jacrot._arrays import Array
+from jacrot._utils.arrays import Array
 from jacrot.activations import Elementwise
 
 

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jacrot._layer_names import is_automatic, only_order
-from jacrot._warnings import warn
+from jacrot._utils.warnings import warn
 from jacrot.layers import Activation, Flatten
-from jacrot.weights import ActivationLike
+from jacrot.layers._names import is_automatic, only_order
+from jacrot.layers._weights import ActivationLike
 
 Entry = dict[str, Any]
 

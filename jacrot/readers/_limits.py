@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jacrot._text import printable
+from jacrot._utils.text import printable
 
 # Bytes of the arrays of one file, and that over the bytes of the file, every number counted as
 # eight bytes: layers compute with no more. So 2**24 numbers may come out of any file, and two out

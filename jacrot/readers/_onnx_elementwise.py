@@ -13,7 +13,7 @@ import numpy as np
 from autograd.tracer import isbox
 from numpy.typing import NDArray
 
-from jacrot._arrays import Array
+from jacrot._utils.arrays import Array
 from jacrot.activations import ACTIVATIONS
 from jacrot.readers._common import Clip
 

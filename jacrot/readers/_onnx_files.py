@@ -6,7 +6,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from jacrot._optional import require
+from jacrot._utils.optional import require
 from jacrot.readers._limits import check_size, existing
 
 # Before this version the operators had other attributes and broadcast by other rules.

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jacrot._arrays import FEATURES_AXIS, Array
-from jacrot._optional import require
+from jacrot._utils.arrays import FEATURES_AXIS, Array
+from jacrot._utils.optional import require
 from jacrot.layers._windows import Pair
 from jacrot.readers._common import same_padding
 from jacrot.readers._limits import check_size, size_of

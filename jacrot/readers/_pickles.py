@@ -8,7 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from jacrot.readers.npz import checked_members
+from jacrot.readers._npz import checked_members
 
 # Operations, and entries of what they make: those of ten thousand tensors.
 MOST = 2**19

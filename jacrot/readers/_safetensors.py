@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jacrot._arrays import Array
-from jacrot._optional import require
-from jacrot.layers.described import HEADER
-from jacrot.readers import npz
+from jacrot._io.archive import HEADER
+from jacrot._utils.arrays import Array
+from jacrot._utils.optional import require
+from jacrot.readers import _npz
 from jacrot.readers._limits import check_size, existing, size_of
 from jacrot.readers._names import layer_order, selected
 
@@ -252,9 +252,9 @@ def _opened(path: Path, caller: str) -> Any:
     safetensors = require("safetensors", caller, "safetensors")
     with path.open("rb") as file:
         header = int.from_bytes(file.read(8), "little")
-    if npz.LONGEST < header < path.stat().st_size:
+    if _npz.LONGEST < header < path.stat().st_size:
         raise ValueError(
-            f"path={str(path)!r} has a header of {header:,} bytes, of which {npz.LONGEST:,} are "
+            f"path={str(path)!r} has a header of {header:,} bytes, of which {_npz.LONGEST:,} are "
             "read; save fewer tensors in a file."
         )
     try:

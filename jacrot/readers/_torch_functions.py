@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from jacrot._arrays import Array
+from jacrot._utils.arrays import Array
 from jacrot.layers import BatchNorm, Conv2d, Dense, Layer
 from jacrot.readers._torch_modules import MODULES, Unread
 from jacrot.readers._torch_state import as_array

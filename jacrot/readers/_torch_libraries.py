@@ -17,7 +17,7 @@ import autograd.numpy as anp
 import numpy as np
 from autograd.scipy.special import erf
 
-from jacrot._arrays import Array
+from jacrot._utils.arrays import Array
 from jacrot.layers import Activation, Attention, Dense, Layer, LayerNorm, RMSNorm
 from jacrot.readers._torch_functions import scaling
 from jacrot.readers._torch_modules import Unread

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jacrot._arrays import Array
+from jacrot._utils.arrays import Array
 from jacrot.layers import (
     Activation,
     Attention,

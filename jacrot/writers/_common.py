@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jacrot._arrays import FEATURES_AXIS
+from jacrot._utils.arrays import FEATURES_AXIS
 from jacrot.layers import (
     Attention,
     AvgPool2d,

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from jacrot import layers
-from jacrot._arrays import FEATURES_AXIS, Array
+from jacrot._utils.arrays import FEATURES_AXIS, Array
+from jacrot.layers._attention import SIDES
 from jacrot.layers._windows import Pair
-from jacrot.layers.attention import SIDES
 from jacrot.network import Network
 from jacrot.readers._common import Clip, Elu, LeakyRelu
 from jacrot.writers._common import activation_key, check_known, common_dtype, ndims_read

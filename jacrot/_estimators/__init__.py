@@ -1,0 +1,1 @@
+"""The two estimators: the forms of ``fit``, validation, progress, callbacks and persistence."""

@@ -1,0 +1,425 @@
+"""What the estimators share: the door, the searches, the report."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import replace
+from numbers import Integral, Real
+from types import NoneType
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+from joblib import cpu_count, effective_n_jobs
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    _fit_context,
+)
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import validate_data
+
+from jacrot._estimators import persistence, provenance
+from jacrot._estimators.callbacks import CallbackSupportMixin, Task
+from jacrot._estimators.fitted_range import FittedRange
+from jacrot._estimators.progress import Monitor, Progress
+from jacrot._jacobians.networks import SINGLE_PRECISION_ENTRIES
+from jacrot._jacobians.stacks import Indices, Jacobians
+from jacrot._search.problem import Problem
+from jacrot._search.solver import Ending, Solution, solve
+from jacrot._search.subspace import NEGLIGIBLE
+from jacrot._utils.arrays import FEATURES_AXIS, Array, Matrix, real_array
+from jacrot._utils.foreign import refuse_masked, without_gradient
+from jacrot._utils.threads import Apply, one_blas_thread
+from jacrot._utils.warnings import warn
+from jacrot.activations import ACTIVATIONS
+from jacrot.criteria._measures import hoyer_of_norms
+from jacrot.criteria._minimised import CRITERIA
+from jacrot.layers._weights import chains_transposed, is_made_of_layers, transposed_hint
+from jacrot.network import Network
+from jacrot.positions import to_rows
+from jacrot.segments import Captured
+
+# Entries of the samples whose sparsity a progress bar shows.
+WATCHED_ENTRIES = 2**20
+
+
+class NetworkEstimator(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSupportMixin, BaseEstimator
+):
+    """An estimator whose network is given to its constructor or to ``fit``.
+
+    Parameters are those of the subclass, among them ``network``, ``activation``, ``n_init``,
+    ``max_iter``, ``tol``, ``on_interrupt``, ``n_jobs`` and ``verbose``.
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "network": "no_validation",
+        "activation": [StrOptions(set(ACTIVATIONS)), callable, list, tuple],
+        "criterion": [StrOptions(set(CRITERIA)), callable],
+        "n_init": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "on_interrupt": [StrOptions({"raise", "keep"})],
+        "random_state": ["random_state"],
+        "n_jobs": [Integral, None],
+        "verbose": ["verbose"],
+    }
+
+    # The fitted attributes, all of them, and their types.
+    _saved: ClassVar[dict[str, Any]] = {
+        "sparsity_": float,
+        "sparsity_before_": float,
+        "n_iter_": int,
+        "history_": dict,
+        "stages_": list,
+        "converged_": bool,
+        "_interrupted": bool,
+        "provenance_": dict,
+        "n_features_in_": int,
+        "feature_names_in_": np.ndarray,
+        "_fitted_range": (FittedRange, NoneType),
+    }
+    # Files of earlier versions have none.
+    _fitted_range: FittedRange | None = None
+
+    # What is fitted, and what else of equal width may be passed in its place.
+    _fitted: ClassVar[tuple[str, str]] = (
+        "activations",
+        "are these the network's inputs in the place of the activations of the layer? pass what "
+        "the fitted layer reads, as network[:1](inputs).",
+    )
+
+    # What the progress bar is called.
+    _bar_label = "rotation"
+    _progress: Progress
+
+    network: Any
+    activation: Any
+    n_init: int
+    max_iter: int
+    tol: float
+    on_interrupt: Literal["raise", "keep"]
+    n_jobs: int | None
+    verbose: int
+
+    def fit_transform(self, X: Any, y: Any = None) -> Any:
+        """Fit, and transform what was fitted on.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            What `fit` takes: the data, or the weights in the form ``fit_transform(weights, X)``.
+        y : Ignored, or array-like of shape (n_samples, n_features)
+            Ignored, or the data in the form ``fit_transform(weights, X)``.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_axes)
+            What `transform` returns.
+        """
+        data = y if self.network is None else X
+        if isinstance(X, Captured):
+            data = X.X
+        return self.fit(X, y).transform(data)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def _fit_or_leave(self, X: Any, y: Any) -> Self:
+        """Fit a copy, and take all that it found, or nothing where it failed or was interrupted."""
+        attempt = copy.copy(self)
+        for name in filter(self._is_fitted, vars(self)):
+            del attempt.__dict__[name]
+        # All of it: with other threads of BLAS, other bits would begin the search.
+        with one_blas_thread():
+            attempt._fit(X, y)
+        found = {name: value for name, value in vars(attempt).items() if self._is_fitted(name)}
+        kept = {name: value for name, value in vars(self).items() if not self._is_fitted(name)}
+        # One assignment: Ctrl-C comes before it or after it.
+        self.__dict__ = kept | found
+        return self
+
+    def _is_fitted(self, name: str) -> bool:
+        # What an inspection has kept, axis_stability_, belongs to the fit too.
+        return name in self._saved or name.endswith("_")
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def _fit(self, X: Any, y: Any) -> None:
+        progress = Progress(self._bar_label, self.n_init, self.max_iter, disable=not self.verbose)
+        with progress.shown() as self._progress:
+            self._progress.stage("Jacobians")
+            self._set_attributes(X, y)
+
+    def _set_attributes(self, X: Any, y: Any) -> None:
+        """Set the fitted attributes, one by one."""
+        raise NotImplementedError
+
+    def _network(self, weights: Any, X: Array) -> Network:
+        # What is made of layers knows its own activations.
+        network = Network(weights, "relu" if is_made_of_layers(weights) else self.activation)
+        n_features = X.shape[FEATURES_AXIS[X.ndim]]
+        if network.n_inputs not in (None, n_features):
+            hint = "pass the layers from these activations on, as network[1:] does."
+            if chains_transposed(network.layers) and network.layers[0].n_outputs == n_features:
+                hint = transposed_hint("out_in")
+            raise ValueError(
+                f"X has {n_features} features but the network reads {network.n_inputs}; {hint}"
+            )
+        return network
+
+    def _activations(self, X: Any, reset: bool) -> Array:
+        refuse_masked(X, "X")
+        X = without_gradient(X, "X")
+        if getattr(getattr(X, "dtype", None), "kind", "f") in "mM":
+            raise TypeError(f"X has dtype {X.dtype}; pass an array of real numbers.")
+        dtype = [np.float64, np.float32]
+        if getattr(X, "ndim", 2) in (3, 4):
+            X = real_array(X, "X", ndim=(3, 4))
+            validate_data(self, to_rows(X), dtype=dtype, reset=reset)
+        else:
+            try:
+                X = validate_data(self, X, dtype=dtype, reset=reset)
+            except OverflowError as error:
+                raise ValueError(
+                    f"X holds numbers too large for float64 ({error}); pass smaller ones."
+                ) from error
+        if self._fitted_range is not None and not reset:
+            self._fitted_range.check(X, *self._fitted)
+        return X
+
+    def _search(
+        self,
+        problem: Problem,
+        candidates: tuple[list[Matrix], list[Matrix]],
+        start: list[Matrix] | None,
+        rng: np.random.RandomState,
+        task: Task,
+        attributes: Callable[[list[Matrix]], dict[str, Any]],
+        sparsity: Callable[[list[Matrix]], float],
+    ) -> Solution:
+        """Run ``n_init`` searches and keep the one of lowest exact cost."""
+        seeds = rng.randint(np.iinfo(np.int32).max, size=self.n_init)
+        n_processes = min(effective_n_jobs(self.n_jobs), self.n_init)
+        searches = [(problem, *candidates, start, *of_restart) for of_restart in enumerate(seeds)]
+        options = {
+            "max_iter": self.max_iter,
+            "tol": self.tol,
+            "n_threads": max(1, cpu_count() // n_processes),
+            "keep": self.on_interrupt == "keep",
+        }
+        self._progress.sparsity = sparsity
+        monitor = Monitor(self._progress, task, attributes)
+        # Searches in other processes end in any order, and are passed on in their own.
+        finished: dict[int, Solution] = {}
+        cut: Ending | None = None
+        if n_processes == 1:
+            found: Iterable[tuple[int, Solution]] = (
+                (number, solve(*search, **options, watch=monitor))
+                for number, search in enumerate(searches)
+            )
+        else:
+            # Nobody watches another process: there, whole searches are counted.
+            found = Parallel(n_jobs=n_processes, return_as="generator_unordered")(
+                delayed(_numbered_search)(number, *search, **options)
+                for number, search in enumerate(searches)
+            )
+        try:
+            for number, solution in found:
+                finished[number] = solution
+                stop = False
+                while monitor.n_found in finished and not stop:
+                    stop = monitor.found(finished[monitor.n_found])
+                if stop:
+                    finished = {n: finished[n] for n in range(monitor.n_found)}
+                    break
+                if solution.ending == "interrupted":
+                    cut = "interrupted"
+                    break
+        except KeyboardInterrupt:
+            # Other processes were interrupted, or a search that had found nothing yet.
+            if self.on_interrupt == "raise" or not finished:
+                raise
+            cut = "interrupted"
+        except BrokenProcessPool as error:
+            if self.on_interrupt == "raise" or not finished:
+                raise RuntimeError(
+                    f"one of n_jobs={self.n_jobs} processes that searched was killed (out of "
+                    f"memory?), when {len(finished)} of n_init={self.n_init} searches had "
+                    "ended; use n_jobs=1, fewer samples, or on_interrupt='keep' to keep "
+                    "searches that have ended."
+                ) from error
+            cut = "killed"
+        self._progress.stage("sparsities")
+        best = min((finished[n] for n in sorted(finished)), key=lambda solution: solution.cost)
+        return best if cut is None else replace(best, ending=cut)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted estimator to a file, without pickle.
+
+        :meth:`load` gives it back: parameters, rotations, the network, and ``provenance_``. The
+        file appears whole or not at all.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Where to, ending in ``.npz`` or ``.safetensors``.
+
+        Raises
+        ------
+        ImportError
+            If ``safetensors`` is needed and not installed.
+        OSError
+            If the file cannot be written; see :meth:`jacrot.Network.save`.
+        ValueError
+            If `path` has another ending or is a folder, a device or a pipe; or if the network
+            holds a Python function or a layer of your own, which only pickle could store. A
+            function among the parameters, or a ``RandomState``, is left out: after :meth:`load`
+            its place says so.
+        """
+        persistence.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a fitted estimator that :meth:`save` wrote. Nothing in the file is executed.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file.
+
+        Returns
+        -------
+        estimator
+            As it was fitted.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If the file is damaged, or holds something else.
+        """
+        return persistence.load(cls, path)
+
+    def _report(
+        self,
+        solution: Solution,
+        seed: int | np.random.RandomState,
+        batches: list[Array],
+        analysed: Any,
+    ) -> None:
+        columns = ("stage", "iteration", "evaluations", "cost", "seconds")
+        table = np.array(solution.history, dtype=np.float64).reshape(-1, len(columns))
+        self.history_ = {
+            name: column.astype(np.int64) if name in columns[:3] else column
+            for name, column in zip(columns, table.T, strict=True)
+        }
+        self.stages_ = solution.stages
+        self.n_iter_ = solution.n_iter
+        self.converged_ = solution.converged
+        self._fitted_range = FittedRange.of(batches)
+        self._interrupted = solution.ending in ("interrupted", "killed")
+        reasons = {
+            "max_iter": f"the search did not converge in max_iter={self.max_iter} steps; raise "
+            "max_iter or tol.",
+            "interrupted": "the search was interrupted; the rotation is the best it had found.",
+            "killed": "a process that searched was killed (out of memory?); the rotation is the "
+            f"best of the searches that had ended, fewer than n_init={self.n_init}.",
+        }
+        if solution.ending in reasons:
+            warn(reasons[solution.ending], ConvergenceWarning)
+        known = int(seed) if isinstance(seed, Integral) else None
+        self.provenance_ = provenance.of_fit(self, known, batches, analysed)
+
+
+def with_effect(jacobians: Jacobians) -> tuple[Jacobians, Matrix, Matrix]:
+    """Leave out samples whose Jacobian is zero, with a warning; give the ℓ₁ and ℓ₂ norms too."""
+    l1, l2 = jacobians.norms()
+    if not np.isfinite(l2).all():
+        raise ValueError(
+            f"{np.count_nonzero(~np.isfinite(l2))} of {len(l2)} samples have a Jacobian with NaN "
+            "or infinity; look at the weights and activations (an overflow?), or leave these "
+            "samples out."
+        )
+    alive = _alive(l2)
+    if alive.size == l2.size:
+        return jacobians, l1, l2
+    return jacobians.subset(alive), l1[alive], l2[alive]
+
+
+@contextmanager
+def naming(place: str) -> Iterator[None]:
+    """Name the layer or the site in an error about it."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
+
+
+@contextmanager
+def shared(jacobians: Jacobians) -> Iterator[Apply]:
+    """Share the blocks of a stack among threads."""
+    with ThreadPoolExecutor(cpu_count() if jacobians.concurrent else 1) as pool:
+        yield pool.map
+
+
+def some_hoyer(jacobians: Jacobians, P: Matrix | None, Q: Matrix | None) -> float:
+    """Average the sparsity of ``P J_i Qᵀ`` over the first few samples, for a progress bar."""
+    fitting = int(WATCHED_ENTRIES // jacobians.n_entries_each)
+    n_samples = min(jacobians.shape[0], max(1, fitting))
+    few = jacobians.subset(np.arange(n_samples)).cast(np.float32)
+    l1, l2 = few.norms(P, Q)
+    return float(np.mean(hoyer_of_norms(l1, l2, _n_entries(jacobians, P, Q))))
+
+
+def mean_hoyer(jacobians: Jacobians, norms: Matrix, P: Matrix | None, Q: Matrix | None) -> float:
+    """Average the sparsity of ``P J_i Qᵀ`` over the samples that are more than rounding in it.
+
+    In so many samples that rounding averages out, single precision halves the time.
+    """
+    stack = jacobians.scaled(1 / norms)
+    if jacobians.n_entries > SINGLE_PRECISION_ENTRIES:
+        stack = stack.cast(np.float32)
+    with one_blas_thread(), shared(stack) as apply:
+        l1, l2 = stack.norms(P, Q, apply)
+    alive = _alive(np.where(l2 > np.sqrt(NEGLIGIBLE), l2, 0))
+    return float(hoyer_of_norms(l1[alive], l2[alive], _n_entries(jacobians, P, Q)).mean())
+
+
+def _n_entries(jacobians: Jacobians, P: Matrix | None, Q: Matrix | None) -> int:
+    """Count the entries of a rotated sample."""
+    _, n_outputs, n_inputs = jacobians.shape
+    size = jacobians.n_matrices * (n_outputs if P is None else len(P))
+    return size * (n_inputs if Q is None else len(Q))
+
+
+def _numbered_search(number: int, *search: Any, **options: Any) -> tuple[int, Solution]:
+    """Run a search in another process, whose results come in any order."""
+    return number, solve(*search, **options)
+
+
+def _alive(norms: Matrix) -> Indices:
+    """Find the samples whose Jacobian is not zero; warn of the others."""
+    alive = np.flatnonzero(norms)
+    if alive.size == 0:
+        raise ValueError(
+            f"the Jacobian is zero at every one of n_samples={norms.size}: nothing depends on "
+            "these activations (dead units, a saturated activation, the wrong layer, or too few "
+            "components?)."
+        )
+    if alive.size < norms.size:
+        warn(
+            f"{norms.size - alive.size} of {norms.size} samples have a zero Jacobian and are left "
+            "out."
+        )
+    return alive

@@ -1,0 +1,205 @@
+"""Fitted estimators as files of arrays, with all that a reader wants to know beside them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from jacrot._estimators.fitted_range import FittedRange
+from jacrot._estimators.fitted_state import Unsaved, check_fitted_state
+from jacrot._io import archive
+from jacrot._jacobians.coordinates import Coordinates
+from jacrot.layers._described import described, restored
+from jacrot.network import Network
+from jacrot.readers._files import read_saved
+from jacrot.readers._saved import ALTERED, altered, described_network
+
+Estimator = TypeVar("Estimator", bound=BaseEstimator)
+VERSION = 1
+
+
+def save(estimator: BaseEstimator, path: str | os.PathLike[str]) -> None:
+    """Write a fitted estimator; see :meth:`jacrot.JacobianSparsityRotation.save`.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        A fitted estimator whose class lists in ``_saved`` the types of its fitted attributes.
+    path : str or path-like
+        Where to.
+    """
+    check_is_fitted(estimator)
+    try:
+        check_fitted_state(estimator)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{error}: the estimator is not as fit left it; fit it again, or set the parameters "
+            "back to those of its fit."
+        ) from error
+    writer = _Writer()
+    parameters = estimator.get_params(deep=False)
+    # What was analysed is `network_`.
+    has_network = parameters.pop("network") is not None
+    fitted = {name: vars(estimator)[name] for name in estimator._saved if name in vars(estimator)}
+    try:
+        attributes = {name: writer.described(value, name) for name, value in fitted.items()}
+    except ValueError as error:
+        raise ValueError(
+            f"{error} Or save the rotations alone: numpy.savez(path, rotation=...)."
+        ) from error
+    description = {
+        "format": _format(type(estimator)),
+        "metadata": estimator.provenance_,
+        "parameters": {
+            name: writer.parameter(value, f"parameter.{name}") for name, value in parameters.items()
+        },
+        "has_network": has_network,
+        "attributes": attributes,
+    }
+    archive.write(path, description, writer.arrays)
+
+
+def load(kind: type[Estimator], path: str | os.PathLike[str]) -> Estimator:
+    """Read what :func:`save` wrote.
+
+    Parameters
+    ----------
+    kind : type
+        The class of the estimator.
+    path : str or path-like
+        The file.
+
+    Returns
+    -------
+    estimator
+        The fitted estimator.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, or holds something else.
+    """
+    description, arrays = read_saved(path)
+    found = description["format"]
+    if found != _format(kind):
+        raise ValueError(
+            f"path={str(path)!r} has format {found!r}, but {kind.__name__}.load reads "
+            f"{_format(kind)!r}; use the load of the class that was saved."
+        )
+    try:
+        reader = _Reader(arrays)
+        parameters = description["parameters"]
+        estimator = kind(**{name: reader.restored(value, "") for name, value in parameters.items()})
+        attributes = description["attributes"]
+        for name in kind._saved:
+            if name in attributes:
+                setattr(estimator, name, reader.attribute(name, attributes[name]))
+        check_fitted_state(estimator)
+        if description["has_network"]:
+            network = estimator.network_
+            estimator.network = Unsaved("Jacobians") if network is None else network
+    except ALTERED as error:
+        raise altered(Path(path), error) from error
+    return estimator
+
+
+def _format(kind: type) -> str:
+    return f"jacrot.{kind.__name__}/{VERSION}"
+
+
+class _Writer:
+    """Describes values by what JSON can hold, and collects the arrays in them."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, Any] = {}
+        self._names: dict[int, str] = {}
+
+    def described(self, value: Any, name: str) -> Any:
+        """Describe a value; raise ValueError where it holds a function of a user's."""
+        match value:
+            case Network():
+                layers = described(list(value.layers), name, self.arrays)
+                if value.rotated_sites:
+                    return {"rotated network": [layers, list(value.rotated_sites)]}
+                return {"network": layers}
+            case Coordinates():
+                # Tied outputs have the very coordinates of the inputs.
+                first = self._names.setdefault(id(value), name)
+                if first != name:
+                    return {"same": first}
+                return {"coordinates": self.described(vars(value), name)}
+            case FittedRange():
+                return {"fitted range": self.described(vars(value), name)}
+            case Mapping():
+                items = value.items()
+                return {"items": [[k, self.described(item, f"{name}.{k}")] for k, item in items]}
+            case tuple() | list():
+                described_items = [
+                    self.described(item, f"{name}.{index}") for index, item in enumerate(value)
+                ]
+                return {"tuple": described_items} if isinstance(value, tuple) else described_items
+            case np.generic():
+                return value.item()
+            case np.ndarray() if value.dtype == object:
+                return {"names": value.tolist()}
+        return described(value, name, self.arrays)
+
+    def parameter(self, value: Any, name: str) -> Any:
+        """Describe a parameter, or note that no file can hold it."""
+        if isinstance(value, Unsaved):
+            return {"unsaved": value.text}
+        try:
+            return self.described(value, name)
+        except ValueError:
+            return {"unsaved": getattr(value, "__name__", type(value).__name__)}
+
+
+class _Reader:
+    """Makes what was described."""
+
+    def __init__(self, arrays: dict[str, Any]) -> None:
+        self.arrays = arrays
+        self._coordinates: dict[str, Coordinates] = {}
+
+    def attribute(self, name: str, description: Any) -> Any:
+        """Build the value of an attribute; raise ValueError where it has no description."""
+        try:
+            return self.restored(description, name)
+        except ALTERED as error:
+            raise ValueError(f"{name} has no description ({error!r})") from error
+
+    def restored(self, description: Any, name: str) -> Any:
+        """Make a value; raise KeyError, TypeError or ValueError where it is no description."""
+        if isinstance(description, list):
+            return [self.restored(item, "") for item in description]
+        if not isinstance(description, dict):
+            return description
+        ((kind, content),) = description.items()
+        match kind:
+            case "network":
+                return described_network(content, self.arrays)
+            case "rotated network":
+                layers, sites = content
+                return described_network(layers, self.arrays, sites)
+            case "coordinates":
+                self._coordinates[name] = Coordinates(**self.restored(content, ""))
+                return self._coordinates[name]
+            case "fitted range":
+                return FittedRange(**self.restored(content, ""))
+            case "same":
+                return self._coordinates[content]
+            case "items":
+                return {key: self.restored(item, "") for key, item in content}
+            case "tuple":
+                return tuple(self.restored(content, ""))
+            case "names":
+                return np.array(content, dtype=object)
+            case "unsaved":
+                return Unsaved(str(content))
+        return restored(description, self.arrays)

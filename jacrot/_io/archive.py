@@ -1,0 +1,53 @@
+"""A file of arrays with a description beside them: ``.npz`` or ``.safetensors``, never pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jacrot._io.files import atomic_write
+from jacrot._utils.optional import require
+
+# Name of the entry that holds the description.
+HEADER = "__jacrot__"
+SUFFIXES = (".npz", ".safetensors")
+
+
+def write(path: str | os.PathLike[str], description: Any, arrays: dict[str, Any]) -> None:
+    """Write a file, whole or not at all.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Where to; the ending is the format.
+    description : object
+        What JSON can hold.
+    arrays : dict of ndarray
+        Numbers, by name.
+
+    Raises
+    ------
+    ImportError
+        If the package that writes the format is not installed.
+    OSError
+        If the file cannot be written: see :func:`jacrot._io.files.atomic_write`.
+    ValueError
+        If the ending is another, or `path` is a folder, a device, a pipe or a socket.
+    """
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"path={str(path)!r} must end in '.npz' or '.safetensors'.")
+    header = json.dumps(description)
+    # A format may write the memory as it lies.
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    with atomic_write(path) as file:
+        if path.suffix == ".npz":
+            arrays[HEADER] = np.array(header)
+            np.savez(file, **arrays)
+        else:
+            numpy = require("safetensors.numpy", "save", "safetensors")
+            file.write(numpy.save(arrays, {HEADER: header}))

@@ -1,0 +1,1 @@
+"""Stacks of Jacobians, those of networks, and the coordinates in which they are rotated."""

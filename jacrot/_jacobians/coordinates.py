@@ -1,0 +1,336 @@
+"""Functional coordinates: what activations do, not only which way they point.
+
+The Jacobian says what a small change does, but not how much the input varies, nor whether anything
+reads the output. With ``C = cov(X)`` and ``G = E[KᵀK]``, ``K`` the Jacobian of the centred logits
+with respect to the outputs, the Jacobian in the coordinates ``C^-½ (x − mean)`` and ``G^½ y`` is
+``G^½ J C^½``: its inputs are uncorrelated with variance 1, and a change of its outputs by one is a
+change of the logits by one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Self
+
+import numpy as np
+
+from jacrot._jacobians.networks import drawn_pairs, network_jacobians
+from jacrot._utils.arrays import Array, Matrix, scale_of
+from jacrot._utils.random import random_source
+from jacrot._utils.warnings import warn
+from jacrot.layers import Basis, Dense, Layer, Sequential
+from jacrot.network import Network
+from jacrot.positions import to_rows
+
+# A direction with less than this share of the largest variance (or effect) has none that counts.
+NULL_SHARE = 1e-10
+# Activations that vary by less than this share of their size are constant up to rounding.
+ROUNDING = 1e-14
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """Invertible coordinates ``z = forward (a − mean)``.
+
+    Attributes
+    ----------
+    mean : ndarray of shape (n_features,)
+        Where they are zero.
+    forward, backward : ndarray of shape (n_features, n_features)
+        A symmetric matrix and its inverse. Null directions have a length too, so that there is an
+        inverse: of activations, what other inputs may be expected to have there; of a readout,
+        that of the threshold below which they are null.
+    metric : ndarray of shape (n_features, n_features)
+        The root of the second moment: what ``backward`` or ``forward`` is, but 0 in null
+        directions, so that they count for nothing in the search.
+    """
+
+    mean: Matrix
+    forward: Matrix
+    backward: Matrix
+    metric: Matrix
+
+    @classmethod
+    def whitening(
+        cls, X: Array, basis: Matrix | None = None, n_components: int | float | None = None
+    ) -> Self:
+        """Compute ``C^-½ (x − mean)`` from activations at all their positions.
+
+        The samples do not show the variance of directions outside their span: dividing by the
+        little that rounding leaves there would blow up other inputs. With fewer rows than features
+        no direction, seen or not, is divided by less than the standard deviation that a new row is
+        expected to have in one that was not seen, as every row has beside all others. A
+        direction that none of many rows has (a dead unit) is divided by what one more row, as long
+        as the average, would make of it.
+
+        Parameters
+        ----------
+        X : ndarray
+            Rows, sequences or images.
+        basis : ndarray of shape (n_basis, n_features), default=None
+            Orthonormal rows: the directions that have an effect, inside which the activations are
+            whitened; others keep their length. ``None`` for all.
+        n_components : int, float or None, default=None
+            How many axes are wanted, or which fraction of the effect; ``None`` for all.
+
+        Returns
+        -------
+        Coordinates
+            In which the activations are uncorrelated with variance 1.
+
+        Raises
+        ------
+        ValueError
+            If they do not vary.
+
+        Warns
+        -----
+        UserWarning
+            If the rank of the covariance is limited by the number of rows, and below the number
+            of axes.
+        """
+        rows = to_rows(X).astype(np.float64, copy=False)
+        mean = rows.mean(axis=0)
+        inside = np.eye(rows.shape[1]) if basis is None else basis
+        centred = (rows - mean) @ inside.T
+        if not np.abs(centred).max() > ROUNDING * np.abs(rows).max():
+            raise ValueError(
+                f"X has {len(rows)} rows that are all equal, so that there is nothing to whiten; "
+                "pass more samples."
+            )
+        size = scale_of(centred)
+        centred /= size
+        eigenvalues, vectors, rank = _spectrum(centred.T @ centred / len(rows))
+        lengths = np.sqrt(np.maximum(eigenvalues, 0))
+        metric = np.where(np.arange(len(lengths)) < rank, lengths, 0)
+        if rank < len(lengths):
+            unseen = _unseen_variance(centred, rank)
+            if unseen is not None:
+                lengths = np.maximum(lengths, np.sqrt(unseen))
+                if n_components is None or (
+                    isinstance(n_components, Integral) and n_components > rank
+                ):
+                    _warn_of_rank(len(rows), rank, len(lengths))
+            one_more_row = np.sqrt(eigenvalues[:rank].sum() / len(lengths) / (len(rows) + 1))
+            lengths[rank:] = np.maximum(lengths[rank:], one_more_row)
+        axes = vectors.T @ inside
+        rest = np.eye(rows.shape[1]) - inside.T @ inside
+        forward, backward, metric = (
+            (axes.T * scale) @ axes
+            for scale in (1 / (size * lengths), size * lengths, size * metric)
+        )
+        return cls(mean, forward + rest, backward + rest, metric)
+
+    @classmethod
+    def weighing(cls, readout: Matrix) -> Self:
+        """Compute ``G^½ y``, in which what is read of the outputs is the same along every axis.
+
+        Parameters
+        ----------
+        readout : ndarray of shape (n_outputs, n_outputs)
+            ``G``.
+
+        Returns
+        -------
+        Coordinates
+            Around zero.
+        """
+        size = scale_of(readout)
+        eigenvalues, vectors, rank = _spectrum(readout / size)
+        lengths = np.sqrt(np.maximum(eigenvalues, NULL_SHARE * eigenvalues[0]) * size)
+        metric = np.where(np.arange(len(lengths)) < rank, lengths, 0)
+        root, inverse, metric = (
+            (vectors * scale) @ vectors.T for scale in (lengths, 1 / lengths, metric)
+        )
+        return cls(np.zeros(len(readout)), root, inverse, metric)
+
+
+@dataclass(frozen=True)
+class SiteBasis:
+    """Coordinates ``z = encoder (a − mean)`` of the activations at a site.
+
+    Attributes
+    ----------
+    encoder : ndarray of shape (n_axes, n_features)
+        What each axis reads.
+    decoder : ndarray of shape (n_features, n_axes)
+        What each axis writes: the inverse, at least for directions that have an effect.
+    """
+
+    encoder: Matrix
+    decoder: Matrix
+
+    @classmethod
+    def orthogonal(cls, axes: Matrix) -> SiteBasis:
+        """Make the basis of orthonormal rows."""
+        return cls(axes, axes.T)
+
+    @classmethod
+    def of(cls, axes: Matrix | None, coordinates: Coordinates | None, size: int) -> SiteBasis:
+        """Make the basis of a rotation in some coordinates; ``None`` is the identity."""
+        axes = np.eye(size) if axes is None else axes
+        if coordinates is None:
+            return cls.orthogonal(axes)
+        return cls(axes @ coordinates.forward, coordinates.backward @ axes.T)
+
+
+def after(network: Network, site: int) -> Network | None:
+    """Take what reads a site of a network.
+
+    Parameters
+    ----------
+    network : Network
+        The whole network.
+    site : int
+        What layer `site` reads.
+
+    Returns
+    -------
+    Network or None
+        From there on to the logits; ``None`` for the logits themselves.
+    """
+    return network[site:] if site < network.n_layers else None
+
+
+def readout_moment(readout: Network | None, Y: Array) -> Matrix:
+    """Compute how much what reads some outputs depends on them, ``G = E[KᵀK]``.
+
+    ``K`` is the Jacobian of the logits with their mean taken out: a shift of all of them changes no
+    probability.
+
+    Parameters
+    ----------
+    readout : Network or None
+        From the outputs on to the logits; ``None`` where the outputs are the logits.
+    Y : ndarray
+        The outputs: rows, sequences or images.
+
+    Returns
+    -------
+    ndarray of shape (n_outputs, n_outputs)
+        The second moment.
+
+    Raises
+    ------
+    ValueError
+        If it is zero.
+    """
+    if readout is None:
+        # The only logit of a network is compared with 0, not with others.
+        return centring(Y.shape[1]) if Y.shape[1] > 1 else np.eye(1)
+    pairs = drawn_pairs(readout, Y, random_source(0))
+    n_logits = readout(Y[:1]).shape[1]
+    centred = readout.writing(centring(n_logits))
+    stack = network_jacobians(centred, Y, pairs)
+    moment, _ = stack.moments()
+    if not moment.any():
+        raise ValueError(
+            "the readout does not depend on the outputs that it reads (dead units, or weights of "
+            "zero), so that these have no weights in functional coordinates; pass another readout, "
+            "or coordinates='neurons'."
+        )
+    return moment
+
+
+def centring(size: int) -> Matrix:
+    """Build the matrix that takes the mean out of logits, ``I − 11ᵀ/n``.
+
+    Parameters
+    ----------
+    size : int
+        ``n``. A single logit is left as it is: the other class has a logit of zero.
+
+    Returns
+    -------
+    ndarray of shape (n, n)
+        The projection.
+    """
+    return np.eye(size) - (1 / size if size > 1 else 0)
+
+
+def read_by(layer: Layer, decoder: Matrix, mean: Matrix) -> Layer:
+    """Make the layer that reads ``z`` in the place of ``x = decoder z + mean``.
+
+    Parameters
+    ----------
+    layer : Layer
+        What reads ``x``.
+    decoder : ndarray of shape (n_inputs, n_axes)
+        Any matrix.
+    mean : ndarray of shape (n_inputs,)
+        Offset.
+
+    Returns
+    -------
+    Layer
+        The same function of ``z``.
+    """
+    if isinstance(layer, Dense):
+        return layer.reading(decoder.T).changed(bias=layer.bias + layer.weight @ mean)
+    return Sequential([Basis(decoder, mean), layer])
+
+
+def written_by(layer: Layer, encoder: Matrix, mean: Matrix) -> Layer:
+    """Make the layer that writes ``encoder (y − mean)`` in the place of ``y``.
+
+    Parameters
+    ----------
+    layer : Layer
+        What writes ``y``.
+    encoder : ndarray of shape (n_axes, n_outputs)
+        Any matrix.
+    mean : ndarray of shape (n_outputs,)
+        Origin.
+
+    Returns
+    -------
+    Layer
+        The same function in other coordinates.
+    """
+    if not mean.any():
+        return layer.writing(encoder)
+    return Sequential([layer, Basis(encoder, -encoder @ mean)])
+
+
+def _spectrum(moment: Matrix) -> tuple[Matrix, Matrix, int]:
+    """Compute eigenvalues, falling, their vectors as columns, and how many of them count."""
+    eigenvalues, vectors = np.linalg.eigh(moment)
+    eigenvalues, vectors = eigenvalues[::-1], vectors[:, ::-1]
+    return eigenvalues, vectors, int(np.count_nonzero(eigenvalues > NULL_SHARE * eigenvalues[0]))
+
+
+def _unseen_variance(centred: Matrix, rank: int) -> float | None:
+    """Estimate the variance of new rows along a direction that these rows do not show.
+
+    Every row is left out in turn: its squared distance from the span of the others, shared among
+    the directions outside that. With ``centred = U S Vᵀ`` the distance is ``(Σ_k U_ik²/S_k²)^-½``.
+
+    Returns ``None`` unless every row adds a direction of its own, that is where the number of
+    (different) rows is not what limits the rank.
+    """
+    rows = _distinct(centred, rank + 1)
+    if len(rows) != rank + 1:
+        return None
+    left, singular, _ = np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)
+    distances = 1 / ((left[:, :rank] / singular[:rank]) ** 2).sum(axis=1)
+    return float(distances.mean()) / (rows.shape[1] - rank + 1)
+
+
+def _distinct(rows: Matrix, enough: int) -> Matrix:
+    """Leave out repeated rows, until there are more than enough."""
+    # Most often a few rows show that there are.
+    for some in (rows[: 4 * enough], rows):
+        distinct = np.unique(some, axis=0)
+        if len(distinct) > enough:
+            break
+    return distinct
+
+
+def _warn_of_rank(n_rows: int, rank: int, n_features: int) -> None:
+    warn(
+        f"the covariance of the activations has rank {rank} of {n_features}, because there are "
+        f"only {n_rows} rows: in the other directions, and in those that vary least, the new "
+        f"coordinates of other inputs are guesses; pass more samples, several times "
+        f"{n_features}, or n_components of at most {rank}."
+    )

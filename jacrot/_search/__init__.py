@@ -1,0 +1,1 @@
+"""The search for rotations: the cost and its derivatives, the manifold, the stages, the moves."""

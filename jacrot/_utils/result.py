@@ -1,0 +1,63 @@
+"""Results that print what was found, and their tables."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from jacrot._utils.optional import require
+
+# A notebook shows so many rows of a table; ``to_frame`` has all.
+SHOWN_ROWS = 20
+
+
+class Result(ABC):
+    """What was found: a sentence where it is printed, and a table."""
+
+    @abstractmethod
+    def _finding(self) -> str:
+        """Return what follows from the figures, in a line or two."""
+
+    @abstractmethod
+    def _table(self) -> Mapping[str, Sequence[Any]]:
+        """Return the columns of the table by name, all of one length."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._finding()})"
+
+    def _repr_html_(self) -> str:
+        table = self._table()
+        rows = list(zip(*table.values(), strict=True))
+        head = "".join(f"<th>{escape(name)}</th>" for name in table)
+        body = "".join(
+            f"<tr>{''.join(f'<td>{escape(_shown(cell))}</td>' for cell in row)}</tr>"
+            for row in rows[:SHOWN_ROWS]
+        )
+        rest = f"<p>{SHOWN_ROWS} of {len(rows)} rows; to_frame() has all.</p>"
+        return (
+            f"<p><b>{type(self).__name__}</b>: {escape(self._finding())}</p>"
+            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+            f"{rest if len(rows) > SHOWN_ROWS else ''}"
+        )
+
+    def to_frame(self) -> Any:
+        """Build a table of the figures.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The table.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        caller = f"{type(self).__name__}.to_frame"
+        return require("pandas", caller=caller, extra="pandas").DataFrame(dict(self._table()))
+
+
+def _shown(cell: Any) -> str:
+    return cell if isinstance(cell, str) else f"{cell:.4g}"

@@ -1,0 +1,361 @@
+"""Bases of the activations at a site: by name, or those that an estimator found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from jacrot._estimators.base import NetworkEstimator
+from jacrot._estimators.network_rotation import NetworkRotation
+from jacrot._estimators.rotation import JacobianSparsityRotation
+from jacrot._jacobians.coordinates import Coordinates, SiteBasis, after, centring, readout_moment
+from jacrot._jacobians.networks import network_jacobians
+from jacrot._jacobians.stacks import Jacobians
+from jacrot._search.subspace import effective_basis, principal_directions
+from jacrot._utils.arrays import Array, Matrix, real_array
+from jacrot._utils.random import random_rotation
+from jacrot.inspection._pairing import check_fitted_to
+from jacrot.layers import Dense
+from jacrot.network import Network
+
+# What a decoder may differ from the inverse of its encoder by, as a share of the products that are
+# summed: what single precision leaves of matrices of some thousand axes.
+INVERSE_TOL = 1e-5
+
+
+class Part:
+    """Consecutive layers of a network, with what they read and write on some inputs.
+
+    Parameters
+    ----------
+    network : Network
+        The whole network.
+    layers : range
+        The layers.
+    X : ndarray of shape (n_samples, n_features)
+        Inputs of the network.
+
+    Attributes
+    ----------
+    activations : list of ndarray
+        What the first layer reads, and what each layer writes.
+    stacks : list of Jacobians
+        Those of every layer.
+    """
+
+    def __init__(self, network: Network, layers: range, X: Array) -> None:
+        self.network = network
+        self.layers = layers
+        self.activations = [network[: layers[0]](X) if layers[0] else X]
+        self.stacks: list[Jacobians] = []
+        for number in layers:
+            layer = network[number : number + 1]
+            self.stacks.append(network_jacobians(layer, self.activations[-1]))
+            self.activations.append(layer(self.activations[-1]))
+
+    @property
+    def widths(self) -> list[int]:
+        """Numbers of activations at the sites."""
+        return [activations.shape[1] for activations in self.activations]
+
+    @cached_property
+    def inside(self) -> Matrix:
+        """The directions of the inputs of the first layer that have an effect, as rows."""
+        basis = effective_basis(self.stacks[0].moments()[0])
+        return np.eye(self.widths[0]) if basis is None else basis
+
+    @cached_property
+    def readouts(self) -> list[Matrix]:
+        """``G = E[KᵀK]`` of what every layer of the part writes."""
+        return [
+            readout_moment(after(self.network, number + 1), written)
+            for number, written in zip(self.layers, self.activations[1:], strict=True)
+        ]
+
+    def orthogonal(self, axes_of: Callable[[Array], Matrix]) -> list[SiteBasis]:
+        """Make orthonormal axes at every site; of the inputs, of directions with an effect."""
+        first, *others = self.activations
+        read = axes_of(first @ self.inside.T) @ self.inside
+        return [SiteBasis.orthogonal(axes) for axes in (read, *map(axes_of, others))]
+
+
+def named_bases(name: str, part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
+    """Build the bases that a name stands for.
+
+    - ``"given"``: the neurons.
+    - ``"random"``: a rotation drawn at every site.
+    - ``"pca"``: principal components of the activations.
+    - ``"svd"``: singular vectors of the weight of a dense layer.
+    - ``"quartimax"``: inputs rotated by factor analysis' quartimax of the stacked Jacobians.
+    - ``"interaction"``: the local interaction basis, eigenvectors of ``C^½ G C^½`` of whitened
+      activations, where ``G_l = E[J_lᵀ G_{l+1} J_l]`` from the centred logits back, and principal
+      components of the logits.
+    - ``"functional_svd"``: singular vectors of the mean ``E[G^½ J C^½]``.
+    - ``"functional"``: those of a :class:`jacrot.JacobianSparsityRotation` with
+      ``criterion="log"``, both sides free, in functional coordinates.
+
+    All but the first keep to the directions of the inputs that have an effect. The first three and
+    ``"interaction"`` are bases of sites; the others belong to one layer.
+
+    Parameters
+    ----------
+    name : str
+        One of these.
+    part : Part
+        One layer or several.
+    rng : numpy.random.RandomState
+        Draws what is random.
+
+    Returns
+    -------
+    list of SiteBasis
+        Of what the first layer reads, and of what each layer writes.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, or its basis belongs to one layer and there are several, or to a
+        dense layer and it is none.
+
+    References
+    ----------
+    L. Bushnaq et al., "The Local Interaction Basis: identifying computationally-relevant and
+    sparsely interacting features in neural networks", arXiv:2405.10928 (2024), section 3 (the
+    Jacobian formula).
+
+    J. O. Neuhaus and C. Wrigley, "The quartimax method", British Journal of Statistical Psychology
+    7 (1954).
+    """
+    if name in _OF_SITES:
+        return _OF_SITES[name](part, rng)
+    if name not in _OF_A_LAYER:
+        raise ValueError(
+            f"basis={name!r} is unknown; pass one of {BASES}, a fitted estimator, or a list with "
+            "(encoder, decoder) of every site."
+        )
+    if len(part.layers) > 1:
+        raise ValueError(
+            f"basis={name!r} belongs to the two sides of one layer, but there are "
+            f"{len(part.layers)} layers; pass one of {list(_OF_SITES)}, or a fitted "
+            "NetworkRotation."
+        )
+    return _OF_A_LAYER[name](part, rng)
+
+
+def read_bases(
+    basis: Any, part: Part, network: Network, rng: np.random.RandomState
+) -> list[SiteBasis]:
+    """Read the bases of all sites of a part.
+
+    Parameters
+    ----------
+    basis : str, estimator or sequence of (encoder, decoder)
+        What the user gave.
+    part : Part
+        One layer or several.
+    network : Network
+        The whole network as the user gave it, perhaps up to probabilities.
+    rng : numpy.random.RandomState
+        Draws what is random.
+
+    Returns
+    -------
+    list of SiteBasis
+        Of what the first layer reads, and of what each layer writes.
+
+    Raises
+    ------
+    TypeError
+        If `basis` is of another kind.
+    ValueError
+        If it does not fit the part.
+    """
+    if isinstance(basis, str):
+        return named_bases(basis, part, rng)
+    if isinstance(basis, NetworkEstimator):
+        check_is_fitted(basis)
+        bases = fitted_bases(basis, part, network)
+    elif isinstance(basis, Sequence):
+        if not all(isinstance(pair, Sequence) and len(pair) == 2 for pair in basis):
+            raise TypeError(
+                "basis is a list, but not of pairs; pass (encoder, decoder) of every site."
+            )
+        bases = [
+            SiteBasis(*(real_array(side, "basis", 2).astype(np.float64) for side in pair))
+            for pair in basis
+        ]
+    else:
+        raise TypeError(
+            f"basis is a {type(basis).__name__}; pass one of {BASES}, a fitted estimator, or a "
+            "list with (encoder, decoder) of every site."
+        )
+    encoders = [basis.encoder.shape for basis in bases]
+    decoders = [basis.decoder.shape[::-1] for basis in bases]
+    if encoders != decoders or [width for _, width in encoders] != part.widths:
+        raise ValueError(
+            f"basis has encoders of shapes {encoders} and transposed decoders of {decoders}, but "
+            f"the sites have {part.widths} activations; pass (n_axes, n_features) and (n_features,"
+            " n_axes) for what the first layer reads and what each layer writes."
+        )
+    for number, basis in enumerate(bases):
+        if not (_inverse(basis.encoder, basis.decoder) or _inverse(basis.decoder, basis.encoder)):
+            raise ValueError(
+                f"the decoder at place {number} of basis is not the inverse of its encoder, so "
+                "that what the axes read is not what they write; pass np.linalg.pinv(encoder)."
+            )
+    return bases
+
+
+def _inverse(left: Matrix, right: Matrix) -> bool:
+    """Check whether a product is the identity but for rounding."""
+    allowed = INVERSE_TOL * (np.abs(left) @ np.abs(right) + 1)
+    return bool((np.abs(left @ right - np.eye(len(left))) <= allowed).all())
+
+
+def fitted_bases(estimator: Any, part: Part, network: Network) -> list[SiteBasis]:
+    """Return the bases that an estimator found.
+
+    Parameters
+    ----------
+    estimator : JacobianSparsityRotation or NetworkRotation
+        Fitted: the first to the one layer of the part, the second to the whole network.
+    part : Part
+        The layers.
+    network : Network
+        The whole network, to some layers of which the estimator was fitted.
+
+    Returns
+    -------
+    list of SiteBasis
+        Of what the first layer reads, and of what each layer writes.
+
+    Raises
+    ------
+    ValueError
+        If the estimator was fitted to something else.
+    """
+    layers = part.layers
+    if isinstance(estimator, NetworkRotation):
+        check_fitted_to(estimator, network, "network")
+        return [estimator._site_basis(site) for site in range(layers[0], layers[-1] + 2)]
+    fitted = estimator.network_
+    if not isinstance(fitted, Network) or fitted.n_layers != 1 or len(layers) != 1:
+        raise ValueError(
+            "basis is a JacobianSparsityRotation, whose axes belong to the two sides of one layer; "
+            "pass layer=l and one that was fitted to network[l:l + 1]."
+        )
+    start, stop = layers[0], layers[0] + 1
+    check_fitted_to(estimator, network[start:stop], f"network[{start}:{stop}]")
+    Q, P = estimator.rotation_, estimator.output_rotation_
+    if len(Q) < Q.shape[1]:
+        raise ValueError(
+            f"basis keeps {len(Q)} of {Q.shape[1]} components, so that its axes do not make up the "
+            "activations; pass one fitted with n_components=None."
+        )
+    n_outputs = fitted(np.zeros((1, Q.shape[1]))).shape[1]
+    return [
+        SiteBasis.of(Q, estimator._inner, Q.shape[1]),
+        SiteBasis.of(P, estimator._outer, n_outputs),
+    ]
+
+
+def _given(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
+    return [SiteBasis.orthogonal(np.eye(width)) for width in part.widths]
+
+
+def _random(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
+    return part.orthogonal(lambda activations: random_rotation(activations.shape[1], rng))
+
+
+def _pca(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
+    return part.orthogonal(_components)
+
+
+def _components(activations: Array) -> Matrix:
+    return principal_directions(np.atleast_2d(np.cov(activations.T)))[0]
+
+
+def _interaction(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
+    last, stacks, logits = part.network.n_layers, part.stacks, part.activations[-1]
+    readout = after(part.network, part.layers[-1] + 1)
+    if readout is not None:
+        rest = Part(readout, range(readout.n_layers), logits)
+        stacks, logits = stacks + rest.stacks, rest.activations[-1]
+    moments = [centring(logits.shape[1])]
+    for stack in reversed(stacks):
+        metric = Coordinates.weighing(moments[0]).metric
+        moments.insert(0, stack.transformed(metric, None).moments()[0])
+    bases = []
+    for site, activations in enumerate(part.activations):
+        number, moment = part.layers[0] + site, moments[site]
+        if number == last:
+            bases.append(SiteBasis.orthogonal(_components(activations)))
+            continue
+        whitening = Coordinates.whitening(activations, part.inside if site == 0 else None)
+        directions, _ = principal_directions(whitening.metric @ moment @ whitening.metric)
+        bases.append(SiteBasis.of(directions, whitening, len(directions)))
+    return bases
+
+
+def _svd(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
+    layer = part.network[part.layers[0]]
+    if not isinstance(layer, Dense) or layer.output_rotation is not None:
+        raise ValueError(
+            f"basis='svd' is that of a dense layer's weight, but layer {part.layers[0]} is "
+            f"{layer!r}; pass 'functional_svd'."
+        )
+    left, values, right = np.linalg.svd(layer.weight.astype(np.float64))
+    return [SiteBasis.orthogonal(right[: len(values)]), SiteBasis.orthogonal(left.T)]
+
+
+def _quartimax(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
+    return _fitted(part, rng, criterion="quartimax")
+
+
+def _functional(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
+    return _fitted(
+        part,
+        rng,
+        criterion="log",
+        coordinates="functional",
+        rotate_output=True,
+        readout=after(part.network, part.layers[0] + 1),
+    )
+
+
+def _fitted(part: Part, rng: np.random.RandomState, **parameters: Any) -> list[SiteBasis]:
+    number = part.layers[0]
+    estimator = JacobianSparsityRotation(random_state=rng, **parameters)
+    estimator.fit(part.network[number : number + 1], part.activations[0])
+    return fitted_bases(estimator, part, part.network)
+
+
+def _functional_svd(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
+    inner = Coordinates.whitening(part.activations[0], part.inside)
+    outer = Coordinates.weighing(part.readouts[0])
+    # Inside: singular vectors of value zero would mix directions with an effect and without.
+    stack = part.stacks[0].transformed(outer.metric, inner.metric @ part.inside.T)
+    total = sum(block.sum(axis=0) for block in stack.rotated(None, None))
+    left, _, right = np.linalg.svd(np.asarray(total))
+    axes = right @ part.inside
+    return [SiteBasis.of(axes, inner, len(axes)), SiteBasis.of(left.T, outer, len(left))]
+
+
+Builder = Callable[[Part, np.random.RandomState], list[SiteBasis]]
+_OF_SITES: dict[str, Builder] = {
+    "given": _given,
+    "random": _random,
+    "pca": _pca,
+    "interaction": _interaction,
+}
+_OF_A_LAYER: dict[str, Builder] = {
+    "svd": _svd,
+    "quartimax": _quartimax,
+    "functional_svd": _functional_svd,
+    "functional": _functional,
+}
+BASES = [*_OF_SITES, *_OF_A_LAYER]

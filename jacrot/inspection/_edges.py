@@ -1,0 +1,459 @@
+"""How many connections a function needs, counted by removing them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from jacrot._jacobians.coordinates import NULL_SHARE, SiteBasis, centring, read_by
+from jacrot._utils.arrays import Array, Matrix, real_array
+from jacrot._utils.random import random_source
+from jacrot._utils.result import Result
+from jacrot.inspection._bases import Part, read_bases
+from jacrot.inspection._edge_count import LEVEL, EdgeCount, count_edges
+from jacrot.inspection._fitted import check_count, drawn_seeds
+from jacrot.inspection._metrics import Evaluations, read_metric, without_probabilities
+from jacrot.network import Network
+
+# Activations that differ by less than this share of the largest are the same but for rounding.
+ROUNDING = 1e-12
+
+
+@dataclass(frozen=True, repr=False)
+class EdgeCurve(Result):
+    """A function against the number of its connections that are kept; see :func:`edge_curve`.
+
+    Parameters
+    ----------
+    n_edges : ndarray of int of shape (n_points,)
+        How many connections are kept, rising.
+    values : ndarray of shape (n_points,)
+        The metric with so many.
+    full : float
+        The metric of the network itself.
+    affine : float
+        The metric where every layer is replaced by its least-squares affine map: where that
+        passes, few edges mean low rank, not structure.
+    ranks : tuple of int
+        Rank of ``G`` at what each layer writes: no function of the logits needs more axes there.
+    strengths : tuple of ndarray of shape (n_outputs, n_inputs)
+        ``u_a E|J_ab| std(z_b)`` of every connection of each layer, by which they are ranked.
+    signed : tuple of ndarray of shape (n_outputs, n_inputs)
+        ``E[J_ab]`` in the same units: its sign is that of the connection on average.
+    bases : tuple of SiteBasis
+        Of what the first layer reads, and of what each layer writes.
+    metric : str
+        Name of the metric.
+    measure : callable
+        ``measure(n_edges)`` computes the metric with the `n_edges` strongest connections, by a
+        forward pass.
+    resampled_losses : callable
+        ``resampled_losses([n_edges, ...])`` computes how much worse than that of the network the
+        metric is with so many connections, on every resample of the inputs: an array of shape
+        ``(n_resamples, n_counts)``.
+    greater_is_better : bool
+        Whether a greater metric is a better one.
+
+    Attributes
+    ----------
+    intervals : ndarray of shape (2, n_points)
+        Around `values`, from the middle 95 % of the losses on the resamples.
+
+    Examples
+    --------
+    Two of four connections carry everything:
+
+    >>> import numpy as np
+    >>> from jacrot import Network
+    >>> from jacrot.inspection import edge_curve
+    >>> X = np.random.default_rng(0).normal(size=(50, 2))
+    >>> network = Network([np.eye(2) + 1e-3, np.eye(2)], ["tanh", "identity"])
+    >>> curve = edge_curve(network, X, calibration=X, layer=0, metric="kl", n_points=4)
+    >>> curve
+    EdgeCurve(kl from 1 to 4 edges; network 0, affine map 0.003325, rank of G 1)
+    >>> curve.edges_needed(0.01), [mask.tolist() for mask in curve.kept(2)]
+    (2 (2 to 2), [[[True, False], [False, True]]])
+    """
+
+    n_edges: NDArray[np.int64]
+    values: Matrix
+    full: float
+    affine: float
+    ranks: tuple[int, ...]
+    strengths: tuple[Matrix, ...]
+    signed: tuple[Matrix, ...]
+    bases: tuple[SiteBasis, ...]
+    metric: str
+    measure: Callable[[int], float]
+    resampled_losses: Callable[[Sequence[int]], Matrix]
+    greater_is_better: bool
+
+    def _finding(self) -> str:
+        ranks = ", ".join(map(str, self.ranks))
+        return (
+            f"{self.metric} from {self.n_edges[0]} to {self.n_edges[-1]} edges; network "
+            f"{self.full:.4g}, affine map {self.affine:.4g}, rank of G {ranks}"
+        )
+
+    def _table(self) -> dict[str, list[Any]]:
+        worse = self.full - self.values if self.greater_is_better else self.values - self.full
+        columns = {"n_edges": self.n_edges, self.metric: self.values, "loss": worse}
+        return {name: column.tolist() for name, column in columns.items()}
+
+    def edges_needed(self, tolerance: float) -> EdgeCount:
+        """Count the connections that the metric needs, with the uncertainty of few inputs.
+
+        The inputs are drawn again with replacement, many times. On each resample, the loss is the
+        metric's difference from that of the network on the same resample, and the count is where
+        the falling curve that fits the losses best (isotonic regression) passes the tolerance. The
+        answer is the median of these counts, with the middle 95 % of them as its interval. More
+        forward passes are made where they lie.
+
+        Parameters
+        ----------
+        tolerance : float
+            How much worse than that of the network the metric may be, at least 0.
+
+        Returns
+        -------
+        EdgeCount
+            The median, an integer; ``low`` and ``high`` are the ends of the interval.
+
+        Raises
+        ------
+        ValueError
+            If `tolerance` is negative or not a number, or if the metric falls short with all
+            connections.
+
+        Notes
+        -----
+        The loss hardly ever falls with every connection: one input that is right with 300
+        connections may be wrong with 1,500. The first count that passes, and the last that does
+        not, depend on such inputs alone. One input of ``n`` changes the loss by ``1 / n`` of its
+        own, and the falling fit nowhere by more than that, since isotonic regression is a
+        contraction (Yang and Barber, section 2); the fit averages over counts, and the median over
+        resamples. Of 500 inputs, leaving out any one changed the median by at most a fifth, for
+        accuracies, and by a tenth, for divergences, where the first count that passes changed by up
+        to a third and the last that does not by up to a half. An accuracy of few inputs is coarse:
+        0.5 % of 500 are 2.5 of them, and the interval is wide. ``"kl"`` and
+        ``"cross_entropy"`` use every input.
+
+        The interval is that of the inputs only, for these axes: what other calibration inputs or
+        another search would change is not in it.
+
+        References
+        ----------
+        B. Efron and R. J. Tibshirani, "An Introduction to the Bootstrap", Chapman & Hall (1993),
+        chapter 13 (the percentile interval).
+
+        F. Yang and R. F. Barber, "Contraction and uniform convergence of isotonic regression",
+        Electronic Journal of Statistics 13 (2019).
+
+        A. P. Oron and N. Flournoy, "Centered isotonic regression: point and interval estimation for
+        dose-response studies", Statistics in Biopharmaceutical Research 9 (2017) (the same question
+        of doses: the fit, and where it reaches a target).
+
+        M. Méloux et al., "Mechanistic interpretability as statistical estimation: a variance
+        analysis of EAP-IG", arXiv:2510.00845 (2025) (why circuits need resampled inputs).
+        """
+        return count_edges(self.resampled_losses, self.n_edges.tolist(), tolerance)
+
+    @property
+    def intervals(self) -> Matrix:
+        """Ends of the interval of every value, of shape (2, n_points)."""
+        losses = self.resampled_losses(self.n_edges.tolist())
+        ends = np.quantile(losses, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+        return self.full - ends[::-1] if self.greater_is_better else self.full + ends
+
+    def kept(self, n_edges: int) -> tuple[NDArray[np.bool_], ...]:
+        """Find the strongest connections.
+
+        Parameters
+        ----------
+        n_edges : int
+            How many, over all layers.
+
+        Returns
+        -------
+        tuple of ndarray of bool of shape (n_outputs, n_inputs)
+            Which connections of each layer are kept.
+
+        Raises
+        ------
+        ValueError
+            If `n_edges` is negative or not an integer.
+        """
+        check_count(n_edges, "n_edges", 0)
+        return _strongest(self.strengths, n_edges)
+
+
+def edge_curve(
+    network: Any,
+    X: ArrayLike,
+    y: ArrayLike | None = None,
+    *,
+    calibration: ArrayLike,
+    layer: int | None = None,
+    basis: Any = "given",
+    metric: str | Callable[[Array, Any], float] = "accuracy",
+    n_points: int = 20,
+    n_resamples: int = 1000,
+    random_state: int | np.random.RandomState | None = None,
+) -> EdgeCurve:
+    """Measure how many connections a network needs between the axes of given bases.
+
+    A connection of a layer is a pair of an input axis ``b`` and an output axis ``a``. Its strength
+    is ``u_a E|J_ab| std(z_b)``: ``J`` the Jacobian in these bases, ``z`` the input in its basis,
+    ``u_a = √(d_aᵀ G d_a)`` how much the logits depend on output axis ``a``, with ``d_a`` what that
+    axis writes and ``G = E[KᵀK]``, ``K`` the Jacobian of the centred logits with respect to what
+    the layer writes. Where a connection is removed, its output axis sees the mean of ``z_b`` in
+    the place of its value; each output axis so has an input of its own, and the network goes on
+    from the activations that result. The strongest connections are kept, over all layers, and the
+    metric is computed by forward passes.
+
+    Parameters
+    ----------
+    network : Network or what makes one
+        The whole network, from `X` to the logits. A softmax at its end, or the sigmoid of a single
+        output, is left out: connections are removed before it.
+    X : array-like of shape (n_samples, n_features)
+        Inputs to measure on, held out from `calibration`.
+    y : array-like of shape (n_samples,), default=None
+        Labels, for ``"accuracy"`` and ``"cross_entropy"``: the number of the logit, from 0; of a
+        single logit 0 where it is negative and 1 where it is positive. Handed to a callable metric.
+    calibration : array-like of shape (n_calibration, n_features)
+        Inputs on which means, strengths and named bases are computed.
+    layer : int, default=None
+        The layer whose connections are removed; ``None`` removes those of all layers.
+    basis : str, estimator or sequence of (encoder, decoder), default="given"
+        ``"given"``, ``"random"``, ``"pca"``, ``"interaction"`` or, for one layer, ``"svd"``,
+        ``"quartimax"``, ``"functional_svd"``, ``"functional"``: see
+        :func:`jacrot.inspection._bases.named_bases`. A fitted
+        :class:`jacrot.JacobianSparsityRotation` of ``network[layer:layer + 1]``, or a fitted
+        :class:`jacrot.NetworkRotation`. Or an encoder ``(n_axes, n_features)`` and a decoder
+        ``(n_features, n_axes)`` for what the first layer reads and what each layer writes.
+    metric : {"accuracy", "cross_entropy", "kl"} or callable, default="accuracy"
+        ``"kl"`` is the mean divergence of the probabilities from those of the network. They are
+        the softmax of the logits, and of a single logit its sigmoid. A callable ``metric(outputs,
+        y)`` returns a number for what the network writes, the greater the better; it is called for
+        every resample.
+    n_points : int, default=20
+        Points of the curve, from one connection to all that have any strength, evenly on a
+        logarithmic scale.
+    n_resamples : int, default=1000
+        Resamples of `X` for the intervals of the counts. 200 are enough for their width, and make a
+        slow callable metric faster.
+    random_state : int, RandomState instance or None, default=None
+        Draws the resamples and the bases that are random. With the same one, the curves of several
+        bases have the same resamples.
+
+    Returns
+    -------
+    EdgeCurve
+        The curve; ``edges_needed(tolerance)`` counts how many connections are enough.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of another kind.
+    ValueError
+        If an argument does not fit the network, or is not one of those named here; if the labels
+        do not belong to the logits, or the network writes probabilities in a way that is not read;
+        if the logits do not vary on `calibration`.
+
+    References
+    ----------
+    L. Bushnaq et al., "The Local Interaction Basis: identifying computationally-relevant and
+    sparsely interacting features in neural networks", arXiv:2405.10928 (2024), where edges are
+    removed in the same way.
+
+    A. Conmy et al., "Towards automated circuit discovery for mechanistic interpretability", NeurIPS
+    2023 (the divergence as the metric of a circuit).
+
+    Examples
+    --------
+    >>> from jacrot.datasets import load_digits_mlp
+    >>> from jacrot.inspection import edge_curve
+    >>> digits = load_digits_mlp()
+    >>> curve = edge_curve(
+    ...     digits.network,
+    ...     digits.X_test,
+    ...     digits.y_test,
+    ...     calibration=digits.X[:200],
+    ...     layer=1,
+    ...     basis="interaction",
+    ... )
+    >>> curve.edges_needed(0.01) < 0.05 * curve.strengths[0].size
+    True
+    """
+    whole = Network(network)
+    X, calibration = _inputs(X, "X", whole), _inputs(calibration, "calibration", whole)
+    network, last = without_probabilities(whole, whole(X[:1]).shape[1])
+    if layer is not None and (not isinstance(layer, Integral) or not 0 <= layer < network.n_layers):
+        raise ValueError(
+            f"layer={layer!r} does not exist; pass a number from 0 to {network.n_layers - 1}."
+        )
+    check_count(n_points, "n_points", 2)
+    check_count(n_resamples, "n_resamples", 1)
+    layers = range(network.n_layers) if layer is None else range(layer, layer + 1)
+    logits = network(X)
+    read = read_metric(metric, y, logits, network, last)
+    _check_variation(network, calibration)
+    rng = random_source(random_state)
+    (seed,) = drawn_seeds(rng, 1)
+    part = Part(network, layers, calibration)
+    bases = read_bases(basis, part, whole, rng)
+    given = network[: layers[0]](X) if layers[0] else X
+
+    def outputs(a: Array) -> Array:
+        after = layers[-1] + 1
+        return network[after:](a) if after < network.n_layers else a
+
+    cut = _Cut(part, bases, given)
+
+    def logits_with(n_edges: int) -> Array:
+        return outputs(cut.activations(_strongest(cut.strengths, n_edges)))
+
+    evaluations = Evaluations(logits_with, read, logits, n_resamples, seed)
+    strengths = np.concatenate([table.ravel() for table in cut.strengths])
+    size = np.count_nonzero(strengths > NULL_SHARE * strengths.max())
+    if size == 0:
+        raise ValueError(
+            "no connection has any strength: in this basis no axis that varies on calibration "
+            "moves the logits; pass another basis or layer."
+        )
+    n_edges = np.unique(np.geomspace(1, size, n_points).round().astype(np.int64))
+    return EdgeCurve(
+        n_edges=n_edges,
+        values=np.array([evaluations.value(int(n)) for n in n_edges]),
+        full=evaluations.full,
+        affine=evaluations.value_of(outputs(_affine(part, given)), "the affine map"),
+        ranks=tuple(map(_rank, part.readouts)),
+        strengths=cut.strengths,
+        signed=cut.signed,
+        bases=tuple(bases),
+        metric=read.name,
+        measure=evaluations.value,
+        resampled_losses=evaluations.losses,
+        greater_is_better=read.greater_is_better,
+    )
+
+
+class _Cut:
+    """The layers of a part in bases, from which connections are removed."""
+
+    def __init__(self, part: Part, bases: Sequence[SiteBasis], given: Array) -> None:
+        self.bases = bases
+        self.means = [activations.mean(axis=0) for activations in part.activations]
+        self.given = (given - self.means[0]) @ bases[0].encoder.T
+        self.layers = [
+            read_by(part.network[number], basis.decoder, mean)
+            for number, basis, mean in zip(part.layers, bases[:-1], self.means[:-1], strict=True)
+        ]
+        tables = [
+            _tables(stack, activations, sides, readout)
+            for stack, activations, sides, readout in zip(
+                part.stacks, part.activations[:-1], pairwise(bases), part.readouts, strict=True
+            )
+        ]
+        self.strengths = tuple(strengths for strengths, _ in tables)
+        self.signed = tuple(signed for _, signed in tables)
+
+    def activations(self, masks: Sequence[NDArray[np.bool_]]) -> Array:
+        """Compute what the last layer writes where only some connections are there."""
+        z = self.given
+        for layer, mask, basis, mean in zip(
+            self.layers, masks, self.bases[1:], self.means[1:], strict=True
+        ):
+            nothing = (layer(np.zeros((1, z.shape[1]))) - mean) @ basis.encoder.T
+            v = np.repeat(nothing, len(z), axis=0)
+            identity = np.eye(z.shape[1])
+            for axis in np.flatnonzero(mask.any(axis=1)):
+                kept = np.flatnonzero(mask[axis])
+                sees = layer.reading(identity[kept])
+                v[:, axis] = (sees(z[:, kept]) - mean) @ basis.encoder[axis]
+            z = v
+        return np.asarray(z @ self.bases[-1].decoder.T + self.means[-1])
+
+
+def _tables(
+    stack: Any, activations: Array, sides: tuple[SiteBasis, SiteBasis], readout: Matrix
+) -> tuple[Matrix, Matrix]:
+    """Compute the strength of every connection of a layer, and its mean with its sign."""
+    read, written = sides
+    blocks = stack.rotated(written.encoder, read.decoder.T)
+    absolute, signed = 0.0, 0.0
+    for block in blocks:
+        absolute = absolute + np.abs(block).sum(axis=0)
+        signed = signed + block.sum(axis=0)
+    D = written.decoder
+    weights = np.sqrt(np.maximum(np.einsum("ka,kl,la->a", D, readout, D), 0))
+    scale = weights[:, None] * (activations @ read.encoder.T).std(axis=0) / stack.shape[0]
+    return np.asarray(scale * absolute), np.asarray(scale * signed)
+
+
+def _strongest(strengths: Sequence[Matrix], n_edges: int) -> tuple[NDArray[np.bool_], ...]:
+    flat = np.concatenate([table.ravel() for table in strengths])
+    kept = np.zeros(flat.size, bool)
+    kept[np.argsort(-flat, kind="stable")[:n_edges]] = True
+    ends = np.cumsum([table.size for table in strengths])[:-1]
+    return tuple(
+        mask.reshape(table.shape)
+        for mask, table in zip(np.split(kept, ends), strengths, strict=True)
+    )
+
+
+def _affine(part: Part, given: Array) -> Array:
+    """Compute what the last layer writes where each is its least-squares affine map."""
+    x = given @ part.inside.T
+    for index, written in enumerate(part.activations[1:]):
+        read = part.activations[index]
+        read = read @ part.inside.T if index == 0 else read
+        design = np.column_stack([read, np.ones(len(read))])
+        solution, *_ = np.linalg.lstsq(design, written, rcond=None)
+        x = np.column_stack([x, np.ones(len(x))]) @ solution
+    return x
+
+
+def _rank(moment: Matrix) -> int:
+    eigenvalues = np.linalg.eigvalsh(moment)
+    return int(np.count_nonzero(eigenvalues > NULL_SHARE * eigenvalues[-1]))
+
+
+def _inputs(X: ArrayLike, name: str, network: Network) -> Array:
+    x = real_array(X, name, ndim=2).astype(np.float64, copy=False)
+    if network.n_inputs not in (None, x.shape[1]):
+        raise ValueError(
+            f"{name} has {x.shape[1]} features but the network reads {network.n_inputs}; pass "
+            "inputs of the whole network."
+        )
+    if len(x) == 0:
+        raise ValueError(f"{name} has no rows; pass inputs of the whole network.")
+    return x
+
+
+def _check_variation(network: Network, calibration: Array) -> None:
+    """Refuse inputs on which the logits are constant, so that nothing has any strength."""
+    if len(calibration) < 2:
+        raise ValueError(
+            "calibration has 1 row, on which nothing varies; pass some hundred inputs."
+        )
+    activations = calibration
+    for site in range(network.n_layers + 1):
+        largest, what = np.abs(activations).max(), f"site {site} is"
+        if site == network.n_layers:
+            activations, what = activations @ centring(activations.shape[1]), "centred logits are"
+        if np.ptp(activations, axis=0).max() <= ROUNDING * largest:
+            raise ValueError(
+                f"{what} the same for all {len(calibration)} rows of calibration, so that no "
+                "connection moves the logits (equal rows, or units that are never active?); pass "
+                "other inputs or another network."
+            )
+        if site < network.n_layers:
+            activations = network[site : site + 1](activations)

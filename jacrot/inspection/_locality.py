@@ -1,0 +1,271 @@
+"""Whether a change of one axis changes few outputs: the claim itself, by intervention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from jacrot._estimators.base import NetworkEstimator
+from jacrot._estimators.network_rotation import NetworkRotation
+from jacrot._utils.arrays import Array, Matrix, real_array
+from jacrot._utils.random import random_source
+from jacrot._utils.result import Result
+from jacrot._utils.threads import one_blas_thread
+from jacrot.inspection._fitted import check_count, check_inputs, fitted_network, parts
+from jacrot.network import Network
+
+Part = tuple[Network, Array]
+
+# A change this small beside the largest output is rounding.
+ROUNDING = 1e-11
+
+
+@dataclass(frozen=True, repr=False)
+class LocalityCurve(Result):
+    """How many outputs a real step of one activation changes, before and after a rotation.
+
+    Parameters
+    ----------
+    steps : ndarray of shape (n_steps,)
+        Size of the steps, in standard deviations of the activation that is moved.
+    share : float
+        An output counts as changed if it changes by more than this share of the one that changes
+        most.
+    n_outputs : int
+        How many outputs there are.
+    before, after : ndarray of shape (n_steps, n_axes)
+        Mean number of outputs changed, over the samples in which any is: by a step of each given
+        activation, and of each rotated one. NaN where none is in any sample.
+    effect_before, effect_after : ndarray of shape (n_steps, n_axes)
+        Mean square of the change of the outputs.
+
+    Attributes
+    ----------
+    mean_before, mean_after : ndarray of shape (n_steps,)
+        Mean of `before` and `after` over the axes that change anything.
+    weighted_before, weighted_after : ndarray of shape (n_steps,)
+        The same, axes weighted by their effect: one without effect says little.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from jacrot.inspection import LocalityCurve
+    >>> one, two = np.array([[4.0, 2.0]]), np.array([[1.0, np.nan]])
+    >>> effects = np.array([[3.0, 1.0]]), np.array([[4.0, 0.0]])
+    >>> curve = LocalityCurve(np.array([0.1]), 0.1, 5, one, two, *effects)
+    >>> curve.mean_before, curve.weighted_before, curve.mean_after
+    (array([3.]), array([3.5]), array([1.]))
+    >>> print(repr(curve).partition(":")[0])
+    LocalityCurve(a step of 0.1 standard deviations changes 1.0 of 5 outputs, before 3.5
+    """
+
+    steps: Matrix
+    share: float
+    n_outputs: int
+    before: Matrix
+    after: Matrix
+    effect_before: Matrix
+    effect_after: Matrix
+
+    @property
+    def mean_before(self) -> Matrix:
+        """Mean number of outputs that a given activation changes."""
+        return _mean(self.before, np.ones_like(self.before))
+
+    @property
+    def mean_after(self) -> Matrix:
+        """Mean number of outputs that a rotated activation changes."""
+        return _mean(self.after, np.ones_like(self.after))
+
+    @property
+    def weighted_before(self) -> Matrix:
+        """Mean number of outputs that a given activation changes, weighted by effect."""
+        return _mean(self.before, self.effect_before)
+
+    @property
+    def weighted_after(self) -> Matrix:
+        """Mean number of outputs that a rotated activation changes, weighted by effect."""
+        return _mean(self.after, self.effect_after)
+
+    def _finding(self) -> str:
+        # The step of the size of what the inputs do themselves.
+        index = int(np.argmin(np.abs(np.log(self.steps))))
+        return (
+            f"a step of {self.steps[index]:g} standard deviations changes "
+            f"{self.weighted_after[index]:.1f} of {self.n_outputs} outputs, before "
+            f"{self.weighted_before[index]:.1f}: those that change by more than "
+            f"{100 * self.share:g} % of the most changed one, axes weighted by effect"
+        )
+
+    def _table(self) -> dict[str, list[float]]:
+        names = ("steps", "mean_before", "mean_after", "weighted_before", "weighted_after")
+        return {name: getattr(self, name).tolist() for name in names}
+
+
+def locality_curve(
+    estimator: NetworkEstimator,
+    X: ArrayLike,
+    *,
+    steps: Sequence[float] = (0.01, 0.1, 0.5, 1.0, 2.0),
+    share: float = 0.1,
+    max_samples: int = 200,
+    random_state: int | np.random.RandomState | None = None,
+) -> LocalityCurve | dict[int, LocalityCurve]:
+    """Move one activation by a real step and count the outputs that change.
+
+    The Jacobian is a derivative: it says what an infinitely small change does. Here activation
+    ``j`` is moved by ``step`` times its standard deviation over `X`, the network computes again,
+    and the outputs ``a`` are counted for which ::
+
+        |y_a(z + δ e_j) − y_a(z)| > share · max_b |y_b(z + δ e_j) − y_b(z)|
+
+    once with neurons in the given basis, and once with rotated activations (and rotated outputs,
+    where the estimator rotates them). Every other sample is moved up, the others down.
+
+    Parameters
+    ----------
+    estimator : JacobianSparsityRotation or NetworkRotation
+        Fitted to one network.
+    X : array-like of shape (n_samples, n_features)
+        What that network reads, best held-out.
+    steps : sequence of float, default=(0.01, 0.1, 0.5, 1.0, 2.0)
+        The steps, in standard deviations.
+    share : float, default=0.1
+        Share of the largest change from which on an output counts as changed.
+    max_samples : int, default=200
+        Of more samples, so many are drawn to be moved.
+    random_state : int, RandomState instance or None, default=None
+        Draws them.
+
+    Returns
+    -------
+    LocalityCurve or dict of int to LocalityCurve
+        The counts; of a :class:`jacrot.NetworkRotation` those of every layer, by its number: what
+        a step of an activation that it reads changes in those that it writes.
+
+    Raises
+    ------
+    TypeError
+        If `estimator` is not one of this package's.
+    NotFittedError
+        If `estimator` was not fitted.
+    ValueError
+        If it was fitted to several blocks or to Jacobians computed elsewhere, if a network reads
+        or writes anything but rows, or if a parameter is out of range.
+
+    Notes
+    -----
+    There is a forward pass over the samples for every axis and step, in double precision. With
+    fewer components than features, the network after the rotation is that of the projected
+    activations.
+
+    References
+    ----------
+    A. Geiger, H. Lu, T. Icard and C. Potts, "Causal abstractions of neural networks", NeurIPS
+    2021, section 2 (interventions on activations).
+
+    Examples
+    --------
+    >>> from jacrot import JacobianSparsityRotation
+    >>> from jacrot.datasets import make_planted_problem
+    >>> from jacrot.inspection import locality_curve
+    >>> problem = make_planted_problem(16, 32, random_state=0)
+    >>> rotation = JacobianSparsityRotation(problem.network, tol=1e-2, random_state=0)
+    >>> curve = locality_curve(rotation.fit(problem.X), problem.X, steps=[0.1, 1], random_state=0)
+    >>> curve.mean_before.round(1), curve.mean_after.round(1)
+    (array([10. , 10.5]), array([2.3, 2.4]))
+    """
+    fitted_network(estimator)
+    check_inputs(estimator, X, "X")
+    sizes = real_array(steps, "steps", ndim=1).astype(np.float64)
+    if sizes.size == 0 or (sizes <= 0).any():
+        raise ValueError(f"steps={steps!r} must be positive numbers, one at least.")
+    if not 0 <= share < 1:
+        raise ValueError(f"share={share!r} must be at least 0 and below 1.")
+    check_count(max_samples, "max_samples", 1)
+    rng = random_source(random_state)
+    curves = {}
+    for site, ((given, x), (rotated, z)) in enumerate(_before_and_after(estimator, X)):
+        rows = np.sort(rng.permutation(len(x))[:max_samples])
+        # A pass is too small to share among threads.
+        with one_blas_thread():
+            before = _counts(given, x, rows, sizes, share)
+            after = _counts(rotated, z, rows, sizes, share)
+        n_outputs = given(x[:1]).shape[1]
+        curves[site] = LocalityCurve(
+            steps=sizes,
+            share=float(share),
+            n_outputs=n_outputs,
+            before=before[0],
+            after=after[0],
+            effect_before=before[1],
+            effect_after=after[1],
+        )
+    return curves if isinstance(estimator, NetworkRotation) else curves[0]
+
+
+def _before_and_after(estimator: Any, X: ArrayLike) -> list[tuple[Part, Part]]:
+    """List networks with what they read, each in the given basis and in the new one."""
+    before = parts(estimator, X)
+    for site, (network, x) in enumerate(before):
+        for verb, activations in (("reads", x), ("writes", network(x[:1]))):
+            if activations.ndim != 2:
+                where = f"layer {site}" if isinstance(estimator, NetworkRotation) else "the network"
+                raise ValueError(
+                    f"{where} {verb} arrays of shape {activations.shape[1:]}, whose axes are not "
+                    "single activations; pass an estimator of a network of rows."
+                )
+    if not isinstance(estimator, NetworkRotation):
+        return [(before[0], (estimator.rotated_network(), estimator.transform(X)))]
+    rotated = estimator.rotated_network()
+    # Rotated inputs have a layer of their own before the others.
+    layers = rotated.layers[-len(before) :]
+    return [
+        (
+            part,
+            (
+                Network([layer]),
+                estimator.transform(X, site) if site in estimator.rotations_ else part[1],
+            ),
+        )
+        for site, (part, layer) in enumerate(zip(before, layers, strict=True))
+    ]
+
+
+def _counts(
+    network: Network, Z: Array, rows: NDArray[np.intp], steps: Matrix, share: float
+) -> tuple[Matrix, Matrix]:
+    """Count the outputs that a step of each axis changes, and average the square of the change."""
+    deviations = Z.std(axis=0, dtype=np.float64)
+    # Small differences of outputs are wanted: single precision would round them away.
+    start = Z[rows].astype(np.float64)
+    signs = np.where(np.arange(len(start)) % 2, -1.0, 1.0)
+    outputs = network(start)
+    rounding = ROUNDING * np.abs(outputs).max()
+    counts = np.full((len(steps), len(deviations)), np.nan)
+    effects = np.zeros_like(counts)
+    moved = start.copy()
+    for axis, deviation in enumerate(deviations):
+        for number, step in enumerate(steps):
+            moved[:, axis] = start[:, axis] + signs * (step * deviation)
+            change = np.abs(network(moved) - outputs)
+            largest = change.max(axis=1, keepdims=True)
+            felt = largest[:, 0] > rounding
+            if felt.any():
+                counts[number, axis] = (change > share * largest)[felt].sum(axis=1).mean()
+                effects[number, axis] = np.einsum("ia,ia->", change, change) / len(change)
+        moved[:, axis] = start[:, axis]
+    return counts, effects
+
+
+def _mean(counts: Matrix, weights: Matrix) -> Matrix:
+    """Average over the axes that change anything; NaN where none does."""
+    known = ~np.isnan(counts)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(
+            (np.where(known, counts, 0) * weights).sum(axis=1) / (known * weights).sum(axis=1)
+        )

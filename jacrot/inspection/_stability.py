@@ -1,0 +1,336 @@
+"""Whether the same axes are found again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import resample
+from sklearn.utils.parallel import delayed
+
+from jacrot._estimators.base import NetworkEstimator, shared, with_effect
+from jacrot._estimators.network_rotation import NetworkRotation
+from jacrot._estimators.rotation import SCORE_SEED
+from jacrot._jacobians.networks import drawn_pairs, network_jacobians
+from jacrot._search.subspace import NEGLIGIBLE, sensitivities
+from jacrot._utils.arrays import Matrix
+from jacrot._utils.random import random_rotation, random_source
+from jacrot._utils.result import Result
+from jacrot._utils.threads import one_blas_thread
+from jacrot.inspection._fitted import (
+    check_as_fitted,
+    check_count,
+    check_inputs,
+    drawn_seeds,
+    fitted_network,
+    in_parallel,
+    parts,
+    refit,
+)
+from jacrot.metrics import match_axes
+from jacrot.network import Network
+
+# A rotation's name: "input", "output", or the site of a whole network.
+Name = str | int
+# The chance level is the mean over at least so many random axes.
+CHANCE_AXES = 1000
+
+
+@dataclass(frozen=True, repr=False)
+class AxisStability(Result):
+    """How far the axes of every rotation are found again.
+
+    All dictionaries are by rotation: ``"input"`` and, if the outputs are rotated by a matrix of
+    their own, ``"output"``; of a :class:`jacrot.NetworkRotation` the sites.
+
+    Parameters
+    ----------
+    cosines_of_starts : dict of ndarray of shape (n_starts, n_axes)
+        ``|cos|`` between every axis and the one matched with it, in fits from other starts; NaN
+        for axes without effect.
+    cosines_of_samples : dict of ndarray of shape (n_resamples, n_axes)
+        The same in fits on resampled inputs.
+    effect : dict of ndarray of shape (n_axes,)
+        Share of every axis in the mean square of the Jacobians, every sample scaled to the same
+        norm; inside a whole network, of what moves the axis and of what reads it.
+    chance : dict of float
+        Mean ``|cos|`` of matched axes where one of the two rotations is random.
+
+    Attributes
+    ----------
+    recurrence : dict of ndarray of shape (n_axes,)
+        Mean ``|cos|`` of every axis over all fits; NaN for axes without effect.
+    mean : dict of float
+        Mean of the recurrence, axes weighted by their effect.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from jacrot.inspection import AxisStability
+    >>> one = {"input": np.array([[1.0, 0.5]])}
+    >>> stability = AxisStability(one, one, {"input": np.array([0.8, 0.2])}, {"input": 0.9})
+    >>> print(f"{stability.mean['input']:.2f}")
+    0.90
+    >>> stability
+    AxisStability(input axes recur by 0.90 (chance 0.90): weighted mean |cos| over 2 fits)
+    """
+
+    cosines_of_starts: dict[Any, Matrix]
+    cosines_of_samples: dict[Any, Matrix]
+    effect: dict[Any, Matrix]
+    chance: dict[Any, float]
+
+    @property
+    def recurrence(self) -> dict[Any, Matrix]:
+        """Mean ``|cos|`` of every axis over all fits."""
+        return {
+            name: np.concatenate([starts, self.cosines_of_samples[name]]).mean(axis=0)
+            for name, starts in self.cosines_of_starts.items()
+        }
+
+    @property
+    def mean(self) -> dict[Any, float]:
+        """Mean of the recurrence, axes weighted by their effect."""
+        means = {}
+        for name, recurrence in self.recurrence.items():
+            has_effect = ~np.isnan(recurrence)
+            weights = self.effect[name][has_effect]
+            means[name] = float(np.average(recurrence[has_effect], weights=weights))
+        return means
+
+    def _finding(self) -> str:
+        figures = ", ".join(
+            f"{f'site {name}' if isinstance(name, int) else name} axes recur by {mean:.2f} (chance "
+            f"{self.chance[name]:.2f})"
+            for name, mean in self.mean.items()
+        )
+        fits = (self.cosines_of_starts, self.cosines_of_samples)
+        n_fits = sum(len(next(iter(cosines.values()))) for cosines in fits)
+        return f"{figures}: weighted mean |cos| over {n_fits} fits"
+
+    def _table(self) -> dict[str, list[Any]]:
+        columns: dict[str, list[Any]] = {
+            name: []
+            for name in ("rotation", "axis", "effect", "recurrence", "starts", "samples", "chance")
+        }
+        for name, recurrence in self.recurrence.items():
+            n_axes = len(recurrence)
+            columns["rotation"] += [name] * n_axes
+            columns["axis"] += range(n_axes)
+            columns["effect"] += self.effect[name].tolist()
+            columns["recurrence"] += recurrence.tolist()
+            columns["starts"] += self.cosines_of_starts[name].mean(axis=0).tolist()
+            columns["samples"] += self.cosines_of_samples[name].mean(axis=0).tolist()
+            columns["chance"] += [self.chance[name]] * n_axes
+        return columns
+
+
+def axis_stability(
+    estimator: NetworkEstimator,
+    X: ArrayLike,
+    *,
+    n_starts: int = 5,
+    n_resamples: int = 5,
+    keep: bool = False,
+    random_state: int | np.random.RandomState | None = None,
+    n_jobs: int | None = None,
+) -> AxisStability:
+    """Fit again from other starts and on resampled inputs, and look for the same axes.
+
+    The axes of each fit are matched with those of `estimator` so that the sum of ``|cos|`` is
+    largest. An axis that recurs belongs to the network; one that does not was chosen by chance
+    among many that are as sparse.
+
+    Parameters
+    ----------
+    estimator : JacobianSparsityRotation or NetworkRotation
+        Fitted to one network on `X`.
+    X : array-like of shape (n_samples, n_features)
+        What to fit on.
+    n_starts : int, default=5
+        Number of fits to `X` from other starts: from random rotations, and of a
+        :class:`jacrot.NetworkRotation`, whose starts are the rotations of its layers one by one,
+        with other seeds.
+    n_resamples : int, default=5
+        Number of fits, with the parameters of `estimator` and other seeds, to as many rows of `X`
+        drawn with replacement.
+    keep : bool, default=False
+        Whether `estimator` keeps the result as ``axis_stability_``.
+    random_state : int, RandomState instance or None, default=None
+        Draws the starts, the rows, and the randomness of the fits.
+    n_jobs : int, default=None
+        Number of fits at once, as in joblib.
+
+    Returns
+    -------
+    AxisStability
+        The cosines, and the level that chance reaches.
+
+    Raises
+    ------
+    TypeError
+        If `estimator` is not one of this package's.
+    NotFittedError
+        If `estimator` was not fitted.
+    ValueError
+        If it was fitted to several blocks or to Jacobians computed elsewhere, its parameters were
+        changed after the fit, `X` does not fit it, or a number of fits is below 1.
+    RuntimeError
+        If a worker process was killed.
+
+    Notes
+    -----
+    In functional coordinates the axes are those of the whitened activations of each fit.
+
+    Axes without any effect complete a basis and are not found by a search: they are left out, as
+    NaN. Axes of little effect count little for the sparsity and recur less; `effect` says which
+    they are, and `mean` weights by it.
+
+    Matched axes of random rotations are not orthogonal: of many pairs the best are taken. The
+    recurrence is to be read beside that level, `chance`, which falls with the number of axes. It is
+    that of rotations inside the directions that have an effect; with `n_components`, all fits
+    share about the same ones.
+
+    References
+    ----------
+    J. Himberg, A. Hyvärinen and F. Esposito, "Validating the independent components of
+    neuroimaging time series via clustering and visualization", NeuroImage 22 (2004) (other starts
+    and bootstrap, for independent components).
+
+    Examples
+    --------
+    >>> from jacrot import JacobianSparsityRotation
+    >>> from jacrot.datasets import make_planted_problem
+    >>> from jacrot.inspection import axis_stability
+    >>> problem = make_planted_problem(8, 24, density=0.2, random_state=0)
+    >>> rotation = JacobianSparsityRotation(problem.network, tol=1e-2, random_state=0)
+    >>> stability = axis_stability(
+    ...     rotation.fit(problem.X), problem.X, n_starts=2, n_resamples=2, random_state=0
+    ... )
+    >>> print(f"{stability.mean['input']:.2f}, by chance {stability.chance['input']:.2f}")
+    1.00, by chance 0.64
+    """
+    network = fitted_network(estimator)
+    check_as_fitted(estimator)
+    check_count(n_starts, "n_starts", 1)
+    check_count(n_resamples, "n_resamples", 1)
+    check_inputs(estimator, X, "X")
+    rng = random_source(random_state)
+    axes = _axes(estimator)
+    effect, has_effect = _effects(estimator, X, axes)
+    start, number = _differences(estimator, axes)
+    plans = [(seed, False, start | number) for seed in drawn_seeds(rng, n_starts)]
+    plans += [(seed, True, number) for seed in drawn_seeds(rng, n_resamples)]
+    fits = in_parallel(
+        (delayed(_cosines)(estimator, network, X, axes, has_effect, *plan) for plan in plans),
+        n_jobs,
+    )
+    result = AxisStability(
+        cosines_of_starts={name: np.array([fit[name] for fit in fits[:n_starts]]) for name in axes},
+        cosines_of_samples={
+            name: np.array([fit[name] for fit in fits[n_starts:]]) for name in axes
+        },
+        effect=effect,
+        chance={name: chance_level(int(alive.sum()), rng) for name, alive in has_effect.items()},
+    )
+    if keep:
+        estimator.axis_stability_ = result
+    return result
+
+
+def chance_level(n_axes: int, rng: np.random.RandomState) -> float:
+    """Estimate the mean ``|cos|`` of matched axes of two unrelated rotations.
+
+    Parameters
+    ----------
+    n_axes : int
+        Number of axes of both, in as many dimensions.
+    rng : numpy.random.RandomState
+        Draws rotations.
+
+    Returns
+    -------
+    float
+        The mean: 1 for a single axis, 0.83 for two, falling with their number.
+    """
+    n_draws = -(-CHANCE_AXES // n_axes)
+    identity = np.eye(n_axes)
+    draws = [match_axes(identity, random_rotation(n_axes, rng))[1] for _ in range(n_draws)]
+    return float(np.mean(draws))
+
+
+def _axes(estimator: Any) -> dict[Name, Matrix]:
+    """List the rotations of an estimator by name."""
+    axes: dict[Name, Matrix] = {}
+    if isinstance(estimator, NetworkRotation):
+        for site, rotation in estimator.rotations_.items():
+            axes[site] = rotation
+        return axes
+    axes["input"] = estimator.rotation_
+    if estimator.rotate_output is True:
+        axes["output"] = estimator.output_rotation_
+    return axes
+
+
+def _differences(
+    estimator: NetworkEstimator, axes: dict[Name, Matrix]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Find the parameters of fits from other starts, and of all fits."""
+    if isinstance(estimator, NetworkRotation):
+        return {}, {}
+    # A share of the sensitivity may be another number of axes on other inputs.
+    reduced = estimator.get_params()["n_components"] is not None
+    return {"init": "random"}, {"n_components": len(axes["input"])} if reduced else {}
+
+
+def _effects(
+    estimator: Any, X: ArrayLike, axes: dict[Name, Matrix]
+) -> tuple[dict[Name, Matrix], dict[Name, NDArray[np.bool_]]]:
+    """Compute the share of every axis in the mean square of the Jacobians, and where it is zero."""
+    # By rotation, E[JᵀJ] of what reads the axes plus E[JJᵀ] of what writes them.
+    moments = {name: np.zeros((rotation.shape[1],) * 2) for name, rotation in axes.items()}
+    sides: list[tuple[Name, Matrix]] = []
+    if isinstance(estimator, NetworkRotation):
+        for site, layer in enumerate(estimator._layers(X)):
+            sides += [(site, layer.reading), (site + 1, layer.writing)]
+    else:
+        ((network, x),) = parts(estimator, X)
+        pairs = drawn_pairs(network, x, np.random.RandomState(SCORE_SEED))
+        stack = estimator._in_coordinates(network_jacobians(network, x, pairs))
+        stack, _, norms = with_effect(stack)
+        with one_blas_thread(), shared(stack) as apply:
+            reading, writing = stack.scaled(1 / norms).moments(apply=apply)
+        written = "input" if estimator.rotate_output == "tied" else "output"
+        sides = [("input", reading), (written, writing)]
+    for name, moment in sides:
+        if name in moments:
+            moments[name] += moment
+    effect, has_effect = {}, {}
+    for name, moment in moments.items():
+        squares = sensitivities(axes[name], moment)
+        effect[name] = squares / np.trace(moment)
+        has_effect[name] = squares > NEGLIGIBLE * np.linalg.norm(moment, 2)
+    return effect, has_effect
+
+
+def _cosines(
+    estimator: NetworkEstimator,
+    network: Network,
+    X: ArrayLike,
+    axes: dict[Name, Matrix],
+    has_effect: dict[Name, NDArray[np.bool_]],
+    seed: int,
+    resampled: bool,
+    parameters: dict[str, Any],
+) -> dict[Name, Matrix]:
+    """Fit again, and match the axes that have an effect with those found."""
+    rng = np.random.RandomState(seed)
+    rows = resample(X, random_state=rng) if resampled else X
+    found = _axes(refit(estimator, network, rows, rng, **parameters))
+    cosines = {}
+    for name, alive in has_effect.items():
+        cosines[name] = np.full(len(alive), np.nan)
+        cosines[name][alive] = match_axes(axes[name][alive], found[name])[1]
+    return cosines

@@ -1,0 +1,108 @@
+"""What the names of stored weights say about the order of the layers, and what they do not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+
+# Flax and Keras name a module by its class and by how many of the class were constructed before:
+# f(g(x)) written in one expression constructs f first.
+_AUTOMATIC = re.compile(r"(?:.*[/.])?_*(?:[A-Z]\w*|conv2d|dense)_\d+")
+# Steps of the search for an order; that of a hundred layers takes some ten thousand.
+_MOST_STEPS = 100_000
+
+
+def is_automatic(name: str) -> bool:
+    """Check whether the number at the end of a name counts constructions, not calls.
+
+    Parameters
+    ----------
+    name : str
+        Of a module, perhaps with the modules that it is in before it.
+
+    Returns
+    -------
+    bool
+        Whether Flax or Keras chose the name.
+
+    Examples
+    --------
+    >>> from jacrot.layers._names import is_automatic
+    >>> is_automatic("encoder/Dense_0"), is_automatic("layers_0")
+    (True, False)
+    """
+    return _AUTOMATIC.fullmatch(name) is not None
+
+
+def only_order(
+    follows: Sequence[Collection[int]], first: Iterable[int] | None = None
+) -> list[int] | None:
+    """Find the order in which every item follows the one before it, if there is one only.
+
+    Parameters
+    ----------
+    follows : sequence of collection of int
+        For each item those that can come right after it.
+    first : iterable of int, default=None
+        The items that can come first; ``None`` for all.
+
+    Returns
+    -------
+    list of int or None
+        The order; ``None`` if there is none, if there are several, or if too many would have to
+        be tried.
+
+    Examples
+    --------
+    >>> from jacrot.layers._names import only_order
+    >>> only_order([[], [0]])
+    [1, 0]
+    >>> only_order([[1], [0]]) is None
+    True
+    """
+    found: list[int] | None = None
+    path: list[int] = []
+    candidates = [iter(range(len(follows)) if first is None else first)]
+    for _ in range(_MOST_STEPS):
+        item = next((item for item in candidates[-1] if item not in path), None)
+        if item is None:
+            candidates.pop()
+            if not path:
+                return found
+            path.pop()
+            continue
+        path.append(item)
+        if len(path) == len(follows):
+            if found is not None:
+                return None
+            found = list(path)
+        candidates.append(iter(follows[item]))
+    return None
+
+
+def first_out_of_order(names: Iterable[str]) -> tuple[str, str] | None:
+    """Find two names that differ in numbers only, the larger of which comes first.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Names in some order, such as that of a file.
+
+    Returns
+    -------
+    tuple of str or None
+        The two, ``None`` if there are no such.
+
+    Examples
+    --------
+    >>> from jacrot.layers._names import first_out_of_order
+    >>> first_out_of_order(["W0", "W1", "W10", "W2"])
+    ('W10', 'W2')
+    """
+    latest: dict[str, tuple[list[int], str]] = {}
+    for name in names:
+        pattern, numbers = re.sub(r"\d+", "#", name), list(map(int, re.findall(r"\d+", name)))
+        if pattern in latest and latest[pattern][0] > numbers:
+            return latest[pattern][1], name
+        latest[pattern] = numbers, name
+    return None

@@ -1,0 +1,102 @@
+"""The residual block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jacrot._utils.arrays import Array
+from jacrot.layers._base import BaseLayer, Positions, identity_tangents
+from jacrot.layers._basis import Basis
+from jacrot.layers._protocol import Layer
+from jacrot.layers._sequential import Sequential, chain
+
+
+class Residual(BaseLayer):
+    """Sum of two branches, ``y = s(x) + f(x)``, one of which is mostly the identity.
+
+    A rotation of the inputs and the same rotation of the outputs leave an identity ``s`` as it
+    is: that is a residual stream in another basis.
+
+    Parameters
+    ----------
+    branch : Layer or sequence of Layer
+        ``f``.
+    shortcut : Layer or sequence of Layer, default=None
+        ``s``, ``None`` for the identity.
+
+    Raises
+    ------
+    ValueError
+        If a sequence is empty.
+    TypeError
+        If something in it is no layer.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from jacrot.layers import Dense, Residual
+    >>> block = Residual([Dense([[1.0, 1.0]]), Dense([[2.0], [0.0]], activation="identity")])
+    >>> block(np.array([[1.0, 3.0]]))
+    array([[9., 3.]])
+    """
+
+    branch: Layer
+    shortcut: Layer | None
+
+    def __init__(
+        self, branch: Layer | Sequence[Layer], shortcut: Layer | Sequence[Layer] | None = None
+    ) -> None:
+        vars(self).update(
+            branch=_one(branch, "branch"),
+            shortcut=None if shortcut is None else _one(shortcut, "shortcut"),
+        )
+
+    def __repr__(self) -> str:
+        return f"Residual({self.branch!r}{'' if self.shortcut is None else f', {self.shortcut!r}'})"
+
+    @property
+    def n_inputs(self) -> int | None:
+        return self.branch.n_inputs
+
+    @property
+    def n_outputs(self) -> int | None:
+        return self.branch.n_outputs
+
+    @property
+    def positionwise(self) -> bool:
+        parts = [part for part in (self.branch, self.shortcut) if part is not None]
+        return all(getattr(part, "positionwise", False) for part in parts)
+
+    def __call__(self, x: Array) -> Array:
+        return (x if self.shortcut is None else self.shortcut(x)) + self.branch(x)
+
+    def push(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
+        tangents = identity_tangents(x) if tangents is None else tangents
+        kept = (x, tangents) if self.shortcut is None else self.shortcut.push(x, tangents)
+        branched = self.branch.push(x, tangents)
+        return kept[0] + branched[0], kept[1] + branched[1]
+
+    def reading(self, rotation: Array) -> Residual:
+        shortcut = self.shortcut or Basis(np.eye(rotation.shape[1]))
+        return Residual(self.branch.reading(rotation), _simplest(shortcut.reading(rotation)))
+
+    def writing(self, rotation: Array) -> Residual:
+        shortcut = self.shortcut or Basis(np.eye(rotation.shape[1]))
+        return Residual(self.branch.writing(rotation), _simplest(shortcut.writing(rotation)))
+
+    def reach(self, positions: Positions) -> Positions | None:
+        kept = positions if self.shortcut is None else self.shortcut.reach(positions)
+        branched = self.branch.reach(positions)
+        return None if kept is None or branched is None else kept | branched
+
+
+def _one(layers: Layer | Sequence[Layer], name: str) -> Layer:
+    chained = chain(layers, name)
+    return chained[0] if len(chained) == 1 else Sequential(chained)
+
+
+def _simplest(shortcut: Layer) -> Layer | None:
+    """Leave a shortcut out that a tied rotation has made the identity again."""
+    return None if isinstance(shortcut, Basis) and shortcut.is_identity else shortcut

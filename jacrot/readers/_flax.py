@@ -1,0 +1,460 @@
+"""Flax: variables of ``flax.linen`` and modules of ``flax.nnx``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jacrot._utils.arrays import Array
+from jacrot._utils.optional import require
+from jacrot.activations import ACTIVATIONS
+from jacrot.layers import (
+    Activation,
+    AvgPool2d,
+    Basis,
+    BatchNorm,
+    Conv2d,
+    Dense,
+    Flatten,
+    Layer,
+    LayerNorm,
+    MaxPool2d,
+    RMSNorm,
+    Softmax,
+    fused,
+)
+from jacrot.layers._weights import ActivationLike
+from jacrot.layers._windows import Padding, Pair
+from jacrot.network import Network
+from jacrot.readers._common import Clip, elu, leaky_relu, same_padding
+from jacrot.readers._flax_order import Entry, default_chain, listed
+
+_GEOMETRY = {"strides": 1, "padding": "SAME", "dilation": 1}
+_NAMED = ("relu", "selu", "sigmoid", "silu", "softplus", "tanh")
+_MODULES = ("BatchNorm", "Conv", "Dropout", "LayerNorm", "Linear", "RMSNorm", "Sequential")
+
+
+def from_flax(
+    params: Any,
+    activation: ActivationLike = "relu",
+    *,
+    chain: Sequence[Any] | None = None,
+    batch_stats: Mapping[str, Any] | None = None,
+    image_shape: tuple[int, int, int] | None = None,
+    strides: Any = 1,
+    padding: Any = "SAME",
+    dilation: Any = 1,
+    epsilon: float | None = None,
+) -> Network:
+    """Read the variables of a ``flax.linen`` model, or a chain of ``flax.nnx`` modules.
+
+    Parameters
+    ----------
+    params : mapping, nnx.Sequential or sequence
+        What ``model.init`` returns, or its ``"params"``: a flat mapping of ``Dense`` and ``Conv``
+        entries, convolutions before dense layers, each called once. Numbers in names of lists and
+        attributes (``layers_2`` before ``layers_10``) are their order. Those in automatic names
+        (``Dense_0``) are not: they count constructions, and ``Dense(8)(relu(Dense(8)(x)))``
+        constructs first what it calls last. Such entries are read if their widths chain in one
+        order only. For anything else pass `chain`. Of ``flax.nnx``: a
+        ``Sequential`` or a list of ``Linear``, ``Conv``, ``BatchNorm``, ``LayerNorm``,
+        ``RMSNorm``, ``Dropout``, functions of ``jax.nn``, ``functools.partial`` of these and of
+        ``nnx.avg_pool`` and ``nnx.max_pool``, and :mod:`jacrot.layers`; modules know their
+        geometry.
+    activation : str, callable or sequence of them, default="relu"
+        Applied after every ``Dense`` and ``Conv`` of a mapping, the last one included; a
+        sequence gives one for each. A callable is a function of ``jax.nn`` or one written with
+        ``autograd.numpy``. A chain holds its own.
+    chain : sequence, default=None
+        What the model computes, in order: names of entries of `params` (of nested ones
+        ``"block/Dense_0"``), names of activations, functions of ``jax.nn``, and
+        :mod:`jacrot.layers` for what has no parameters, such as ``AvgPool2d(2)`` and
+        ``Flatten()``.
+    batch_stats : mapping, default=None
+        Running statistics of ``BatchNorm`` entries, by default those beside ``"params"``.
+    image_shape : tuple of int, default=None
+        ``(height, width, channels)`` of the images, as Flax has it. Only with it can images be
+        flattened, since Flax flattens them channel by channel last, and strides have
+        ``"SAME"`` padding.
+    strides, padding, dilation : int, str, pair or mapping, default=1, "SAME", 1
+        Geometry of convolutions of a mapping, as in ``flax.linen.Conv``, which variables do not
+        tell; a mapping of names to them gives each its own, and the default to others.
+    epsilon : float, default=None
+        Added to the variance by norms of a mapping; ``None`` is Flax's default, 1e-5 for
+        ``BatchNorm`` and 1e-6 for ``LayerNorm`` and ``RMSNorm``.
+
+    Returns
+    -------
+    Network
+        The network at inference, batch norm folded into the layer before it. Images are
+        ``(n, channels, height, width)``: write ``network(images.transpose(0, 3, 1, 2))``. Its
+        outputs, where they are images, are transposed alike.
+
+    Raises
+    ------
+    ImportError
+        If modules of ``flax.nnx`` are given and Flax is not installed.
+    TypeError
+        If `params` is something else.
+    ValueError
+        If an entry or a module is not read, or the order is not known; the message names it.
+
+    Warns
+    -----
+    UserWarning
+        If an entry of an automatic name writes as many features as it reads: it is read as called
+        once, and may be called several times.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from jacrot.readers import from_flax
+    >>> def entry(*shape):
+    ...     return {"kernel": np.ones(shape), "bias": np.zeros(shape[-1])}
+    >>> params = {"Dense_0": entry(3, 4), "Dense_1": entry(4, 2)}
+    >>> from_flax({"params": params}, activation=["gelu", "identity"])
+    Network(3 → 4 → 2; gelu, identity)
+    >>> params = {"Conv_0": entry(3, 3, 1, 2), "Dense_0": entry(8, 5)}
+    >>> from jacrot.layers import AvgPool2d, Flatten
+    >>> chain = ["Conv_0", "relu", AvgPool2d(2), Flatten(), "Dense_0"]
+    >>> network = from_flax(params, chain=chain, image_shape=(4, 4, 1))
+    >>> network(np.ones((1, 1, 4, 4))).shape
+    (1, 5)
+    """
+    geometry = {"strides": strides, "padding": padding, "dilation": dilation}
+    entries: dict[str, Entry] = {}
+    statistics: dict[str, Entry] = {}
+    if isinstance(params, Mapping):
+        if batch_stats is None and "params" in params:
+            batch_stats = params.get("batch_stats")
+        entries, statistics = _entries(params.get("params", params)), _entries(batch_stats or {})
+    elif not isinstance(params, (list, tuple)) and not _is_module(params):
+        raise TypeError(
+            f"params is a {type(params).__name__}; write the variables of a flax.linen model "
+            "(a mapping), a flax.nnx.Sequential, or a list of flax.nnx modules and functions."
+        )
+    elif (chain, batch_stats, epsilon) != (None, None, None) or geometry != _GEOMETRY:
+        raise ValueError(
+            "modules of flax.nnx know their order, statistics and geometry: write none of chain, "
+            "batch_stats, strides, padding, dilation and epsilon."
+        )
+    items, name = params, "params"
+    if isinstance(params, Mapping):
+        items, name = chain, "chain"
+        if chain is None:
+            items, activation = default_chain(entries, activation, image_shape), "relu"
+    if not (isinstance(activation, str) and activation == "relu"):
+        raise ValueError("a chain holds its own activations: leave activation out.")
+    reader = _Reader(entries, statistics, geometry, epsilon, image_shape)
+    reader.read(items, name)
+    # A chain that does nothing is a network too.
+    return Network(fused(reader.finished()) or [Activation("identity")])
+
+
+class _Reader:
+    """Reads the parts of a chain, one after the other."""
+
+    def __init__(
+        self,
+        entries: dict[str, Entry],
+        statistics: dict[str, Entry],
+        geometry: dict[str, Any],
+        epsilon: float | None,
+        image_shape: tuple[int, int, int] | None,
+    ) -> None:
+        self.entries, self.statistics = entries, statistics
+        self.geometry, self.epsilon = geometry, epsilon
+        self.layers: list[Layer] = []
+        # What has been computed so far, for its shape; and how many features it has.
+        self.x: Array | None = None
+        self.width: int | None = None
+        if image_shape is not None:
+            height, width, channels = image_shape
+            self.x = np.zeros((1, channels, height, width), np.float32)
+            self.width = channels
+        # Where Flax has the entries of flattened images: its entry j is our entry order[j].
+        self.order: NDArray[np.intp] | None = None
+
+    def read(self, item: Any, name: str) -> None:
+        if isinstance(item, str):
+            if item in self.entries:
+                self.entry(item)
+            elif item in ACTIVATIONS or item == "softmax":
+                self.put(Softmax() if item == "softmax" else Activation(item), item)
+            else:
+                raise ValueError(
+                    f"{name} is {item!r}, neither an entry of params, {listed(self.entries)}, "
+                    f"nor an activation, {listed([*ACTIVATIONS, 'softmax'])}."
+                )
+        elif isinstance(item, Layer):
+            if isinstance(item, Flatten):
+                self.flatten(name)
+            elif not isinstance(item, (Activation, Softmax)):
+                self.settle()
+            self.put(item, name)
+        elif isinstance(item, (list, tuple)):
+            for index, part in enumerate(item):
+                self.read(part, f"{name}[{index}]")
+        elif _is_module(item):
+            self.module(item, name)
+        elif callable(item):
+            self.function(item, name)
+        else:
+            raise TypeError(
+                f"{name} is a {type(item).__name__}; write a module or a function of Flax, one of "
+                "jacrot.layers, or a name."
+            )
+
+    def finished(self) -> list[Layer]:
+        self.settle()
+        return self.layers
+
+    def put(self, layer: Layer, name: str) -> None:
+        self.layers.append(layer)
+        if layer.n_outputs is not None:
+            self.width = layer.n_outputs
+        if self.x is not None:
+            try:
+                self.x = layer(self.x)
+            except ValueError as error:
+                raise ValueError(
+                    f"{name}, {layer!r}, does not read the {self.x.shape[1:]} that come to it "
+                    f"({error}); check image_shape, and write what has no parameters, such as "
+                    "pooling, into chain."
+                ) from error
+
+    def settle(self) -> None:
+        """Sort the entries of flattened images as Flax has them."""
+        if self.order is not None:
+            matrix = np.eye(len(self.order), dtype=np.float32)[self.order]
+            self.order = None
+            self.put(Basis(matrix), "flattened images")
+
+    def flatten(self, name: str) -> None:
+        if self.x is not None and self.x.ndim == 4:
+            places = np.arange(self.x.size).reshape(self.x.shape[1:])
+            self.order = places.transpose(1, 2, 0).ravel()
+        elif self.x is None and any(isinstance(layer, Conv2d) for layer in self.layers):
+            raise ValueError(
+                f"{name}: Flax flattens images channel by channel last, so their size must be "
+                "known; write image_shape=(height, width, channels) of the inputs."
+            )
+
+    def vector(self, given: Any) -> Array | None:
+        """Read a vector of features, in our order."""
+        vector = _array(given)
+        return vector if vector is None or self.order is None else vector[np.argsort(self.order)]
+
+    def dense(self, kernel: Any, bias: Any, name: str) -> None:
+        weight = _array(kernel).T
+        if self.order is not None and weight.shape[1] == len(self.order):
+            weight, self.order = weight[:, np.argsort(self.order)], None
+        if self.x is not None and self.x.ndim == 4:
+            self.put(Conv2d(weight[:, :, None, None], _array(bias), "identity"), name)
+        else:
+            self.put(Dense(weight, _array(bias), "identity"), name)
+
+    def convolution(
+        self, kernel: Any, bias: Any, name: str, geometry: dict[str, Any], groups: int | None
+    ) -> None:
+        weight = _array(kernel).transpose(3, 2, 0, 1)
+        if groups is None:
+            # Variables do not tell, but what comes to the convolution does.
+            groups = 1 if self.width is None else max(1, self.width // weight.shape[1])
+        stride, dilation = _pair(geometry["strides"]), _pair(geometry["dilation"])
+        self.put(
+            Conv2d(
+                weight,
+                _array(bias),
+                "identity",
+                stride=stride,
+                padding=self.padding(geometry["padding"], weight.shape[2:], stride, dilation, name),
+                dilation=dilation,
+                groups=groups,
+            ),
+            name,
+        )
+
+    def padding(self, given: Any, kernel: Any, stride: Pair, dilation: Pair, name: str) -> Padding:
+        if isinstance(given, str):
+            if given.upper() == "VALID":
+                return 0
+            if given.upper() != "SAME":
+                raise ValueError(
+                    f"{name} has padding {given!r}; only 'SAME', 'VALID' and numbers are read."
+                )
+            sizes = (None, None) if self.x is None else self.x.shape[2:]
+            try:
+                return same_padding(sizes, kernel, stride, dilation)
+            except ValueError as error:
+                raise ValueError(
+                    f"{name}: {error}; write image_shape=(height, width, channels) of the inputs."
+                ) from error
+        rows, columns = [given] * 2 if isinstance(given, int) else given
+        return _pair(rows), _pair(columns)
+
+    def entry(self, name: str) -> None:
+        """Read the variables of one module of flax.linen."""
+        entry = self.entries[name] | self.statistics.get(name, {})
+        kind = re.sub(r"_?\d*$", "", name.split("/")[-1])
+        shape = np.shape(entry.get("kernel", ()))
+        if entry.keys() <= {"kernel", "bias"} and len(shape) == 2:
+            self.dense(entry["kernel"], entry.get("bias"), name)
+        elif entry.keys() <= {"kernel", "bias"} and len(shape) == 4 and "Transpose" not in kind:
+            geometry = {
+                option: value.get(name, _GEOMETRY[option]) if isinstance(value, Mapping) else value
+                for option, value in self.geometry.items()
+            }
+            self.convolution(entry["kernel"], entry.get("bias"), name, geometry, None)
+        elif {"mean", "var"} <= entry.keys() <= {"mean", "var", "scale", "bias"}:
+            self.norm("BatchNorm", entry, self.epsilon or 1e-5, name)
+        elif kind in ("LayerNorm", "RMSNorm") and entry.keys() <= {"scale", "bias"}:
+            self.norm(kind, entry, self.epsilon or 1e-6, name)
+        else:
+            shapes = {key: np.shape(value) for key, value in entry.items()}
+            raise ValueError(
+                f"params[{name!r}] has {shapes}, which is no Dense, no two-dimensional Conv, no "
+                "BatchNorm with its batch_stats, no LayerNorm and no RMSNorm; from_flax reads no "
+                "others."
+            )
+
+    def norm(self, kind: str, arrays: Entry, epsilon: float, name: str) -> None:
+        weight, bias = self.vector(arrays.get("scale")), self.vector(arrays.get("bias"))
+        if kind == "BatchNorm":
+            mean, variance = self.vector(arrays["mean"]), self.vector(arrays["var"])
+            assert mean is not None
+            assert variance is not None
+            self.put(BatchNorm(mean, variance, weight, bias, epsilon), name)
+        elif kind == "LayerNorm":
+            self.put(LayerNorm(weight, bias, epsilon), name)
+        else:
+            self.put(RMSNorm(weight, epsilon), name)
+
+    def module(self, module: Any, name: str) -> None:
+        """Read a module of flax.nnx."""
+        nnx = require("flax.nnx", caller="from_flax", extra="flax")
+        kind = type(module).__name__
+        # A subclass may compute something else.
+        if getattr(nnx, kind, None) is not type(module) or kind not in _MODULES:
+            raise ValueError(
+                f"{name} is a {kind}, which from_flax does not read; it reads "
+                f"{', '.join(_MODULES)}. Of a module of your own write the list of its parts, in "
+                "the order in which they compute, with jacrot.layers for what has no parameters."
+            )
+        if kind == "Sequential":
+            self.read(list(module.layers), name)
+        elif kind == "Linear":
+            self.dense(module.kernel, module.bias, name)
+        elif kind == "Conv":
+            if (
+                module.mask is not None
+                or len(module.kernel_size) != 2
+                or (_pair(module.input_dilation) != (1, 1))
+            ):
+                raise ValueError(
+                    f"{name} is a Conv with a mask, an input dilation or not of images, not read."
+                )
+            geometry = {
+                "strides": module.strides,
+                "padding": module.padding,
+                "dilation": module.kernel_dilation,
+            }
+            groups = module.feature_group_count
+            self.convolution(module.kernel, module.bias, name, geometry, groups)
+        elif kind != "Dropout":
+            axes = {
+                getattr(module, axis, -1) for axis in ("axis", "reduction_axes", "feature_axes")
+            }
+            if axes != {-1}:
+                raise ValueError(f"{name} is a {kind} over other axes than the last, not read.")
+            self.norm(kind, vars(module), module.epsilon, name)
+
+    def function(self, function: Any, name: str) -> None:
+        """Read a function of ``jax.nn``, or a pooling with its options."""
+        jax_nn = require("jax.nn", caller="from_flax", extra="flax")
+        linen = require("flax.linen", caller="from_flax", extra="flax")
+        options: dict[str, Any] = {}
+        while isinstance(function, partial) and not function.args:
+            function, options = function.func, {**function.keywords, **options}
+        known: dict[str, Callable[..., Any]] = {
+            "elu": lambda alpha=1.0: Activation(elu(float(alpha))),
+            "gelu": lambda approximate=True: Activation("gelu_tanh" if approximate else "gelu"),
+            "identity": lambda: None,
+            "leaky_relu": lambda negative_slope=0.01: Activation(leaky_relu(float(negative_slope))),
+            "relu6": lambda: Activation(Clip(0, 6)),
+            "softmax": lambda axis=-1: Softmax() if axis == -1 else NotImplemented,
+            **{named: partial(Activation, named) for named in _NAMED},
+        }
+        makers = [(getattr(jax_nn, key, None), make) for key, make in known.items()]
+        makers += [
+            (linen.avg_pool, partial(self.pool, AvgPool2d, name)),
+            (linen.max_pool, partial(self.pool, MaxPool2d, name)),
+        ]
+        make = next((make for candidate, make in makers if candidate is function), None)
+        try:
+            layer = NotImplemented if make is None else make(**options)
+        except TypeError:
+            layer = NotImplemented
+        if layer is NotImplemented:
+            described = getattr(function, "__name__", type(function).__name__)
+            raise ValueError(
+                f"{name} is the function {described}{options or ''}, which from_flax does not "
+                f"read; it reads {', '.join(known)} of jax.nn, avg_pool and max_pool. Write one "
+                "of jacrot.layers, such as Flatten() or Activation(function)."
+            )
+        if layer is not None:
+            self.read(layer, name)
+
+    def pool(
+        self,
+        kind: Any,
+        name: str,
+        /,
+        window_shape: Any,
+        strides: Any = None,
+        padding: Any = "VALID",
+        count_include_pad: bool = True,
+    ) -> Layer:
+        size, stride = _pair(window_shape), _pair(1 if strides is None else strides)
+        places = self.padding(padding, size, stride, (1, 1), name)
+        if kind is AvgPool2d:
+            return AvgPool2d(size, stride, places, count_include_pad)
+        return MaxPool2d(size, stride, places)
+
+
+def _entries(tree: Mapping[Any, Any], path: str = "") -> dict[str, Entry]:
+    """List the modules that have variables of their own, by their path."""
+    entries: dict[str, Entry] = {}
+    arrays = {str(key): value for key, value in tree.items() if not isinstance(value, Mapping)}
+    if arrays:
+        entries[path] = arrays
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            entries |= _entries(value, f"{path}/{key}" if path else str(key))
+    return entries
+
+
+def _array(variable: Any) -> Any:
+    if variable is None:
+        return None
+    array = np.asarray(variable)
+    return array if array.dtype == np.float64 else array.astype(np.float32)
+
+
+def _pair(given: Any) -> Pair:
+    if given is None:
+        return 1, 1
+    first, second = (given, given) if np.ndim(given) == 0 else given
+    return int(first), int(second)
+
+
+def _is_module(item: Any) -> bool:
+    return any(
+        kind.__name__ == "Module" and kind.__module__.startswith("flax.nnx")
+        for kind in type(item).__mro__
+    )

@@ -1,0 +1,498 @@
+"""Keras 3 models: Sequential and functional ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial, reduce
+from itertools import count
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jacrot._utils.arrays import Array
+from jacrot._utils.optional import require
+from jacrot.layers import (
+    Activation,
+    AvgPool2d,
+    Basis,
+    BatchNorm,
+    Conv2d,
+    Dense,
+    Flatten,
+    Layer,
+    LayerNorm,
+    MaxPool2d,
+    Softmax,
+    fused,
+)
+from jacrot.network import Network
+from jacrot.readers._common import Clip, elu, leaky_relu, replaced_in, same_padding
+from jacrot.readers._graph import Graph
+
+# Where a flattened tensor of Keras has its entries: entry j is entry order[j] of ours.
+Order = NDArray[np.intp]
+Geometry = tuple[tuple[int, int], tuple[int, int]]
+
+_ACTIVATIONS: dict[str, Layer | None] = {
+    "linear": None,
+    "softmax": Softmax(),
+    "leaky_relu": Activation(leaky_relu(0.2)),
+    "relu6": Activation(Clip(0, 6)),
+    **{
+        name: Activation(name)
+        for name in ("elu", "gelu", "relu", "selu", "sigmoid", "silu", "softplus", "tanh")
+    },
+}
+# What does nothing outside of training.
+_SKIPPED = (
+    "ActivityRegularization",
+    "AlphaDropout",
+    "Dropout",
+    "GaussianDropout",
+    "GaussianNoise",
+    "Identity",
+    "InputLayer",
+    "SpatialDropout1D",
+    "SpatialDropout2D",
+)
+
+
+def from_keras(model: Any) -> Network:
+    """Read a Keras 3 model.
+
+    Parameters
+    ----------
+    model : keras.Sequential or keras.Model
+        A built ``Sequential`` or functional model of one input and one output, on any backend,
+        of ``Dense``, ``Conv2D``, ``BatchNormalization``, ``LayerNormalization``, activations
+        (``Activation``, ``ReLU``, ``LeakyReLU``, ``ELU``, ``Softmax`` and as an argument),
+        ``AveragePooling2D``, ``MaxPooling2D``, ``GlobalAveragePooling2D``, ``ZeroPadding2D``,
+        ``Flatten``, residual ``Add`` and such models as layers; dropout and noise are left out.
+
+    Returns
+    -------
+    Network
+        The network at inference, batch norm folded into the layer before it. Images are
+        ``(n, channels, height, width)``: for a model of ``data_format="channels_last"`` write
+        ``network(images.transpose(0, 3, 1, 2))``, and its outputs, where they are images, are
+        transposed alike. Rows and sequences are as in Keras.
+
+    Raises
+    ------
+    ImportError
+        If Keras is not installed.
+    TypeError
+        If `model` is no Sequential or functional model.
+    ValueError
+        If it is not built, has several inputs or outputs, or holds a layer or an option that is
+        not read, or one that this backend of Keras computes in a way of its own; the message
+        names it.
+
+    Examples
+    --------
+    >>> import os
+    >>> backend = os.environ.setdefault("KERAS_BACKEND", "jax")
+    >>> import keras
+    >>> from jacrot.readers import from_keras
+    >>> layers = [keras.Input((3,)), keras.layers.Dense(4, "gelu"), keras.layers.Dense(2)]
+    >>> from_keras(keras.Sequential(layers))
+    Network(3 → 4 → 2; gelu, identity)
+    """
+    keras = require("keras", caller="from_keras", extra="keras")
+    reader = _Reader(keras, model)
+    output = reader.run(model, "input")
+    layers = fused(reader.graph.layers(reader.in_our_order(output)))
+    # A model that does nothing is a network too.
+    return Network(layers or [Activation("identity")])
+
+
+class _Reader:
+    """Walks over a model and puts its layers into a graph."""
+
+    def __init__(self, keras: Any, model: Any) -> None:
+        self.keras = keras
+        self.graph = Graph("input")
+        # The tensors that are flattened in another order than ours.
+        self.orders: dict[str, Order] = {}
+        self.names = map(str, count())
+        formats = {
+            layer.data_format
+            for layer in _all_layers(model)
+            if hasattr(layer, "data_format") and type(layer).__name__ != "Flatten"
+        }
+        if len(formats) > 1:
+            raise ValueError(
+                "model has layers of data_format='channels_first' and others of 'channels_last'; "
+                "build it with one of them."
+            )
+        self.channels_last = (formats or {keras.config.image_data_format()}) == {"channels_last"}
+
+    def run(self, model: Any, source: str) -> str:
+        """Add a model's layers to the graph; return the name of its output."""
+        nodes = self.nodes(model)
+        if len(model.inputs) != 1 or len(model.outputs) != 1:
+            raise ValueError(
+                f"model {model.name!r} has {len(model.inputs)} inputs and {len(model.outputs)} "
+                "outputs; write keras.Model(input, output) with one tensor each."
+            )
+        tensors = {id(model.inputs[0]): source}
+        for node in nodes:
+            if node.is_input or all(id(output) in tensors for output in node.outputs):
+                continue
+            sources = [tensors[id(tensor)] for tensor in node.input_tensors]
+            if len(node.outputs) != 1 or node.arguments.kwargs.get("training"):
+                raise ValueError(
+                    f"{_described(node.operation)} is called with training=True or has several "
+                    "outputs, which from_keras does not read."
+                )
+            tensors[id(node.outputs[0])] = self.apply(node, sources)
+        return tensors[id(model.outputs[0])]
+
+    def nodes(self, model: Any) -> list[Any]:
+        """List the calls of a model in an order in which they can be computed."""
+        functional = type(self.keras.Model(*[self.keras.Input((1,))] * 2))
+        if type(model) not in (self.keras.Sequential, functional):
+            raise TypeError(
+                f"from_keras reads keras.Sequential and functional models, got "
+                f"{type(model).__name__}; what another class computes is code, not data: for "
+                "Jacobians of such a model use its framework (jacrot.readers.capture for PyTorch)."
+            )
+        for layer in (model, *model.layers):
+            for method in {"call", "forward"} & replaced_in(layer):
+                raise ValueError(
+                    f"{_described(layer)} with a {method} of its own in place of its class's, and "
+                    f"from_keras does not see what it does; remove it (del layer.{method})."
+                )
+        if type(model) is self.keras.Sequential:
+            if not model.built or not model.inputs:
+                raise ValueError(
+                    f"model {model.name!r} is not built and has no weights; begin it with "
+                    "keras.Input(shape), or call it on a batch first."
+                )
+            model = model._functional
+        by_depth = model._nodes_by_depth
+        return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
+
+    def apply(self, node: Any, sources: list[str]) -> str:
+        """Add one call to the graph; return the name of its result."""
+        operation, kind = node.operation, type(node.operation).__name__
+        if isinstance(operation, self.keras.Model):
+            return self.run(operation, sources[0])
+        ours = type(operation).__module__.split(".")[0] == "keras"
+        if kind == "Add" and ours and len(sources) > 1:
+            if len({tensor.shape for tensor in node.input_tensors}) > 1:
+                raise ValueError(f"{_described(operation)} of tensors of several shapes, not read.")
+            return reduce(self.add, sources)
+        # A subclass may compute something else.
+        known = getattr(self.keras.layers, kind, None) is type(operation)
+        if known and kind in _SKIPPED:
+            return sources[0]
+        if not known or kind not in _LAYERS or len(sources) != 1:
+            raise ValueError(
+                f"{_described(operation)}, which from_keras does not read; it reads "
+                f"{', '.join(sorted([*_LAYERS, 'Add']))}, and skips {', '.join(_SKIPPED)}."
+            )
+        if getattr(operation, "quantization_mode", None) is not None:
+            raise ValueError(f"{_described(operation)} with quantized weights, not read.")
+        shape, order = node.input_tensors[0].shape, self.orders.get(sources[0])
+        layers = _LAYERS[kind](self, operation, shape, order)
+        result = self.chain(layers, sources[0])
+        if kind == "Flatten":
+            self.remember(result, self.flat_order(operation, shape) if len(shape) > 2 else order)
+        elif kind != "Dense":
+            self.remember(result, order)
+        return result
+
+    def chain(self, layers: list[Layer], source: str) -> str:
+        for layer in layers:
+            result = next(self.names)
+            self.graph.apply(layer, source, result)
+            source = result
+        return source
+
+    def add(self, first: str, second: str) -> str:
+        orders = self.orders.get(first), self.orders.get(second)
+        if orders[0] is None or orders[1] is None or not np.array_equal(orders[0], orders[1]):
+            first, second = self.in_our_order(first), self.in_our_order(second)
+        result = next(self.names)
+        self.graph.add(first, second, result)
+        self.remember(result, self.orders.get(first))
+        return result
+
+    def remember(self, name: str, order: Order | None) -> None:
+        if order is not None:
+            self.orders[name] = order
+
+    def in_our_order(self, name: str) -> str:
+        """Name a tensor whose entries stand as Keras has them."""
+        order = self.orders.get(name)
+        if order is None:
+            return name
+        return self.chain([Basis(np.eye(len(order), dtype=np.float32)[order])], name)
+
+    def flat_order(self, layer: Any, shape: tuple[int | None, ...]) -> Order | None:
+        """Find the order in which Keras flattens a tensor."""
+        sizes = [size for size in shape[1:] if size is not None]
+        if len(sizes) < len(shape) - 1:
+            raise ValueError(
+                f"{_described(layer)} of unknown size {shape}; build the model with "
+                "a known input shape."
+            )
+        axes = self.axes(len(sizes))
+        places = np.arange(prod(sizes)).reshape([sizes[axis] for axis in axes])
+        # From our axes to those that Keras stores, and then to those that it flattens.
+        places = places.transpose(np.argsort(axes))
+        if layer.data_format == "channels_first":
+            places = np.moveaxis(places, 0, -1)
+        order = places.ravel()
+        return None if np.array_equal(order, np.arange(order.size)) else order
+
+    def axes(self, n_axes: int) -> list[int]:
+        """List, for each of our axes but that of the samples, which one it is in Keras."""
+        return [2, 0, 1] if n_axes == 3 and self.channels_last else list(range(n_axes))
+
+    def features_axis(self, rank: int) -> int:
+        return 1 if rank == 4 and not self.channels_last else rank - 1
+
+    def check_axis(self, layer: Any, axis: Any, shape: tuple[int | None, ...]) -> None:
+        """Refuse an operation over another axis than that of the features."""
+        axes = axis if isinstance(axis, list | tuple) else [axis]
+        if [entry % len(shape) for entry in axes] != [self.features_axis(len(shape))]:
+            raise ValueError(
+                f"{_described(layer)} over axis {axis} of a tensor {shape}; only axis "
+                f"{self.features_axis(len(shape))}, that of the features, is read."
+            )
+
+    def geometry(
+        self, layer: Any, shape: tuple[int | None, ...], size: Any, spread: Any
+    ) -> Geometry:
+        """Compute the zeros around an image."""
+        if layer.padding == "valid":
+            return (0, 0), (0, 0)
+        if layer.padding != "same":
+            raise ValueError(f"{_described(layer)} with padding={layer.padding!r}, not read.")
+        sizes = shape[1:3] if self.channels_last else shape[2:]
+        try:
+            return same_padding(sizes, size, layer.strides, spread)
+        except ValueError as error:
+            raise ValueError(
+                f"{_described(layer)}: {error}; build the model with a known input shape."
+            ) from error
+
+    def check_same(
+        self,
+        layer: Any,
+        shape: tuple[int | None, ...],
+        size: Sequence[int],
+        ours: Layer,
+        theirs: Callable[[Any], Any],
+    ) -> None:
+        """Check on an image of one channel that the backend pads as a layer of ours does."""
+        if layer.padding != "same":
+            return
+        sizes = shape[1:3] if self.channels_last else shape[2:]
+        # Where the size is not known, the padding does not depend on it.
+        height, width = (known or 2 * least for known, least in zip(sizes, size, strict=True))
+        x = np.random.default_rng(0).normal(size=(1, 1, height, width)).astype(np.float32)
+        axis = -1 if self.channels_last else 1
+        try:
+            result = theirs(self.keras.ops.convert_to_tensor(np.moveaxis(x, 1, axis)))
+            result = np.moveaxis(self.keras.ops.convert_to_numpy(result), axis, 1)
+        # Backends have errors of their own.
+        except Exception as error:
+            raise ValueError(
+                f"{_described(layer)}, which Keras's backend does not compute here "
+                f"({type(error).__name__}: {error}); not read."
+            ) from error
+        expected = ours(x)
+        # Graphics cards round convolutions to three digits; another padding changes the first.
+        close = 1e-2 * np.abs(expected).max()
+        if result.shape != expected.shape or np.abs(result - expected).max() > close:
+            raise ValueError(
+                f"{_described(layer)} with padding='same', for which Keras's "
+                f"{self.keras.backend.backend()} backend adds something else than zeros or nothing "
+                "to an image of this size (PyTorch's repeats the border where padding is not the "
+                "same on both sides); not read. Choose a size, strides or a backend "
+                "(KERAS_BACKEND) where it does not."
+            )
+
+    def array(self, variable: Any) -> Array:
+        array = self.keras.ops.convert_to_numpy(variable)
+        return array if array.dtype == np.float64 else array.astype(np.float32)
+
+    def vector(self, variable: Any, order: Order | None) -> Array | None:
+        """Read a vector of features, in our order."""
+        if variable is None:
+            return None
+        vector = self.array(variable)
+        return vector if order is None else vector[np.argsort(order)]
+
+    def activation(self, layer: Any, function: Any, shape: tuple[int | None, ...]) -> list[Layer]:
+        if isinstance(function, self.keras.Layer):
+            kind = type(function).__name__
+            if kind in ("ReLU", "LeakyReLU", "ELU", "Softmax", "Activation"):
+                return _LAYERS[kind](self, function, shape, None)
+        name = getattr(function, "__name__", type(function).__name__)
+        if name not in _ACTIVATIONS or getattr(self.keras.activations, name, None) is not function:
+            raise ValueError(
+                f"{_described(layer)} with activation {name}, which from_keras does not read; it "
+                f"reads {', '.join(sorted(_ACTIVATIONS))}."
+            )
+        if name == "softmax":
+            self.check_axis(layer, -1, shape)
+        known = _ACTIVATIONS[name]
+        return [] if known is None else [known]
+
+
+def _all_layers(model: Any) -> Iterator[Any]:
+    for layer in getattr(model, "layers", ()):
+        yield layer
+        yield from _all_layers(layer)
+
+
+def _described(layer: Any) -> str:
+    return f"layer {layer.name!r} is a {type(layer).__name__}"
+
+
+def _dense(reader: _Reader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
+    reader.check_axis(layer, -1, shape)
+    weight = reader.array(layer.kernel).T
+    if order is not None:
+        weight = weight[:, np.argsort(order)]
+    bias = reader.array(layer.bias) if layer.use_bias else None
+    linear = (
+        Conv2d(weight[:, :, None, None], bias, "identity")
+        if len(shape) == 4
+        else Dense(weight, bias, "identity")
+    )
+    return [linear, *reader.activation(layer, layer.activation, shape)]
+
+
+def _convolution(reader: _Reader, layer: Any, shape: Any, _: Order | None) -> list[Layer]:
+    made = partial(
+        Conv2d,
+        activation="identity",
+        stride=tuple(layer.strides),
+        padding=reader.geometry(layer, shape, layer.kernel_size, layer.dilation_rate),
+        dilation=tuple(layer.dilation_rate),
+    )
+    kernel = reader.array(layer.kernel)
+    convolution = made(
+        kernel.transpose(3, 2, 0, 1),
+        reader.array(layer.bias) if layer.use_bias else None,
+        groups=layer.groups,
+    )
+    probe = np.random.default_rng(0).normal(size=(*kernel.shape[:2], 1, 1)).astype(np.float32)
+    span = [size * spread for size, spread in zip(kernel.shape, layer.dilation_rate, strict=False)]
+    reader.check_same(
+        layer,
+        shape,
+        span,
+        made(probe.transpose(3, 2, 0, 1)),
+        lambda x: reader.keras.ops.conv(
+            x, probe, layer.strides, layer.padding, layer.data_format, layer.dilation_rate
+        ),
+    )
+    return [convolution, *reader.activation(layer, layer.activation, shape)]
+
+
+def _batch_norm(reader: _Reader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
+    reader.check_axis(layer, layer.axis, shape)
+    mean, variance = (
+        reader.vector(statistic, order) for statistic in (layer.moving_mean, layer.moving_variance)
+    )
+    weight = reader.vector(layer.gamma, order) if layer.scale else None
+    bias = reader.vector(layer.beta, order) if layer.center else None
+    assert mean is not None
+    assert variance is not None
+    return [BatchNorm(mean, variance, weight, bias, layer.epsilon)]
+
+
+def _layer_norm(reader: _Reader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
+    reader.check_axis(layer, layer.axis, shape)
+    if getattr(layer, "rms_scaling", False):
+        raise ValueError(f"{_described(layer)} with rms_scaling=True, not read.")
+    return [
+        LayerNorm(
+            reader.vector(layer.gamma, order), reader.vector(layer.beta, order), layer.epsilon
+        )
+    ]
+
+
+def _relu(reader: _Reader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
+    slope, ceiling = float(layer.negative_slope), layer.max_value
+    if layer.threshold or (slope and ceiling is not None):
+        raise ValueError(
+            f"{_described(layer)} with a threshold, or with a negative slope and a maximum; only "
+            "one of the latter is read."
+        )
+    if ceiling is not None:
+        return [Activation(Clip(0, float(ceiling)))]
+    return [Activation(leaky_relu(slope))]
+
+
+def _softmax(reader: _Reader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
+    reader.check_axis(layer, layer.axis, shape)
+    return [Softmax()]
+
+
+def _average(reader: _Reader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
+    return _pool(reader, layer, shape, partial(AvgPool2d, count_padding=False), "average_pool")
+
+
+def _maximum(reader: _Reader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
+    return _pool(reader, layer, shape, MaxPool2d, "max_pool")
+
+
+def _pool(
+    reader: _Reader, layer: Any, shape: Any, kind: Callable[..., Layer], name: str
+) -> list[Layer]:
+    size, strides = tuple(layer.pool_size), tuple(layer.strides)
+    pool = kind(size, strides, reader.geometry(layer, shape, size, (1, 1)))
+    function = getattr(reader.keras.ops, name)
+    reader.check_same(
+        layer,
+        shape,
+        size,
+        pool,
+        lambda x: function(x, size, strides, layer.padding, layer.data_format),
+    )
+    return [pool]
+
+
+def _global_average(reader: _Reader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
+    return [AvgPool2d()] if layer.keepdims else [AvgPool2d(), Flatten()]
+
+
+def _zero_padding(reader: _Reader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
+    n_channels = shape[reader.features_axis(4)]
+    return [
+        Conv2d(
+            np.ones((n_channels, 1, 1, 1), np.float32),
+            activation="identity",
+            padding=layer.padding,
+            groups=n_channels,
+        )
+    ]
+
+
+_LAYERS: dict[str, Callable[[_Reader, Any, Any, Order | None], list[Layer]]] = {
+    "Activation": lambda reader, layer, shape, _: reader.activation(layer, layer.activation, shape),
+    "AveragePooling2D": _average,
+    "BatchNormalization": _batch_norm,
+    "Conv2D": _convolution,
+    "Dense": _dense,
+    "ELU": lambda reader, layer, shape, _: [Activation(elu(float(layer.alpha)))],
+    "Flatten": lambda reader, layer, shape, _: [Flatten()] if len(shape) > 2 else [],
+    "GlobalAveragePooling2D": _global_average,
+    "LayerNormalization": _layer_norm,
+    "LeakyReLU": lambda reader, layer, shape, _: [
+        Activation(leaky_relu(float(layer.negative_slope)))
+    ],
+    "MaxPooling2D": _maximum,
+    "ReLU": _relu,
+    "Softmax": _softmax,
+    "ZeroPadding2D": _zero_padding,
+}

@@ -1,0 +1,392 @@
+"""ONNX graphs, from any two of their tensors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from jacrot._utils.arrays import FEATURES_AXIS, Array
+from jacrot._utils.optional import require
+from jacrot.layers import Activation, BatchNorm, Layer, fused
+from jacrot.network import Network
+from jacrot.readers._graph import Graph
+from jacrot.readers._limits import naming
+from jacrot.readers._onnx_elementwise import ELEMENTWISE, LOGICAL, Expression
+from jacrot.readers._onnx_files import loaded
+from jacrot.readers._onnx_graph import AFFINE, Node, NotReadError, OnnxGraph, floating
+from jacrot.readers._onnx_operators import OPERATORS
+
+# The same tensor under another name, outside of training.
+_ALIASES = frozenset({"Cast", "Dropout", "Identity"})
+# How many operators an activation that is written out may have, and how many parts of a graph are
+# compared with the activations that have a name.
+_LONGEST = 24
+_MOST_COMPARED = 10_000
+# Features of which a number is added to each as a vector; the widest layers have some ten thousand.
+_WIDEST = 2**20
+
+
+def from_onnx(model: Any, *, start: str | None = None, stop: str | None = None) -> Network:
+    """Read an ONNX graph, or the part between two of its tensors.
+
+    Parameters
+    ----------
+    model : str, path-like or onnx.ModelProto
+        The file, or what ``onnx.load`` reads from one. Weights that are stored in files of their
+        own are read from the folder of the model, so write its path.
+    start, stop : str, default=None
+        The tensors to compute from and to compute, by name; ``None`` is the only input and the
+        only output of the graph. ``model.graph.node[i].output`` lists their names.
+
+    Returns
+    -------
+    Network
+        The network in the dtype of the file, batch norm and constants folded into the layers
+        before them, activations that are written out in several operators (GELU, SiLU and
+        others) found again, and what the graph computes from stored tensors only computed, such
+        as quantized weights. Residual sums are ``Residual``, gates ``GatedDense``. Tensors
+        have as many dimensions as in the graph: rows, sequences, or images of ``NCHW`` layout.
+
+    Raises
+    ------
+    ImportError
+        If the package onnx is not installed.
+    FileNotFoundError
+        If there is no such file.
+    TypeError
+        If `model` is neither a path nor a ``ModelProto``.
+    ValueError
+        If the file is damaged or no valid model; if `start` or `stop` is unknown or must be
+        passed; if an operator on the way is not read: the message names it and its node, and the
+        `start` and `stop` of the parts that follow it and come before it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from onnx import TensorProto, helper, numpy_helper
+    >>> from jacrot.readers import from_onnx
+    >>> weight = numpy_helper.from_array(np.ones((3, 2)), "weight")
+    >>> nodes = [
+    ...     helper.make_node("MatMul", ["x", "weight"], ["hidden"]),
+    ...     helper.make_node("Relu", ["hidden"], ["y"]),
+    ... ]
+    >>> x = helper.make_tensor_value_info("x", TensorProto.DOUBLE, ["n", 3])
+    >>> y = helper.make_tensor_value_info("y", TensorProto.DOUBLE, ["n", 2])
+    >>> graph = helper.make_graph(nodes, "example", [x], [y], [weight])
+    >>> from_onnx(helper.make_model(graph))
+    Network(3 → 2; relu)
+    >>> from_onnx(helper.make_model(graph), stop="hidden")
+    Network(3 → 2; identity)
+    """
+    onnx = require("onnx", caller="from_onnx", extra="onnx")
+    if not isinstance(model, (onnx.ModelProto, str, os.PathLike)):
+        raise TypeError(
+            f"model is a {type(model).__name__}; write the path of an .onnx file or an "
+            "onnx.ModelProto."
+        )
+    name = "model" if isinstance(model, onnx.ModelProto) else f"path={os.fspath(model)!r}"
+    with naming(name):
+        graph, size = loaded(onnx, model, name)
+        reader = _Reader(onnx, graph, size, start, stop)
+        reader.run()
+        # A graph that does nothing is a network too.
+        return Network(fused(reader.graph.layers(reader.stop)) or [Activation("identity")])
+
+
+@dataclass(frozen=True)
+class _Step:
+    """How a tensor is computed: of which others, and what to tell the graph then."""
+
+    sources: tuple[str, ...]
+    do: Callable[[], None]
+
+
+class _Reader(OnnxGraph):
+    """Walks back from a tensor to the one that is given, and puts the layers into a graph."""
+
+    def __init__(
+        self, onnx: Any, model: Any, size: int, start: str | None, stop: str | None
+    ) -> None:
+        super().__init__(onnx, model, size, start, stop)
+        self.n_compared = 0
+        self.graph = Graph(self.start)
+        types = onnx.TensorProto
+        self.floats = {types.FLOAT, types.DOUBLE, types.FLOAT16, types.BFLOAT16}
+
+    def run(self) -> None:
+        """Add everything between the two tensors to the graph."""
+        steps: dict[str, _Step] = {}
+        pending = [self.stop]
+        while pending:
+            name = pending[-1]
+            if name not in self.graph:
+                if name not in steps:
+                    steps[name] = self.step(name)
+                missing = [source for source in steps[name].sources if source not in self.graph]
+                if missing:
+                    pending += missing
+                    continue
+                try:
+                    steps[name].do()
+                except ValueError as error:
+                    raise self.with_way_out(self.producers[name], error) from error
+            pending.pop()
+
+    def step(self, name: str) -> _Step:
+        if name in self.failed:
+            raise self.failed[name]
+        if name not in self.producers or name in self.constants:
+            raise ValueError(
+                f"{self.stop!r} depends on {name!r}, which is not computed from start="
+                f"{self.start!r}; write a start that all of it is computed from."
+            )
+        node = self.producers[name]
+        if name != node.proto.output[0]:
+            raise node.refused(f"whose further output {name!r} from_onnx does not read")
+        try:
+            return self.read(node, name)
+        except NotReadError as error:
+            raise self.with_way_out(node, error) from error
+        # What the checker and the shape inference of onnx let pass.
+        except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError) as error:
+            raise node.refused(
+                f"whose inputs or attributes are no valid ones ({type(error).__name__}: {error})"
+            ) from error
+
+    def with_way_out(self, node: Node, error: ValueError) -> ValueError:
+        """Make an error that names the parts of the graph before and after what is not read."""
+        ways = [
+            f"{argument}={name!r} for what {place} it"
+            for argument, place, end, name in (
+                ("start", "follows", self.stop, node.proto.output[0]),
+                (
+                    "stop",
+                    "comes before",
+                    self.start,
+                    next(filter(self.is_computed, node.inputs), self.start),
+                ),
+            )
+            if name != end
+        ]
+        return ValueError(f"{error} Pass {', or '.join(ways)}." if ways else str(error))
+
+    def read(self, node: Node, name: str) -> _Step:
+        stored = [self.constants[source] for source in node.inputs if source in self.constants]
+        if node.operator == "Div" and any(array.dtype.kind in "iu" for array in stored):
+            raise node.refused("of whole numbers, whose remainder is dropped; not read")
+        elementwise = self.elementwise(name)
+        if elementwise is not None and elementwise[2] is not None:
+            return self.activation(name, *elementwise)
+        if node.operator == "PRelu" and elementwise is None:
+            return self.leaky(node, name)
+        tensors = [source for source in node.inputs if source and source not in self.constants]
+        if node.operator in _ALIASES and elementwise is None:
+            return self.alias(node, name)
+        if node.operator in AFFINE and len(tensors) == 1:
+            layer = self.affine(node, tensors[0])
+            if layer is not None:
+                return self.layers(name, tensors[0], [layer])
+        if node.operator == "Add" and len(tensors) == 2:
+            self.check_same_shapes(node, tensors)
+            first, second = tensors
+            return _Step((first, second), lambda: self.graph.add(first, second, name))
+        if elementwise is not None:
+            return self.activation(name, *elementwise)
+        if node.operator == "Mul" and len(tensors) == 2:
+            self.check_same_shapes(node, tensors)
+            first, second = tensors
+            return _Step((first, second), lambda: self.graph.multiply(first, second, name))
+        if node.operator in ELEMENTWISE:
+            raise node.refused(
+                "which from_onnx does not read here; it reads functions of each entry of one tensor"
+                " alone with stored numbers"
+            )
+        if node.operator not in OPERATORS:
+            known = sorted({*OPERATORS, *_ALIASES, *ELEMENTWISE})
+            raise node.refused(f"which from_onnx does not read here; it reads {', '.join(known)}")
+        source = node.inputs[0]
+        if source in self.constants:
+            raise node.refused(f"whose first input {source!r} is stored, not computed; not read")
+        return self.layers(name, source, OPERATORS[node.operator](self, node))
+
+    def layers(self, name: str, source: str, layers: list[Layer]) -> _Step:
+        def do() -> None:
+            names = [source, *(f"{name}/{index}" for index in range(1, len(layers))), name]
+            for layer, before, after in zip(layers, names, names[1:], strict=False):
+                self.graph.apply(layer, before, after)
+            if not layers:
+                self.graph.alias(source, name)
+
+        return _Step((source,), do)
+
+    def activation(
+        self, name: str, source: str, expression: Expression, known: str | None
+    ) -> _Step:
+        layer = Activation(known or expression)
+        return self.layers(name, source, [] if known == "identity" else [layer])
+
+    def alias(self, node: Node, name: str) -> _Step:
+        if node.operator == "Dropout" and len(node.inputs) > 2 and node.inputs[2]:
+            training = self.constants.get(node.inputs[2])
+            if training is None or training.any():
+                raise node.refused("in training mode, which from_onnx does not read")
+        if node.operator == "Cast" and (
+            node.attributes["to"] not in self.floats or self.is_logical(node.inputs[0])
+        ):
+            raise node.refused("to another type than a floating-point one; not read")
+        return self.layers(name, node.inputs[0], [])
+
+    def elementwise(self, name: str) -> tuple[str, Expression, str | None] | None:
+        """Write a tensor as an elementwise function of one other, with a name if possible.
+
+        The other is the nearest of which it is a function that has a name, or else the nearest of
+        which it is one that has a value everywhere, such as the logarithm of a sigmoid, if any.
+        """
+        nodes: list[tuple[str, Node]] = []
+        frontier: set[str] = {name}
+        nearest: tuple[str, Expression, str | None] | None = None
+        if self.is_logical(name):
+            return None
+        while len(nodes) < _LONGEST:
+            # What is computed last may use the others.
+            last = max(frontier, key=self.index)
+            node = self.producers.get(last)
+            if last == self.start or node is None or not self.is_elementwise(node):
+                break
+            nodes.append((last, node))
+            frontier.remove(last)
+            frontier |= {source for source in node.inputs if self.is_computed(source)}
+            if len(frontier) == 1 and not self.is_logical(*frontier):
+                [source] = frontier
+                self.n_compared += 1
+                if self.n_compared > _MOST_COMPARED:
+                    raise node.refused(
+                        f"and more than {_MOST_COMPARED:,} chains of such might be activations "
+                        "that are written out; export fewer layers, or write start and stop"
+                    )
+                expression = self.expression(source, nodes)
+                known = expression.name()
+                if known is not None:
+                    return source, expression, known
+                if nearest is None or (expression.is_total() and not nearest[1].is_total()):
+                    nearest = source, expression, None
+        return nearest
+
+    def index(self, name: str) -> int:
+        return (
+            -1 if name == self.start or name not in self.producers else self.producers[name].index
+        )
+
+    def is_logical(self, name: str) -> bool:
+        """Check whether a tensor holds true and false, not numbers."""
+        node = self.producers.get(name)
+        return node is not None and (
+            node.operator in LOGICAL
+            or (node.operator == "Identity" and self.is_logical(node.inputs[0]))
+            or (node.operator == "Cast" and node.attributes["to"] == self.onnx.TensorProto.BOOL)
+        )
+
+    def is_elementwise(self, node: Node) -> bool:
+        """Check whether an operator acts on each entry alone, its other inputs being numbers."""
+        if node.operator in ("Cast", "Identity"):
+            [source] = node.inputs
+            name = node.proto.output[0]
+            to_float = node.operator == "Identity" or node.attributes["to"] in self.floats
+            return to_float or (self.is_logical(name) and self.is_logical(source))
+        tensors = [source for source in node.inputs if self.is_computed(source)]
+        stored = [self.constants[source] for source in node.inputs if source in self.constants]
+        rank = min((len(self.shapes.get(source, (None,))) for source in tensors), default=0)
+        return (
+            node.operator in ELEMENTWISE
+            and (len(tensors) == 1 or (len(tensors) > 1 and node.operator != "Clip"))
+            and all(array.size == 1 and array.ndim <= rank for array in stored)
+        )
+
+    def expression(self, source: str, nodes: list[tuple[str, Node]]) -> Expression:
+        """Write some operators, the last of them first, as a function of one tensor."""
+        places = {source: 0}
+        steps = []
+        for name, node in reversed(nodes):
+            inputs = tuple(
+                places[given] if given in places else self.number(given) for given in node.inputs
+            )
+            if node.operator not in ("Cast", "Identity"):
+                steps.append((node.operator, inputs, tuple(node.attributes.items())))
+            elif self.is_logical(node.inputs[0]) and not self.is_logical(name):
+                steps.append(("Where", (*inputs, 1.0, 0.0), ()))
+            else:
+                places[name] = places[node.inputs[0]]
+                continue
+            places[name] = len(steps)
+        return Expression(tuple(steps))
+
+    def number(self, name: str) -> float | None:
+        return float(self.constants[name].item()) if name else None
+
+    def affine(self, node: Node, source: str) -> Layer | None:
+        """Read arithmetic of a tensor and a stored vector of features."""
+        place = node.inputs.index(source)
+        constant = floating(self.constants[node.inputs[1 - place]])
+        known = self.shapes.get(source)
+        if (known is None and constant.size == 1) or (node.operator == "Div" and place == 1):
+            return None
+        shape = self.shape(node, source)
+        axis = FEATURES_AXIS.get(len(shape))
+        width = None if axis is None else shape[axis]
+        if constant.size == 1 and not (isinstance(width, int) and 0 < width <= _WIDEST):
+            return None
+        self.check_vector(node, shape, constant)
+        self.spend(4 * (width if isinstance(width, int) else constant.size))
+        vector = constant.ravel()
+        if constant.size == 1 and isinstance(width, int):
+            vector = np.full(width, constant.item(), constant.dtype)
+        zeros, ones = np.zeros_like(vector), np.ones_like(vector)
+        scale, shift = {
+            "Add": (None, vector),
+            "Sub": (None, -vector) if place == 0 else (-ones, vector),
+            "Mul": (vector, None),
+            "Div": (1 / vector, None),
+        }[node.operator]
+        return BatchNorm(zeros, ones, scale, shift, eps=0)
+
+    def check_vector(self, node: Node, shape: tuple[Any, ...], constant: Array) -> None:
+        """Check that a stored tensor broadcasts as a number, or as a vector of features."""
+        axis = FEATURES_AXIS.get(len(shape))
+        width = None if axis is None else shape[axis]
+        laid_out = (1,) * (len(shape) - constant.ndim) + constant.shape
+        sizes = [size for index, size in enumerate(laid_out) if index != axis]
+        fits = constant.size == 1 or not isinstance(width, int) or constant.size == width
+        if len(laid_out) != len(shape) or prod(sizes) != 1 or not fits:
+            raise node.refused(
+                f"of a tensor {shape} and a stored one {constant.shape}; only numbers and vectors "
+                "of features are read"
+            )
+
+    def leaky(self, node: Node, name: str) -> _Step:
+        """Read a PRelu with a slope for each feature, as the sum of two ReLUs."""
+        source = node.inputs[0]
+        slope = self.stored(node, 1)
+        assert slope is not None
+        self.check_vector(node, self.shape(node, source), slope)
+        self.spend(4 * slope.size)
+        zeros, ones = np.zeros(slope.size, slope.dtype), np.ones(slope.size, slope.dtype)
+        parts = {
+            f"{name}/negated": BatchNorm(zeros, ones, -ones, None, eps=0),
+            f"{name}/negative": Activation("relu"),
+            f"{name}/scaled": BatchNorm(zeros, ones, -slope.ravel(), None, eps=0),
+        }
+
+        def do() -> None:
+            self.graph.apply(Activation("relu"), source, f"{name}/positive")
+            before = source
+            for part, layer in parts.items():
+                self.graph.apply(layer, before, part)
+                before = part
+            self.graph.add(f"{name}/positive", before, name)
+
+        return _Step((source,), do)

@@ -1,0 +1,118 @@
+"""Activations and Jacobians of a live model, and what is known of where they come from."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from functools import partial
+from html import escape
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jacrot._utils.arrays import Array
+
+# Unpacked, `fit(*captured)`, the arrays lose their source; it is found again by their identity, for
+# as long as they live.
+_SOURCES: dict[int, tuple[weakref.ref[Array], dict[str, Any]]] = {}
+
+
+def source_of(jacobians: Any) -> dict[str, Any] | None:
+    """Look up where a stack of Jacobians was captured.
+
+    Parameters
+    ----------
+    jacobians : object
+        An array; another one with the same numbers is not the same.
+
+    Returns
+    -------
+    dict or None
+        ``Captured.source`` of what holds this very array, ``None`` where nothing does.
+    """
+    reference, source = _SOURCES.get(id(jacobians), (None, None))
+    return source if reference is not None and reference() is jacobians else None
+
+
+class _Pair(NamedTuple):
+    jacobians: Array
+    X: Array
+
+
+class Captured(_Pair):
+    """Activations and the Jacobians at them: what ``fit`` takes, as ``fit(*captured)``.
+
+    Parameters
+    ----------
+    jacobians : ndarray of shape (n_samples, d_write, d_read)
+        Derivatives of the activations at `write` with respect to those at `read`; of shape
+        ``(n_samples, n_write_positions, d_write, d_read)`` where a sample has several.
+    X : ndarray of shape (n_samples, d_read)
+        The activations at `read`.
+    samples : ndarray of shape (n_samples, 2), default=None
+        The input and the position of every sample.
+    source : dict, default=None
+        Where they come from: the model and a hash of its weights, the places, how many of how
+        many samples, the seed that drew them. A fit has it in ``provenance_["captured"]``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from jacrot import JacobianSparsityRotation
+    >>> from jacrot.readers import Captured
+    >>> rng = np.random.default_rng(0)
+    >>> captured = Captured(jacobians=rng.normal(size=(20, 3, 4)), X=rng.normal(size=(20, 4)))
+    >>> captured
+    Captured(jacobians=(20, 3, 4), X=(20, 4))
+    >>> JacobianSparsityRotation().fit(*captured).rotation_.shape
+    (4, 4)
+    """
+
+    samples: NDArray[np.intp] | None = None
+    source: dict[str, Any] | None = None
+
+    def __new__(
+        cls,
+        jacobians: Array,
+        X: Array,
+        *,
+        samples: NDArray[np.intp] | None = None,
+        source: dict[str, Any] | None = None,
+    ) -> Captured:
+        """Make a pair, and remember the source of its Jacobians."""
+        self = super().__new__(cls, jacobians, X)
+        self.samples, self.source = samples, source
+        if source is not None:
+            key = id(jacobians)
+            forget = partial(_forget, key)
+            _SOURCES[key] = weakref.ref(jacobians, forget), source
+        return self
+
+    def __reduce__(self) -> tuple[Callable[..., Captured], tuple[Any, ...]]:
+        return partial(Captured, samples=self.samples, source=self.source), tuple(self)
+
+    def _described(self) -> dict[str, str]:
+        described = {"jacobians": str(self.jacobians.shape), "X": str(self.X.shape)}
+        if self.source is not None:
+            read, write = (repr(self.source[place]) for place in ("read", "write"))
+            drawn = f"{self.source['n_samples']} of {self.source['n_available']}"
+            described = {"read": read, "write": write, **described, "samples": drawn}
+        return described
+
+    def __repr__(self) -> str:
+        described = (f"{name}={value}" for name, value in self._described().items())
+        return f"Captured({', '.join(described)})"
+
+    def _repr_html_(self) -> str:
+        rows = (
+            f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>"
+            for name, value in self._described().items()
+        )
+        return f"<table><caption>Captured</caption>{''.join(rows)}</table>"
+
+
+def _forget(key: int, reference: weakref.ref[Array]) -> None:
+    # Another array may have come to the same address since.
+    if _SOURCES.get(key, (None,))[0] is reference:
+        del _SOURCES[key]
