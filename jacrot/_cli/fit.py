@@ -149,7 +149,7 @@ def _check_combination(options: argparse.Namespace) -> None:
 def _report_writer() -> Callable[..., None]:
     """Import what draws, before the search: it may not be usable."""
     with drawing_to_files():
-        from jacrot.report._report import write_report
+        from jacrot.report import write_report
     return write_report
 
 
