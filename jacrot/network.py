@@ -15,6 +15,7 @@ from jacrot._io import archive
 from jacrot._utils.arrays import FEATURES_AXIS, Array, Immutable, real_array
 from jacrot.layers import Basis, Dense, Layer
 from jacrot.layers._described import FORMAT, described
+from jacrot.layers._renamed import deprecated_alias
 from jacrot.layers._weights import (
     ActivationLike,
     Layout,
@@ -50,8 +51,8 @@ class Network(Immutable):
     layers : tuple of Layer
         The layers, in order.
     rotated_sites : tuple of int
-        Sites whose activations were put into another basis, by :meth:`rotated`, :meth:`reading`
-        or :meth:`writing`; site ``l`` is what layer ``l`` reads.
+        Sites whose activations are in another basis, by :meth:`rotated`, :meth:`rotate_inputs` or
+        :meth:`rotate_outputs`; site ``l`` is what layer ``l`` reads.
 
     Raises
     ------
@@ -215,11 +216,11 @@ class Network(Immutable):
         x = self._batch(X)
         tangents: Array | None = None
         for layer in self.layers:
-            x, tangents = layer.push(x, tangents)
+            x, tangents = layer.jvp(x, tangents)
         assert tangents is not None
         return tangents.reshape(*tangents.shape[:-1], *np.shape(X)[1:])
 
-    def reading(self, rotation: Array) -> Network:
+    def rotate_inputs(self, rotation: Array) -> Network:
         """Make the network that reads ``rotation @ x`` in place of ``x``.
 
         Parameters
@@ -232,10 +233,10 @@ class Network(Immutable):
         Network
             The same function of the rotated inputs.
         """
-        layers = [self.layers[0].reading(rotation), *self.layers[1:]]
+        layers = [self.layers[0].rotate_inputs(rotation), *self.layers[1:]]
         return Network._of_rotated(layers, (0, *self.rotated_sites))
 
-    def writing(self, rotation: Array) -> Network:
+    def rotate_outputs(self, rotation: Array) -> Network:
         """Make the network that writes ``rotation @ y`` in place of ``y``.
 
         Parameters
@@ -248,8 +249,11 @@ class Network(Immutable):
         Network
             The same function with rotated outputs.
         """
-        layers = [*self.layers[:-1], self.layers[-1].writing(rotation)]
+        layers = [*self.layers[:-1], self.layers[-1].rotate_outputs(rotation)]
         return Network._of_rotated(layers, (*self.rotated_sites, self.n_layers))
+
+    reading = deprecated_alias(rotate_inputs, "reading")
+    writing = deprecated_alias(rotate_outputs, "writing")
 
     def rotated(self, rotations: Mapping[int, ArrayLike]) -> Network:
         """Put activations inside the network in another basis.
@@ -302,9 +306,9 @@ class Network(Immutable):
                     "site l is what layer l reads."
                 )
             rotation = orthogonal(given, f"rotations[{site}]", self._width(site))
-            layers[site] = layers[site].reading(rotation)
+            layers[site] = layers[site].rotate_inputs(rotation)
             if site > 0:
-                layers[site - 1] = layers[site - 1].writing(rotation)
+                layers[site - 1] = layers[site - 1].rotate_outputs(rotation)
             else:
                 inputs = [Basis(rotation)]
         # A layer before the others moves their sites on.

@@ -77,6 +77,8 @@ def public_names():
             yield f"{name}.{member}"
             if inspect.isclass(object_):
                 for method in vars(object_):
+                    if hasattr(getattr(object_, method), "__deprecated__"):
+                        continue
                     # What a base class documents need not be said again.
                     inherited = any(hasattr(base, method) for base in object_.__bases__)
                     silent = getattr(object_, method).__doc__ is None and inherited

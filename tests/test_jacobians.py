@@ -52,7 +52,7 @@ def networks():
     mixed = [*random_network([4, 6], ["silu"]).layers, lambda x: anp.tanh(x[:, :3]) * x[:, 3:]]
     return {
         "dense": dense,
-        "dense, output rotated": dense.writing(rotation(6)),
+        "dense, output rotated": dense.rotate_outputs(rotation(6)),
         "chain": random_network([4, 6, 3], ["tanh", "softplus"]),
         "callable": Network(
             lambda x: anp.sin(x) * x[:, ::-1] + anp.sum(x**2, axis=1, keepdims=True)

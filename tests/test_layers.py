@@ -115,7 +115,7 @@ def rotated(Q, x):
 def test_tangents_are_derivatives(name):
     layer, x = case(name)
     tangents = np.random.default_rng(2).normal(size=(*x.shape, 3))
-    outputs, pushed = layer.push(x, tangents)
+    outputs, pushed = layer.jvp(x, tangents)
     np.testing.assert_allclose(outputs, layer(x), rtol=1e-13)
     step = 1e-6
     for k in range(3):
@@ -126,8 +126,8 @@ def test_tangents_are_derivatives(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_no_tangents_are_the_identity(name):
     layer, x = case(name)
-    _, expected = layer.push(x, np.array(identity_tangents(x)))
-    np.testing.assert_allclose(layer.push(x, None)[1], expected, atol=1e-14)
+    _, expected = layer.jvp(x, np.array(identity_tangents(x)))
+    np.testing.assert_allclose(layer.jvp(x, None)[1], expected, atol=1e-14)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -135,9 +135,9 @@ def test_rotations_are_folded_in(name):
     layer, x = case(name)
     y = layer(x)
     Q, P = rotation(len(features_first(x))), rotation(len(features_first(y)), seed=1)
-    np.testing.assert_allclose(layer.reading(Q)(rotated(Q, x)), y, atol=1e-12)
-    np.testing.assert_allclose(layer.writing(P)(x), rotated(P, y), atol=1e-12)
-    both = layer.writing(P).reading(Q)
+    np.testing.assert_allclose(layer.rotate_inputs(Q)(rotated(Q, x)), y, atol=1e-12)
+    np.testing.assert_allclose(layer.rotate_outputs(P)(x), rotated(P, y), atol=1e-12)
+    both = layer.rotate_outputs(P).rotate_inputs(Q)
     np.testing.assert_allclose(both(rotated(Q, x)), rotated(P, y), atol=1e-12)
     assert both.n_inputs in (None, len(Q))
     assert both.n_outputs in (None, len(P))
@@ -170,7 +170,7 @@ def test_nothing_changes_out_of_reach(name):
         tangents = np.zeros((*x.shape, 4))
         here = (slice(None), slice(None), *position) if images else (slice(None), *position)
         tangents[here] = np.eye(4)[: x.shape[1 if images else 2]]
-        _, pushed = layer.push(x, tangents)
+        _, pushed = layer.jvp(x, tangents)
         reached = layer.reach(mask)
         if reached is None:
             continue
@@ -185,10 +185,10 @@ def test_nothing_changes_out_of_reach(name):
 def test_a_tied_rotation_keeps_the_identity_of_a_residual_block():
     block, x = case("residual")
     Q = rotation(4)
-    turned = block.reading(Q).writing(Q)
+    turned = block.rotate_inputs(Q).rotate_outputs(Q)
     assert turned.shortcut is None
     np.testing.assert_allclose(turned(x @ Q.T), block(x) @ Q.T, atol=1e-12)
-    assert block.reading(Q).shortcut is not None
+    assert block.rotate_inputs(Q).shortcut is not None
 
 
 def test_the_frozen_pattern_moves_values_only():
@@ -300,7 +300,7 @@ def test_a_layer_of_ones_own_needs_two_methods(rng):
         def __call__(self, x):
             return x**3
 
-        def push(self, x, tangents):
+        def jvp(self, x, tangents):
             tangents = identity_tangents(x) if tangents is None else tangents
             return x**3, 3 * x[..., None] ** 2 * tangents
 
@@ -308,6 +308,109 @@ def test_a_layer_of_ones_own_needs_two_methods(rng):
     network = Network([Cube(), Dense(normal(2, 3), activation="tanh")])
     x = rng.normal(size=(4, 3))
     Q = rotation(3)
-    turned = network.reading(Q)
+    turned = network.rotate_inputs(Q)
     np.testing.assert_allclose(turned(x @ Q.T), network(x), atol=1e-13)
     np.testing.assert_allclose(turned.jacobians(x @ Q.T), network.jacobians(x) @ Q.T, atol=1e-13)
+
+
+def cube(x, tangents):
+    tangents = identity_tangents(x) if tangents is None else tangents
+    return x**3, 3 * x[..., None] ** 2 * tangents
+
+
+def test_layers_with_the_old_names_of_methods_work(rng):
+    with pytest.warns(FutureWarning) as warned:
+
+        class Cube(BaseLayer):
+            def __call__(self, x):
+                return x**3
+
+            def push(self, x, tangents):
+                return cube(x, tangents)
+
+            def reading(self, rotation):
+                turned = super().reading(rotation)
+                assert isinstance(turned, Sequential)
+                return Sequential([*turned.layers, Activation("identity")])
+
+    messages = [str(warning.message) for warning in warned]
+    assert messages == [
+        "Cube defines push, which is now called jvp; rename the method.",
+        "Cube defines reading, which is now called rotate_inputs; rename the method.",
+    ]
+    assert {warning.filename for warning in warned} == {__file__}
+    x, Q = rng.normal(size=(4, 3)), rotation(3)
+    network = Network([Cube(), Dense(normal(2, 3), activation="tanh")])
+    with pytest.warns(FutureWarning, match=r"reading is deprecated; call rotate_inputs instead"):
+        turned = network.rotated({0: Q})
+    assert len(turned.layers[1].layers) == 3
+    np.testing.assert_allclose(turned(x), network(x), atol=1e-13)
+    np.testing.assert_allclose(turned.jacobians(x), network.jacobians(x), atol=1e-13)
+
+
+def test_methods_are_called_by_their_old_names(rng):
+    with pytest.warns(FutureWarning, match="Doubled defines push, which is now called jvp"):
+
+        class Doubled(Dense):
+            def __call__(self, x):
+                return 2 * super().__call__(x)
+
+            def push(self, x, tangents):
+                return tuple(2 * part for part in super().push(x, tangents))
+
+    x, Q = rng.normal(size=(4, 3)), rotation(3)
+    layer = Doubled(normal(2, 3), activation="tanh")
+    with pytest.warns(FutureWarning, match="push is deprecated; call jvp instead"):
+        outputs, jacobians = layer.jvp(x, None)
+    np.testing.assert_allclose(outputs, layer(x))
+    step = 1e-6 * Q[0]
+    difference = (layer(x + step) - layer(x - step)) / 2e-6
+    np.testing.assert_allclose(jacobians @ Q[0], difference, atol=1e-8)
+    dense = Dense(layer.weight, activation="tanh")
+    for holder in (dense, Network([dense])):
+        with pytest.warns(FutureWarning, match="reading is deprecated") as warned:
+            turned = holder.reading(Q)
+        assert warned[0].filename == __file__
+        assert type(turned) is type(holder)
+        np.testing.assert_allclose(turned(x @ Q.T), dense(x), atol=1e-13)
+        with pytest.warns(FutureWarning, match="writing is deprecated; call rotate_outputs"):
+            turned = holder.writing(rotation(2))
+        np.testing.assert_allclose(turned(x), dense(x) @ rotation(2).T, atol=1e-13)
+
+
+def test_a_mixin_with_an_old_name_counts_where_it_did(rng):
+    class Mixin:
+        def push(self, x, tangents):
+            return cube(x, tangents)
+
+    with pytest.warns(FutureWarning, match="Cube defines push"):
+
+        class Cube(Mixin, BaseLayer):
+            def __call__(self, x):
+                return x**3
+
+    x = rng.normal(size=(4, 3))
+    np.testing.assert_array_equal(Cube().jvp(x, None)[1], cube(x, None)[1])
+
+    # One that comes after a layer never counted.
+    class After(Dense, Mixin):
+        pass
+
+    weight = normal(2, 3)
+    np.testing.assert_array_equal(After(weight).jvp(x, None)[1], Dense(weight).jvp(x, None)[1])
+
+
+def test_a_layer_without_the_base_class_is_told_the_new_names():
+    class Cube:
+        n_inputs = n_outputs = None
+
+        def __call__(self, x):
+            return x**3
+
+        def push(self, x, tangents):
+            return cube(x, tangents)
+
+        reading = writing = reach = None
+
+    with pytest.raises(TypeError, match=r"Cube, a layer whose .* rename push to jvp, reading to"):
+        Network([Cube()])

@@ -123,10 +123,10 @@ def test_bases_that_a_neighbour_bounds_are_checked():
 
 def test_ends_in_another_basis():
     Q, P = rotation(3)[:2], rotation(2)
-    np.testing.assert_allclose(NETWORK.writing(P)(X), NETWORK(X) @ P.T, atol=1e-12)
-    np.testing.assert_allclose(NETWORK.reading(Q)(X @ Q.T), NETWORK(X @ Q.T @ Q), atol=1e-12)
-    assert NETWORK.reading(Q).n_inputs == 2
-    for network in (NETWORK.writing(P), NETWORK.reading(rotation(3))):
+    np.testing.assert_allclose(NETWORK.rotate_outputs(P)(X), NETWORK(X) @ P.T, atol=1e-12)
+    np.testing.assert_allclose(NETWORK.rotate_inputs(Q)(X @ Q.T), NETWORK(X @ Q.T @ Q), atol=1e-12)
+    assert NETWORK.rotate_inputs(Q).n_inputs == 2
+    for network in (NETWORK.rotate_outputs(P), NETWORK.rotate_inputs(rotation(3))):
         np.testing.assert_array_equal(network.layers[1].weight, NETWORK.layers[1].weight)
 
 
@@ -315,7 +315,7 @@ def test_a_rotated_network_says_where(name):
     assert rotated[1:].rotated_sites == (0, 1)
     assert rotated[2:3].rotated_sites == (0,)
     assert rotated[-1:].rotated_sites == (0,)
-    assert network.reading(Q).writing(Q).rotated_sites == (0, 3)
+    assert network.rotate_inputs(Q).rotate_outputs(Q).rotated_sites == (0, 3)
 
 
 def test_other_layers_say_it_too():

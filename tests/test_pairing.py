@@ -23,7 +23,7 @@ class Square(BaseLayer):
     def __call__(self, x):
         return x**2
 
-    def push(self, x, tangents):
+    def jvp(self, x, tangents):
         return x**2, 2 * x[..., None] * (identity_tangents(x) if tangents is None else tangents)
 
 

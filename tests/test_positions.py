@@ -42,7 +42,7 @@ NETWORKS = {
     "convolution": ([conv(5, 4, padding=1)], IMAGES),
     "strided convolution": ([conv(5, 4, padding=((1, 0), (0, 1)), stride=(2, 1))], IMAGES),
     "dilated, grouped": ([conv(6, 2, groups=2, dilation=2, padding=1)], IMAGES),
-    "rotated convolution": ([conv(5, 4, padding=1).writing(rotation(5))], IMAGES),
+    "rotated convolution": ([conv(5, 4, padding=1).rotate_outputs(rotation(5))], IMAGES),
     "block": ([BLOCK, Activation("relu")], IMAGES),
     "convolution to logits": ([conv(5, 4), AvgPool2d(), Flatten(), Dense(normal(3, 5))], IMAGES),
     "mlp of every token": ([Residual([LayerNorm(), *MLP])], SEQUENCES),

@@ -94,7 +94,7 @@ def test_every_layer(name):
     layer, x = case(name)
     check(Network([layer]), x)
     Q, P = rotation(len(features_first(x))), rotation(len(features_first(layer(x))), seed=1)
-    check(Network([layer.reading(Q).writing(P)]), rotated(Q, x))
+    check(Network([layer.rotate_inputs(Q).rotate_outputs(P)]), rotated(Q, x))
 
 
 def test_every_layer_and_activation_has_an_entry():
@@ -362,7 +362,7 @@ class Square(BaseLayer):
     def __call__(self, x):
         return x**2
 
-    def push(self, x, tangents):
+    def jvp(self, x, tangents):
         raise NotImplementedError
 
 

@@ -8,7 +8,7 @@ computes, and how a stack of derivatives passes through it.
 
 # %%
 # Here a bilinear layer, ``(A x)(B x)`` entry by entry: it has no activation function, and its
-# Jacobian ``diag(B x) A + diag(A x) B`` is linear in the input. ``push`` receives the derivatives
+# Jacobian ``diag(B x) A + diag(A x) B`` is linear in the input. ``jvp`` receives the derivatives
 # of ``x``, one in each column, or ``None`` where it is the first layer.
 
 import matplotlib.pyplot as plt
@@ -44,7 +44,7 @@ class Bilinear(BaseLayer):
         """Compute the outputs."""
         return (x @ self.A.T) * (x @ self.B.T)
 
-    def push(self, x, tangents):
+    def jvp(self, x, tangents):
         """Compute the outputs and their derivatives."""
         tangents = identity_tangents(x) if tangents is None else tangents
         a, b = x @ self.A.T, x @ self.B.T
@@ -98,6 +98,6 @@ for row, (axes, basis) in zip(panels, bases.items(), strict=True):
 # Where it misleads
 # -----------------
 #
-# A wrong ``push`` gives no error: the search makes the wrong derivatives as sparse as it can. Check
+# A wrong ``jvp`` gives no error: the search makes the wrong derivatives as sparse as it can. Check
 # it against differences, as above, at an input where nothing is zero. A layer of which only a
 # callable is known needs no class: ``Network`` takes a function written with ``autograd.numpy``.

@@ -427,7 +427,7 @@ class NetworkRotation(NetworkEstimator):
             return self._functional_network()
         inner = {site: Q for site, Q in self.rotations_.items() if site < last}
         network = self.network_.rotated(inner)
-        return network.writing(self.rotations_[last]) if last in self.rotations_ else network
+        return network.rotate_outputs(self.rotations_[last]) if last in self.rotations_ else network
 
     @property
     def _last_site(self) -> int:

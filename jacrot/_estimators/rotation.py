@@ -505,9 +505,9 @@ class JacobianSparsityRotation(NetworkEstimator):
         check_is_fitted(self)
         if self._inner is not None:
             return self._functional_network(self._networks[0], self._inner)
-        rotated = [network.reading(self.rotation_) for network in self._networks]
+        rotated = [network.rotate_inputs(self.rotation_) for network in self._networks]
         if self.output_rotation_ is not None:
-            rotated = [network.writing(self.output_rotation_) for network in rotated]
+            rotated = [network.rotate_outputs(self.output_rotation_) for network in rotated]
         return tuple(rotated) if isinstance(self.network_, tuple) else rotated[0]
 
     @property

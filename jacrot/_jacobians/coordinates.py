@@ -221,7 +221,7 @@ def readout_moment(readout: Network | None, Y: Array) -> Matrix:
         return centring(Y.shape[1]) if Y.shape[1] > 1 else np.eye(1)
     pairs = drawn_pairs(readout, Y, random_source(0))
     n_logits = readout(Y[:1]).shape[1]
-    centred = readout.writing(centring(n_logits))
+    centred = readout.rotate_outputs(centring(n_logits))
     stack = network_jacobians(centred, Y, pairs)
     moment, _ = stack.moments()
     if not moment.any():
@@ -267,7 +267,7 @@ def read_by(layer: Layer, decoder: Matrix, mean: Matrix) -> Layer:
         The same function of ``z``.
     """
     if isinstance(layer, Dense):
-        return layer.reading(decoder.T).changed(bias=layer.bias + layer.weight @ mean)
+        return layer.rotate_inputs(decoder.T).changed(bias=layer.bias + layer.weight @ mean)
     return Sequential([Basis(decoder, mean), layer])
 
 
@@ -289,7 +289,7 @@ def written_by(layer: Layer, encoder: Matrix, mean: Matrix) -> Layer:
         The same function in other coordinates.
     """
     if not mean.any():
-        return layer.writing(encoder)
+        return layer.rotate_outputs(encoder)
     return Sequential([layer, Basis(encoder, -encoder @ mean)])
 
 

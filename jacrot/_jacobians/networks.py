@@ -119,7 +119,7 @@ class _AtPositions:
         # Positions first, so that one index sets the identity at all of them.
         here = (rows, *np.unravel_index(places, self.grid.shape))
         np.moveaxis(tangents, axis, -2)[here] = np.eye(self.n_features)
-        _, pushed = self.grid.layer.push(x, tangents)
+        _, pushed = self.grid.layer.jvp(x, tangents)
         pushed = np.moveaxis(pushed, FEATURES_AXIS[pushed.ndim - 1], -2)
         pushed = pushed.reshape(len(x), -1, *pushed.shape[-2:])
         padded = np.concatenate([pushed, np.zeros_like(pushed[:, :1])], axis=1)

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-# Frames of these packages lie between the user's line and the warning.
-_OURS = ("jacrot", "sklearn")
+# Frames of these packages lie between the user's line and the warning: of ``abc`` where the line
+# defines a class.
+_OURS = ("jacrot", "sklearn", "abc")
 # Filters of warnings belong to the process, and another thread may change them meanwhile.
 _silent = ContextVar("_silent", default=False)
 

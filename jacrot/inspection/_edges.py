@@ -376,7 +376,7 @@ class _Cut:
             identity = np.eye(z.shape[1])
             for axis in np.flatnonzero(mask.any(axis=1)):
                 kept = np.flatnonzero(mask[axis])
-                sees = layer.reading(identity[kept])
+                sees = layer.rotate_inputs(identity[kept])
                 v[:, axis] = (sees(z[:, kept]) - mean) @ basis.encoder[axis]
             z = v
         return np.asarray(z @ self.bases[-1].decoder.T + self.means[-1])

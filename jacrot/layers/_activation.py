@@ -50,7 +50,7 @@ class Activation(BaseLayer):
     def __call__(self, x: Array) -> Array:
         return self._activation.function(x)
 
-    def push(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
+    def jvp(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
         tangents = identity_tangents(x) if tangents is None else tangents
         return self(x), self._activation.slope(x)[..., None] * tangents
 
@@ -76,7 +76,7 @@ class Softmax(BaseLayer):
     def __call__(self, x: Array) -> Array:
         return np.asarray(softmax(x, axis=features_axis(x)))
 
-    def push(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
+    def jvp(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
         tangents = identity_tangents(x) if tangents is None else tangents
         y = self(x)
         weighted = y[..., None] * tangents

@@ -195,7 +195,7 @@ class Attention(BaseLayer):
         output = self.output[:, rows]
         return Dense(output @ self.value[rows], output @ value.bias[rows], "identity")
 
-    def push(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
+    def jvp(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
         tangents = identity_tangents(x) if tangents is None else tangents
         pattern = self.pattern(x)
         values = self._heads("value", x)
@@ -215,12 +215,12 @@ class Attention(BaseLayer):
             moved += np.einsum("nhtsk,nshe->nthek", turned, values, optimize=True)
         return self(x), np.matmul(self.output, _merged(moved))
 
-    def reading(self, rotation: Array) -> Attention:
+    def rotate_inputs(self, rotation: Array) -> Attention:
         read = {side: getattr(self, side) @ rotation.T for side in SIDES[:3]}
         return self.changed(**read)
 
-    def writing(self, rotation: Array) -> Attention:
-        output = self._sides["output"].writing(rotation)
+    def rotate_outputs(self, rotation: Array) -> Attention:
+        output = self._sides["output"].rotate_outputs(rotation)
         return self.changed(output=output.weight, output_bias=output.bias)
 
     @property

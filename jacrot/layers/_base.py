@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jacrot._utils.arrays import FEATURES_AXIS, Array, Immutable, read_only, real_array
+from jacrot.layers._renamed import deprecated_alias, keep_old_names
 
 if TYPE_CHECKING:
     from jacrot.layers._protocol import Layer
@@ -18,13 +19,13 @@ Positions = NDArray[np.bool_]
 
 
 class BaseLayer(Immutable, ABC):
-    """A layer of which only the function and its tangents are still to be written.
+    """Base class of layers: a subclass defines the function and its derivatives.
 
-    A subclass stores what its constructor was given under the same names, by
-    ``vars(self).update(...)``, and writes ``__call__`` and ``push``. Rotations are put before
-    and after it as layers of their own; a layer that can take them into its weights also writes
-    ``reading`` and ``writing``. One whose outputs at a position depend on the inputs at that
-    position only says so by ``positionwise = True``.
+    A subclass stores what its constructor is passed under the same names, as a frozen dataclass
+    does, and defines ``__call__`` and ``jvp``. By default, rotations are layers of their own before
+    and after it; a layer that can fold them into its weights also defines ``rotate_inputs`` and
+    ``rotate_outputs``. A layer whose outputs at a position depend on the inputs at that position
+    only sets ``positionwise = True``.
 
     Examples
     --------
@@ -39,7 +40,7 @@ class BaseLayer(Immutable, ABC):
     ...     def __call__(self, x):
     ...         return x**2
     ...
-    ...     def push(self, x, tangents):
+    ...     def jvp(self, x, tangents):
     ...         tangents = identity_tangents(x) if tangents is None else tangents
     ...         return x**2, 2 * x[..., None] * tangents
     >>> network = Network([Square(), Dense([[1.0, 1.0]], activation="identity")])
@@ -49,6 +50,10 @@ class BaseLayer(Immutable, ABC):
     >>> np.allclose(rotated(np.ones((1, 2))), 2)
     True
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        keep_old_names(cls)
 
     @property
     def positionwise(self) -> bool:
@@ -70,8 +75,8 @@ class BaseLayer(Immutable, ABC):
         """Compute the outputs ``(n_samples, *output shape)`` of a batch."""
 
     @abstractmethod
-    def push(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
-        """Compute the outputs of a batch and push a stack of tangents forward.
+    def jvp(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
+        """Compute the outputs of a batch and their derivatives along tangents.
 
         Parameters
         ----------
@@ -88,7 +93,7 @@ class BaseLayer(Immutable, ABC):
             Derivatives of the outputs along the tangents.
         """
 
-    def reading(self, rotation: Array) -> Layer:
+    def rotate_inputs(self, rotation: Array) -> Layer:
         """Make the layer that reads ``rotation @ x`` in place of ``x``.
 
         Parameters
@@ -106,7 +111,7 @@ class BaseLayer(Immutable, ABC):
 
         return Sequential([Basis(rotation.T), self])
 
-    def writing(self, rotation: Array) -> Layer:
+    def rotate_outputs(self, rotation: Array) -> Layer:
         """Make the layer that writes ``rotation @ y`` in place of ``y``.
 
         Parameters
@@ -123,6 +128,9 @@ class BaseLayer(Immutable, ABC):
         from jacrot.layers._sequential import Sequential
 
         return Sequential([self, Basis(rotation)])
+
+    reading = deprecated_alias(rotate_inputs, "reading")
+    writing = deprecated_alias(rotate_outputs, "writing")
 
     def reach(self, positions: Positions) -> Positions | None:
         """Find which output positions depend on some input positions.

@@ -80,13 +80,13 @@ class Basis(BaseLayer):
         y = along_features(self.matrix, x, axis)
         return y if self.offset is None else y + broadcast_features(self.offset, y, axis)
 
-    def push(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
+    def jvp(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
         tangents = identity_tangents(x) if tangents is None else tangents
         return self(x), along_features(self.matrix, tangents, features_axis(x))
 
-    def reading(self, rotation: Array) -> Basis:
+    def rotate_inputs(self, rotation: Array) -> Basis:
         return Basis(self.matrix @ rotation.T, self.offset)
 
-    def writing(self, rotation: Array) -> Basis:
+    def rotate_outputs(self, rotation: Array) -> Basis:
         offset = None if self.offset is None else rotation @ self.offset
         return Basis(rotation @ self.matrix, offset)

@@ -93,6 +93,6 @@ class BatchNorm(BaseLayer):
         shift = broadcast_features(self.shift, x, axis)
         return x * broadcast_features(self.scale, x, axis) + shift
 
-    def push(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
+    def jvp(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
         tangents = identity_tangents(x) if tangents is None else tangents
         return self(x), tangents * broadcast_features(self.scale, tangents, features_axis(x))

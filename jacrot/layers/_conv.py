@@ -159,14 +159,14 @@ class Conv2d(BaseLayer):
         """
         return self._activation.slope(self._preactivation(x))
 
-    def push(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
+    def jvp(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
         tangents = identity_tangents(x) if tangents is None else tangents
         preactivation = self._preactivation(x)
         slopes = self._activation.slope(preactivation)[..., None]
         pushed = self._convolved(tangents) * slopes
         return self._write(self._activation.function(preactivation)), self._write(pushed)
 
-    def reading(self, rotation: Array) -> Conv2d:
+    def rotate_inputs(self, rotation: Array) -> Conv2d:
         # A rotation mixes the groups.
         matrices = self.offsets @ rotation.T
         kernel = matrices.transpose(1, 2, 0).reshape(
@@ -174,7 +174,7 @@ class Conv2d(BaseLayer):
         )
         return self.changed(weight=kernel, groups=1)
 
-    def writing(self, rotation: Array) -> Conv2d:
+    def rotate_outputs(self, rotation: Array) -> Conv2d:
         if self.output_rotation is not None:
             rotation = rotation @ self.output_rotation
         if self.activation == "identity" and self.groups == 1:

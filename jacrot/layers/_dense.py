@@ -112,7 +112,7 @@ class Dense(BaseLayer):
         """
         return self._activation.slope(self._preactivation(x))
 
-    def push(self, x: ArrayLike, tangents: Array | None) -> tuple[Array, Array]:
+    def jvp(self, x: ArrayLike, tangents: Array | None) -> tuple[Array, Array]:
         preactivation = self._preactivation(x)
         if tangents is None and preactivation.ndim > 2:
             tangents = identity_tangents(np.asarray(x))
@@ -123,11 +123,11 @@ class Dense(BaseLayer):
             pushed = np.matmul(self.output_rotation, pushed)
         return outputs, pushed
 
-    def reading(self, rotation: Array) -> Dense:
+    def rotate_inputs(self, rotation: Array) -> Dense:
         weight = self.weight @ rotation.T
         return Dense(weight, self.bias, self.activation, output_rotation=self.output_rotation)
 
-    def writing(self, rotation: Array) -> Dense:
+    def rotate_outputs(self, rotation: Array) -> Dense:
         if self.output_rotation is not None:
             rotation = rotation @ self.output_rotation
         if self.activation == "identity":

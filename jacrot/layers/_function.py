@@ -40,7 +40,7 @@ class Function(BaseLayer):
     >>> import numpy as np
     >>> from jacrot.layers import Function
     >>> layer = Function(lambda x: anp.sin(x) * x[:, ::-1])
-    >>> outputs, jacobians = layer.push(np.array([[0.0, 1.0]]), None)
+    >>> outputs, jacobians = layer.jvp(np.array([[0.0, 1.0]]), None)
     >>> jacobians.round(3)
     array([[[1.   , 0.   ],
             [0.841, 0.   ]]])
@@ -81,8 +81,8 @@ class Function(BaseLayer):
         outputs = self._checked(self.function(x), x)
         return outputs if self.output_rotation is None else outputs @ self.output_rotation.T
 
-    def push(self, x: ArrayLike, tangents: Array | None) -> tuple[Array, Array]:
-        """Compute the outputs of a batch and push a stack of tangents forward.
+    def jvp(self, x: ArrayLike, tangents: Array | None) -> tuple[Array, Array]:
+        """Compute the outputs of a batch and their derivatives along tangents.
 
         Parameters
         ----------
@@ -144,14 +144,14 @@ class Function(BaseLayer):
             jacobians = np.matmul(self.output_rotation, jacobians)
         return outputs, jacobians
 
-    def reading(self, rotation: Array) -> Function:
+    def rotate_inputs(self, rotation: Array) -> Function:
         if self.input_rotation is not None:
             rotation = rotation @ self.input_rotation
         return Function(
             self.function, input_rotation=rotation, output_rotation=self.output_rotation
         )
 
-    def writing(self, rotation: Array) -> Function:
+    def rotate_outputs(self, rotation: Array) -> Function:
         if self.output_rotation is not None:
             rotation = rotation @ self.output_rotation
         return Function(self.function, input_rotation=self.input_rotation, output_rotation=rotation)

@@ -92,13 +92,13 @@ class GatedDense(BaseLayer):
     def __call__(self, x: Array) -> Array:
         return self._gate(x) * self._up(x)
 
-    def push(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
+    def jvp(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
         tangents = identity_tangents(x) if tangents is None else tangents
-        gate, gate_tangents = self._gate.push(x, tangents)
-        up, up_tangents = self._up.push(x, tangents)
+        gate, gate_tangents = self._gate.jvp(x, tangents)
+        up, up_tangents = self._up.jvp(x, tangents)
         return gate * up, gate_tangents * up[..., None] + gate[..., None] * up_tangents
 
-    def reading(self, rotation: Array) -> GatedDense:
+    def rotate_inputs(self, rotation: Array) -> GatedDense:
         return GatedDense(
             self.gate_weight @ rotation.T,
             self.up_weight @ rotation.T,

@@ -79,7 +79,7 @@ class LayerNorm(BaseLayer):
             y = y + broadcast_features(self.bias, y, features_axis(x))
         return y
 
-    def push(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
+    def jvp(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
         tangents = identity_tangents(x) if tangents is None else tangents
         axis = features_axis(x)
         normalised, size = (part[..., None] for part in self._normalised(x))
@@ -151,7 +151,7 @@ class RMSNorm(BaseLayer):
             y = y * broadcast_features(self.weight, y, features_axis(x))
         return y
 
-    def push(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
+    def jvp(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
         tangents = identity_tangents(x) if tangents is None else tangents
         axis = features_axis(x)
         size = self._size(x)[..., None]

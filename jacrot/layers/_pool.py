@@ -68,13 +68,13 @@ class AvgPool2d(BaseLayer):
     def __call__(self, x: Array) -> Array:
         return self._mean(expect_images(x, self))
 
-    def push(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
+    def jvp(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
         tangents = identity_tangents(x) if tangents is None else tangents
         return self(x), self._mean(tangents)
 
-    def reading(self, rotation: Array) -> Layer:
+    def rotate_inputs(self, rotation: Array) -> Layer:
         # A mean over positions does not mix channels: the rotation goes through it.
-        return super().writing(rotation.T)
+        return super().rotate_outputs(rotation.T)
 
     def reach(self, positions: Positions) -> Positions:
         if self.size is None:
@@ -154,7 +154,7 @@ class MaxPool2d(BaseLayer):
     def __call__(self, x: Array) -> Array:
         return self._largest(x)[0]
 
-    def push(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
+    def jvp(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
         tangents = identity_tangents(x) if tangents is None else tangents
         y, place = self._largest(x)
         pushed = np.zeros((*y.shape, tangents.shape[-1]), tangents.dtype)
@@ -192,6 +192,6 @@ class Flatten(BaseLayer):
     def __call__(self, x: Array) -> Array:
         return x.reshape(len(x), -1)
 
-    def push(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
+    def jvp(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
         tangents = identity_tangents(x) if tangents is None else tangents
         return self(x), tangents.reshape(len(x), -1, tangents.shape[-1])

@@ -36,13 +36,13 @@ class Layer(Protocol):
     def __call__(self, x: Array) -> Array:
         """Compute the outputs ``(n_samples, *output shape)`` of a batch."""
 
-    def push(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
-        """Compute the outputs of a batch and push a stack of tangents forward."""
+    def jvp(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
+        """Compute the outputs of a batch and their derivatives along tangents."""
 
-    def reading(self, rotation: Array) -> Layer:
+    def rotate_inputs(self, rotation: Array) -> Layer:
         """Make the layer that reads ``rotation @ x`` in place of ``x``."""
 
-    def writing(self, rotation: Array) -> Layer:
+    def rotate_outputs(self, rotation: Array) -> Layer:
         """Make the layer that writes ``rotation @ y`` in place of ``y``."""
 
     def reach(self, positions: NDArray[np.bool_]) -> NDArray[np.bool_] | None:

@@ -72,19 +72,23 @@ class Residual(BaseLayer):
     def __call__(self, x: Array) -> Array:
         return (x if self.shortcut is None else self.shortcut(x)) + self.branch(x)
 
-    def push(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
+    def jvp(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
         tangents = identity_tangents(x) if tangents is None else tangents
-        kept = (x, tangents) if self.shortcut is None else self.shortcut.push(x, tangents)
-        branched = self.branch.push(x, tangents)
+        kept = (x, tangents) if self.shortcut is None else self.shortcut.jvp(x, tangents)
+        branched = self.branch.jvp(x, tangents)
         return kept[0] + branched[0], kept[1] + branched[1]
 
-    def reading(self, rotation: Array) -> Residual:
+    def rotate_inputs(self, rotation: Array) -> Residual:
         shortcut = self.shortcut or Basis(np.eye(rotation.shape[1]))
-        return Residual(self.branch.reading(rotation), _simplest(shortcut.reading(rotation)))
+        return Residual(
+            self.branch.rotate_inputs(rotation), _simplest(shortcut.rotate_inputs(rotation))
+        )
 
-    def writing(self, rotation: Array) -> Residual:
+    def rotate_outputs(self, rotation: Array) -> Residual:
         shortcut = self.shortcut or Basis(np.eye(rotation.shape[1]))
-        return Residual(self.branch.writing(rotation), _simplest(shortcut.writing(rotation)))
+        return Residual(
+            self.branch.rotate_outputs(rotation), _simplest(shortcut.rotate_outputs(rotation))
+        )
 
     def reach(self, positions: Positions) -> Positions | None:
         kept = positions if self.shortcut is None else self.shortcut.reach(positions)

@@ -58,17 +58,17 @@ class Sequential(BaseLayer):
             x = layer(x)
         return x
 
-    def push(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
+    def jvp(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
         for layer in self.layers:
-            x, tangents = layer.push(x, tangents)
+            x, tangents = layer.jvp(x, tangents)
         assert tangents is not None
         return x, tangents
 
-    def reading(self, rotation: Array) -> Sequential:
-        return Sequential([self.layers[0].reading(rotation), *self.layers[1:]])
+    def rotate_inputs(self, rotation: Array) -> Sequential:
+        return Sequential([self.layers[0].rotate_inputs(rotation), *self.layers[1:]])
 
-    def writing(self, rotation: Array) -> Sequential:
-        return Sequential([*self.layers[:-1], self.layers[-1].writing(rotation)])
+    def rotate_outputs(self, rotation: Array) -> Sequential:
+        return Sequential([*self.layers[:-1], self.layers[-1].rotate_outputs(rotation)])
 
     def reach(self, positions: Positions) -> Positions | None:
         reached: Positions | None = positions

@@ -135,6 +135,12 @@ def _ready_layers(weights: Any) -> list[Layer] | None:
         raise TypeError(f"weights {foreign}.")
     if isinstance(weights, Layer):
         return [weights]
+    if hasattr(weights, "push") and hasattr(weights, "reach"):
+        raise TypeError(
+            f"weights is a {type(weights).__name__}, a layer whose methods have their old names; "
+            "derive it from jacrot.layers.BaseLayer, or rename push to jvp, reading to "
+            "rotate_inputs and writing to rotate_outputs."
+        )
     if isinstance(layers := getattr(weights, "layers", None), tuple):
         return list(layers)
     if isinstance(weights, (list, tuple)) and any(callable(item) for item in weights):
