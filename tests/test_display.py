@@ -22,9 +22,10 @@ from jacrot.display import (
     LocalityDisplay,
     NullBaselineDisplay,
 )
-from jacrot.display._circuit import SHADES, _crossings, _on_path, _orders
-from jacrot.display._figure import line_look
-from jacrot.display._jacobian import _structure_order
+from jacrot.display._circuit import CMAP
+from jacrot.display._circuit_layout import find_paths, order_axes, sum_crossings
+from jacrot.display._jacobian import order_by_links
+from jacrot.display._style import line_style
 from jacrot.inspection import AxisStability, LocalityCurve, NullBaseline, edge_curve
 
 pytestmark = pytest.mark.search
@@ -87,9 +88,9 @@ def test_axes_given_are_drawn_into():
     display = JacobianDisplay.from_estimator(FITTED, PROBLEM.X, ax=ax)
     assert display.figure_ is figure
     assert len(display.images_[0]) == 2
-    with pytest.raises(ValueError, match="ax has 3 Axes; write 2, or one"):
+    with pytest.raises(ValueError, match="ax has 3 Axes; pass 2, or one"):
         JacobianDisplay.from_estimator(FITTED, PROBLEM.X, ax=[left, right, ax])
-    with pytest.raises(ValueError, match="ax is no subplot"):
+    with pytest.raises(ValueError, match="ax is not a subplot"):
         display.plot(ax=figure.add_axes((0, 0, 1, 1)))
 
 
@@ -180,7 +181,7 @@ def test_order_puts_strong_links_on_the_diagonal(shape, rng):
     size = min(shape)
     rows, columns = rng.permutation(shape[0])[:size], rng.permutation(shape[1])[:size]
     matrix[rows, columns] = np.arange(1, size + 1)
-    order = _structure_order(matrix)
+    order = order_by_links(matrix)
     assert sorted(order[0]) == list(range(shape[0]))
     assert sorted(order[1]) == list(range(shape[1]))
     ordered = matrix[np.ix_(*order)]
@@ -238,7 +239,9 @@ def test_the_names_are_those_of_the_estimator():
 def test_histories_that_cannot_be_drawn():
     with pytest.raises(ValueError, match="against='cost' must be 'seconds' or 'evaluations'"):
         ConvergenceDisplay(FITTED.history_, FITTED.stages_, against="cost")
-    with pytest.raises(ValueError, match="history has no 'stage'; write an estimator's history_"):
+    with pytest.raises(
+        ValueError, match="history has no 'stage'; pass the history_ of an estimator"
+    ):
         ConvergenceDisplay({"cost": [1.0]}, ["ε=1"])
     with pytest.raises(ValueError, match="stages has 1 names but history counts 2 stages"):
         ConvergenceDisplay(history([1, 1]), ["ε=1"])
@@ -305,7 +308,7 @@ def test_counts_against_steps():
     }
     assert display.ax_.get_ylabel().endswith("20 % of the largest change")
     assert display.ax_.get_ylim()[0] == 0
-    with pytest.raises(ValueError, match=r"result has the layers \[0, 1\]; write one of them"):
+    with pytest.raises(ValueError, match=r"result has the layers \[0, 1\]; pass one of them"):
         LocalityDisplay.from_result({0: curve, 1: curve})
 
 
@@ -360,7 +363,7 @@ def test_more_edge_curves_than_colours():
     looks = [(line.get_linestyle(), line.get_marker()) for line in display.lines_.values()]
     # In print without colours too.
     assert len(set(looks)) == 12
-    assert len({tuple(line_look(index).values()) for index in range(105)}) == 105
+    assert len({tuple(line_style(index).values()) for index in range(105)}) == 105
 
 
 def test_edge_curves_that_do_not_belong_together():
@@ -413,7 +416,7 @@ def test_circuit_shows_every_kept_edge(basis):
     assert title.startswith(share)
     lost = 40 - sum(
         (mask & np.outer(after, before)).sum()
-        for mask, before, after in zip(kept, _on_path(kept), _on_path(kept)[1:], strict=False)
+        for mask, before, after in zip(kept, find_paths(kept), find_paths(kept)[1:], strict=False)
     )
     assert (f"{lost} of them on no path" in title) == (lost > 0)
     texts = [text.get_text() for text in display.ax_.texts]
@@ -488,13 +491,13 @@ def test_hollow_dots_are_on_no_path():
         np.array([[True, False]]),
     )
     expected = [[True, True], [True, False], [True, False], [True]]
-    assert [mask.tolist() for mask in _on_path(kept)] == expected
+    assert [mask.tolist() for mask in find_paths(kept)] == expected
 
 
 def test_order_undoes_a_permutation(rng):
     # Nine chains side by side, shuffled.
     tables = [np.eye(9)[rng.permutation(9)] for _ in range(4)]
-    orders = _orders(tables, [np.full(9, True)] * 5)
+    orders = order_axes(tables, [np.full(9, True)] * 5)
     for table, read, written in zip(tables, orders, orders[1:], strict=False):
         np.testing.assert_array_equal(table[np.ix_(written, read)], np.eye(9))
 
@@ -508,7 +511,7 @@ def test_crossings_are_counted_in_pairs(rng):
         for other in edges
         if one[0] < other[0] and one[1] > other[1]
     )
-    np.testing.assert_allclose(_crossings(table), expected)
+    np.testing.assert_allclose(sum_crossings(table), expected)
 
 
 def test_what_is_no_circuit():
@@ -542,10 +545,16 @@ def test_one_axes_given_is_drawn_into(draw):
     assert display.figure_ is figure
 
 
+def test_several_axes_are_refused_where_one_is_drawn_into():
+    _, axes = plt.subplots(1, 2)
+    with pytest.raises(TypeError, match="ax is a ndarray; pass a single matplotlib Axes"):
+        NullBaselineDisplay.from_result(NULL, ax=axes)
+
+
 def test_all_displays_have_one_form():
     for name in jacrot.display.__all__:
         display = getattr(jacrot.display, name)
-        makers = [maker for maker in vars(display) if maker.startswith("from_")]
+        makers = [maker for maker in dir(display) if maker.startswith("from_")]
         assert makers
         first, *others = list(inspect.signature(display.plot).parameters.values())[1:]
         assert (first.name, first.default) == ("ax", None)
@@ -637,7 +646,7 @@ def test_other_displays_are_legible():
 
 
 @pytest.mark.parametrize(
-    "name", [inspect.signature(JacobianDisplay.plot).parameters["cmap"].default, SHADES]
+    "name", [inspect.signature(JacobianDisplay.plot).parameters["cmap"].default, CMAP]
 )
 def test_colour_maps_get_lighter_from_end_to_end(name):
     colours = np.array([to_rgb(plt.get_cmap(name)(share)) for share in np.linspace(0, 1, 256)])

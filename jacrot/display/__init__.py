@@ -1,4 +1,4 @@
-"""Pictures, in the form of scikit-learn's Displays."""
+"""Plots of fitted estimators and of inspections, in the form of scikit-learn's Displays."""
 
 from jacrot.display._axis_stability import AxisStabilityDisplay
 from jacrot.display._circuit import CircuitDisplay

@@ -1,50 +1,41 @@
-"""How far axes recur, as a picture."""
+"""Plot of how well axes recur in other fits."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
-
 import numpy as np
-from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from jacrot.display._figure import (
-    figure_of,
-    legend_beside,
-    line_look,
-    one_axes,
-    set_wrapped_title,
-)
+from jacrot.display._base import ResultDisplay
+from jacrot.display._style import add_legend_beside, line_style, set_wrapped_title
+from jacrot.inspection import AxisStability
 
-if TYPE_CHECKING:
-    from jacrot.inspection import AxisStability
-
-# So many axes of a rotation at most are marked, evenly.
-MOST_MARKED = 40
+# Markers on a line at most, evenly spaced.
+MAX_MARKERS = 40
 TITLE = "Axes found again from other starts and on resampled inputs"
 
 
-class AxisStabilityDisplay:
-    """Recurrence of the axes of every rotation, sorted, beside the level of chance.
+class AxisStabilityDisplay(ResultDisplay[AxisStability]):
+    """Recurrence of the axes of every rotation, in falling order, and the chance level.
 
-    Axes without effect are left out. At chance, dotted, are the axes of random rotations: what is
-    not above it was not found again.
+    Axes without effect are left out. The dotted lines are the chance level, which axes of random
+    rotations reach: an axis that is not above it was not found again.
 
     Parameters
     ----------
     result : AxisStability
-        What :func:`jacrot.inspection.axis_stability` returned.
+        Return value of :func:`jacrot.inspection.axis_stability`.
 
     Attributes
     ----------
     ax_ : Axes
-        The picture.
+        Axes with the plot.
     figure_ : Figure
-        Its figure.
+        Figure that contains the plot.
     lines_ : dict of Line2D
         The recurrence, by rotation.
     chance_lines_ : dict of Line2D
-        The level of chance, by rotation.
+        The chance level, by rotation.
 
     Examples
     --------
@@ -59,72 +50,29 @@ class AxisStabilityDisplay:
     array([1. , 0.5])
     """
 
-    def __init__(self, result: AxisStability) -> None:
-        self.result = result
-
-    @classmethod
-    def from_result(cls, result: AxisStability, *, ax: Axes | None = None) -> Self:
-        """Draw what ``axis_stability`` returned.
-
-        Parameters
-        ----------
-        result : AxisStability
-            The cosines.
-        ax : Axes, default=None
-            Where to draw, in a figure with ``layout="constrained"``: the legend stands beside it.
-            ``None`` makes a new figure.
-
-        Returns
-        -------
-        AxisStabilityDisplay
-            The display, drawn.
-        """
-        return cls(result).plot(ax)
-
-    def plot(self, ax: Axes | None = None) -> Self:
-        """Draw the recurrences.
-
-        Parameters
-        ----------
-        ax : Axes, default=None
-            Where to draw, in a figure with ``layout="constrained"``: the legend stands beside it.
-            ``None`` makes a new figure.
-
-        Returns
-        -------
-        AxisStabilityDisplay
-            The display.
-        """
-        self.ax_ = one_axes(ax, width=7.4)
-        self.figure_ = figure_of(self.ax_)
-        self.lines_, self.chance_lines_ = {}, {}
+    def _draw(self) -> None:
+        self.lines_: dict[str | int, Line2D] = {}
+        self.chance_lines_: dict[str | int, Line2D] = {}
         for index, (name, recurrence) in enumerate(self.result.recurrence.items()):
             falling = -np.sort(-recurrence[~np.isnan(recurrence)])
-            look = line_look(index)
             rank = np.arange(1, len(falling) + 1)
+            style = line_style(index)
             chance = self.result.chance[name]
+            rotation = f"site {name}" if isinstance(name, int) else f"{name} axes"
             (self.lines_[name],) = self.ax_.plot(
                 rank,
                 falling,
-                markevery=-(-len(falling) // MOST_MARKED),
-                label=f"{_title(name)} (mean {self.result.mean[name]:.2f})\n"
+                markevery=-(-len(falling) // MAX_MARKERS),
+                label=f"{rotation} (mean {self.result.mean[name]:.2f})\n"
                 f"dotted: chance ({chance:.2f})",
-                **look,
+                **style,
             )
             (self.chance_lines_[name],) = self.ax_.plot(
-                rank[[0, -1]],
-                [chance, chance],
-                color=look["color"],
-                linestyle=":",
+                rank[[0, -1]], [chance, chance], color=style["color"], linestyle=":"
             )
         self.ax_.set_ylim(0, 1.02)
         self.ax_.set_xlabel("axis, most recurrent first")
         self.ax_.set_ylabel("recurrence (mean |cos| over all fits)")
         self.ax_.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
         set_wrapped_title(self.ax_, TITLE)
-        legend_beside(self.ax_)
-        return self
-
-
-def _title(name: str | int) -> str:
-    return f"site {name}" if isinstance(name, int) else f"{name} axes"
+        add_legend_beside(self.ax_)

@@ -1,4 +1,4 @@
-"""How the cost fell during a search, as a picture."""
+"""Plot of the cost of a search."""
 
 from __future__ import annotations
 
@@ -10,51 +10,48 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from jacrot.display._figure import (
-    BLUE,
-    LIGHT_GREY,
-    VERMILION,
-    figure_of,
-    one_axes,
-    set_wrapped_title,
-)
+from jacrot.display._base import Display
+from jacrot.display._style import BLUE, LIGHT_GREY, VERMILION, set_wrapped_title
 
 Against = Literal["seconds", "evaluations"]
-# A name needs so much room across the direction that it is written in, and so much along it for
-# every letter, in sizes of its font.
-LINE, LETTER = 1.4, 0.65
+# Font size of the names of stages, in points.
 NAME_SIZE = 8.0
+# Height of a line and width of a letter in such a name, in font sizes.
+LINE_HEIGHT, LETTER_WIDTH = 1.4, 0.65
+# The line of a stage is thin from so many points on, and its points are marked below so many.
+THIN_LINE, MARKED_POINTS = 500, 30
 TITLE = "Compare costs within a stage only: smoothing ε and samples differ"
 
 
-class ConvergenceDisplay:
-    """Cost of a search against its time, every stage by itself.
+class ConvergenceDisplay(Display):
+    """Cost of a search against its time, one line for each stage.
 
-    Stages smooth the cost differently, and compute it on other samples or on mini-batches: a jump
-    from one to the next is no progress and no loss. So the costs of two stages are never joined by
-    a line. In a stochastic warm start the smoothing falls from step to step, so that its cost may
-    rise while the axes get better. Stages are named along the top, where they are wide enough.
+    Stages smooth the cost differently, and evaluate it on different samples or on mini-batches, so
+    that costs of two stages are not comparable and no line joins them. In a stochastic warm start
+    the smoothing falls from step to step: the cost may rise while the axes get better. The names
+    of the stages stand at the top, as far as there is room.
 
     Parameters
     ----------
     history : mapping of str to array-like of shape (n_points,)
-        What the search visited: ``"stage"``, ``"cost"``, ``"seconds"`` and ``"evaluations"``; an
-        estimator's ``history_``.
+        ``history_`` of an estimator: ``"stage"``, ``"cost"``, ``"seconds"`` and ``"evaluations"``
+        of every point of the search.
     stages : sequence of str
-        Names of the stages that ``history["stage"]`` counts; an estimator's ``stages_``.
+        ``stages_`` of the estimator: names of the stages that ``history["stage"]`` counts.
     against : {"seconds", "evaluations"}, default="seconds"
-        What the cost is drawn against: time, or passes over the samples of the stages.
+        Whether the cost is drawn against the time or against the number of passes over the samples
+        of the stages.
 
     Attributes
     ----------
     ax_ : Axes
-        The picture.
+        Axes with the plot.
     figure_ : Figure
-        Its figure.
+        Figure that contains the plot.
     lines_ : list of Line2D
-        The cost, a line for each stage.
+        The cost, one line for each stage.
     names_ax_ : SecondaryAxis
-        Its ticks are the names of the stages.
+        Axis at the top, whose ticks are the names of the stages.
 
     Examples
     --------
@@ -84,13 +81,13 @@ class ConvergenceDisplay:
         self.history = {name: np.asarray(column) for name, column in history.items()}
         missing = [name for name in ("stage", "cost", against) if name not in self.history]
         if missing:
-            raise ValueError(f"history has no {missing[0]!r}; write an estimator's history_.")
+            raise ValueError(f"history has no {missing[0]!r}; pass the history_ of an estimator.")
         if self.history["stage"].size == 0:
             raise ValueError("history is empty: with a single axis there was nothing to search.")
         n_stages = int(self.history["stage"].max()) + 1
         if len(stages) < n_stages:
             raise ValueError(
-                f"stages has {len(stages)} names but history counts {n_stages} stages; write the "
+                f"stages has {len(stages)} names but history counts {n_stages} stages; pass the "
                 "stages_ of the same estimator."
             )
         self.stages = stages
@@ -100,16 +97,17 @@ class ConvergenceDisplay:
     def from_estimator(
         cls, estimator: Any, *, against: Against = "seconds", ax: Axes | None = None
     ) -> Self:
-        """Draw the search that a fitted estimator kept.
+        """Draw the search of a fitted estimator; of several searches, the one that was kept.
 
         Parameters
         ----------
         estimator : JacobianSparsityRotation or NetworkRotation
-            Fitted.
+            Fitted estimator.
         against : {"seconds", "evaluations"}, default="seconds"
-            What the cost is drawn against.
+            Whether the cost is drawn against the time or against the number of passes over the
+            samples of the stages.
         ax : Axes, default=None
-            Where to draw; ``None`` makes a new figure.
+            Axes to draw into. If ``None``, a new figure is created.
 
         Returns
         -------
@@ -119,28 +117,14 @@ class ConvergenceDisplay:
         Raises
         ------
         NotFittedError
-            If `estimator` was not fitted.
+            If `estimator` is not fitted.
         ValueError
             If there was nothing to search.
         """
         check_is_fitted(estimator)
         return cls(estimator.history_, estimator.stages_, against=against).plot(ax)
 
-    def plot(self, ax: Axes | None = None) -> Self:
-        """Draw the cost.
-
-        Parameters
-        ----------
-        ax : Axes, default=None
-            Where to draw; ``None`` makes a new figure.
-
-        Returns
-        -------
-        ConvergenceDisplay
-            The display.
-        """
-        self.ax_ = one_axes(ax, width=7.4)
-        self.figure_ = figure_of(self.ax_)
+    def _draw(self) -> None:
         x, cost, stage = (self.history[name] for name in (self.against, "cost", "stage"))
         numbers = np.unique(stage)
         starts = np.array([x[stage == number][0] for number in numbers])
@@ -153,34 +137,32 @@ class ConvergenceDisplay:
                 x[here],
                 cost[here],
                 color=VERMILION if odd else BLUE,
-                linewidth=1.4 if here.sum() < 500 else 0.6,
-                marker="." if here.sum() < 30 else "",
+                linewidth=1.4 if here.sum() < THIN_LINE else 0.6,
+                marker="." if here.sum() < MARKED_POINTS else "",
                 markersize=3,
             )
             self.lines_.append(line)
             if odd:
                 self.ax_.axvspan(start, end, color=LIGHT_GREY, linewidth=0, zorder=0)
         self.ax_.margins(x=0.01)
-        n_named = self._write_names(numbers, starts, ends)
-        short = len(numbers) - n_named
+        short = len(numbers) - self._draw_names(numbers, starts, ends)
         note = f"\ntoo short to be named: {short} of {len(numbers)} stages" if short else ""
         set_wrapped_title(self.ax_, TITLE + note)
         self.ax_.set_xlabel(
             "seconds" if self.against == "seconds" else "passes over the samples of the stage"
         )
         self.ax_.set_ylabel("cost of the stage")
-        return self
 
-    def _write_names(self, numbers: NDArray[Any], starts: NDArray[Any], ends: NDArray[Any]) -> int:
-        """Name the stages that have room, upright where there is no more; count them."""
+    def _draw_names(self, numbers: NDArray[Any], starts: NDArray[Any], ends: NDArray[Any]) -> int:
+        """Draw the names for which there is room, upright where needed, and return their number."""
         letter = NAME_SIZE * self.figure_.dpi / 72
         left, right = self.ax_.get_xlim()
         room = (ends - starts) / (right - left) * self.ax_.get_window_extent().width / letter
-        named = room >= LINE
-        names = [self.stages[number] for number in numbers[named]]
+        has_room = room >= LINE_HEIGHT
+        names = [self.stages[number] for number in numbers[has_room]]
         self.names_ax_ = self.ax_.secondary_xaxis("top")
         self.names_ax_.tick_params(length=0)
-        self.names_ax_.set_xticks((starts + ends)[named] / 2, names, fontsize=NAME_SIZE)
-        for label, size in zip(self.names_ax_.get_xticklabels(), room[named], strict=True):
-            label.set_rotation(0 if LETTER * len(label.get_text()) < size else 90)
-        return int(named.sum())
+        self.names_ax_.set_xticks((starts + ends)[has_room] / 2, names, fontsize=NAME_SIZE)
+        for label, size in zip(self.names_ax_.get_xticklabels(), room[has_room], strict=True):
+            label.set_rotation(0 if LETTER_WIDTH * len(label.get_text()) < size else 90)
+        return int(has_room.sum())

@@ -1,64 +1,58 @@
-"""What a network needs of its connections, as a picture."""
+"""Plot of how a network's metric depends on the number of connections kept."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Self
 
 import numpy as np
-from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.lines import Line2D
 from matplotlib.ticker import StrMethodFormatter
 
-from jacrot.display._figure import (
-    GREY,
-    figure_of,
-    legend_beside,
-    line_look,
-    one_axes,
-    set_wrapped_title,
-)
+from jacrot.display._base import ResultDisplay
+from jacrot.display._style import GREY, add_legend_beside, line_style, set_wrapped_title
+from jacrot.inspection import EdgeCurve
 from jacrot.inspection._edge_count import LEVEL
-
-if TYPE_CHECKING:
-    from jacrot.inspection import EdgeCurve
 
 NAMES = {
     "cross_entropy": "cross-entropy",
     "kl": "KL divergence from the full network",
 }
-# Divergences are of interest where they are small; below this the scale is linear.
+# Small divergences are the interesting ones: their scale is logarithmic down to this, and linear
+# below.
 SMALL_DIVERGENCE = 1e-3
-# How opaque a band is: several one over the other stay apart from the lines.
-BAND = 0.15
+# Opacity of a band, low enough for lines under several bands to be seen.
+BAND_ALPHA = 0.15
 
 
-class EdgeCurveDisplay:
+class EdgeCurveDisplay(ResultDisplay[EdgeCurve | Mapping[str, EdgeCurve]]):
     """Metric against the number of connections kept, in one basis or in several.
 
-    Beside it the metric of the full network, and of the network with the layers replaced by their
-    least-squares affine maps: where the affine map passes, few edges mean low rank, not structure.
-    So does a low rank of ``G``, the second moment of what reads the outputs of a layer; it is in
-    the title. Bands are the intervals of the curves, from losses on the same resamples of the
-    inputs as the network's own, so that they close where nothing is removed.
+    The horizontal lines are the metric of the full network, and of the network whose layers are
+    replaced by their least-squares affine maps. Where the affine map does as well as the network,
+    few connections mean low rank, not structure. A low rank of ``G``, the second moment of what
+    reads the outputs of a layer, means the same, and is in the title. The bands are the intervals
+    of the curves. They compare losses with those of the full network on the same resampled inputs,
+    so that they vanish where nothing is removed.
 
     Parameters
     ----------
     result : EdgeCurve or mapping of str to EdgeCurve
-        What :func:`jacrot.inspection.edge_curve` returned; several by their names, such as those
-        of their bases.
+        Return value of :func:`jacrot.inspection.edge_curve`, or several of them by name, such as
+        the name of their basis.
 
     Attributes
     ----------
     ax_ : Axes
-        The picture.
+        Axes with the plot.
     figure_ : Figure
-        Its figure.
+        Figure that contains the plot.
     lines_ : dict of str to Line2D
-        The curves, by name; that of a single one is ``"kept edges"``.
+        The curves, by name; the name of a single one is ``"kept edges"``.
     bands_ : dict of str to PolyCollection
         Their 95 % intervals, by name.
     full_line_, affine_line_ : Line2D
-        The full network, and the affine map.
+        The full network, and the affine maps.
 
     Examples
     --------
@@ -78,7 +72,7 @@ class EdgeCurveDisplay:
     """
 
     def __init__(self, result: EdgeCurve | Mapping[str, EdgeCurve]) -> None:
-        self.result = result
+        super().__init__(result)
         self.curves = dict(result) if isinstance(result, Mapping) else {"kept edges": result}
         if not self.curves:
             raise ValueError("result holds no curve; pass at least one.")
@@ -88,52 +82,11 @@ class EdgeCurveDisplay:
             if (first.metric, first.ranks) != (curve.metric, curve.ranks) or not same:
                 raise ValueError(
                     "result holds curves of different metrics, samples or layers "
-                    f"({_told(first)}; {_told(curve)}); pass those of one layer, or of the whole "
-                    "network, that differ in the basis only."
+                    f"({_summary(first)}; {_summary(curve)}); pass those of one layer, or of the "
+                    "whole network, that differ in the basis only."
                 )
 
-    @classmethod
-    def from_result(
-        cls, result: EdgeCurve | Mapping[str, EdgeCurve], *, ax: Axes | None = None
-    ) -> Self:
-        """Draw what ``edge_curve`` returned.
-
-        Parameters
-        ----------
-        result : EdgeCurve or mapping of str to EdgeCurve
-            A curve, or several by their names.
-        ax : Axes, default=None
-            Where to draw, in a figure with ``layout="constrained"``: the legend stands beside it.
-            ``None`` makes a new figure.
-
-        Returns
-        -------
-        EdgeCurveDisplay
-            The display, drawn.
-
-        Raises
-        ------
-        ValueError
-            If there is no curve, or several differ in more than the basis.
-        """
-        return cls(result).plot(ax)
-
-    def plot(self, ax: Axes | None = None) -> Self:
-        """Draw the curves.
-
-        Parameters
-        ----------
-        ax : Axes, default=None
-            Where to draw, in a figure with ``layout="constrained"``: the legend stands beside it.
-            ``None`` makes a new figure.
-
-        Returns
-        -------
-        EdgeCurveDisplay
-            The display.
-        """
-        self.ax_ = one_axes(ax, width=7.4)
-        self.figure_ = figure_of(self.ax_)
+    def _draw(self) -> None:
         first, *_ = self.curves.values()
         self.ax_.set_xscale("log")
         if first.metric == "kl":
@@ -148,14 +101,15 @@ class EdgeCurveDisplay:
             linestyle="--",
             label=f"affine map ({first.affine:.4g})",
         )
-        self.lines_, self.bands_ = {}, {}
+        self.lines_: dict[str, Line2D] = {}
+        self.bands_: dict[str, PolyCollection] = {}
         for index, (name, curve) in enumerate(self.curves.items()):
-            look = line_look(index)
+            style = line_style(index)
             (self.lines_[name],) = self.ax_.plot(
-                curve.n_edges, curve.values, linewidth=1.3, label=name, **look
+                curve.n_edges, curve.values, linewidth=1.3, label=name, **style
             )
             self.bands_[name] = self.ax_.fill_between(
-                curve.n_edges, *curve.intervals, color=look["color"], alpha=BAND, linewidth=0
+                curve.n_edges, *curve.intervals, color=style["color"], alpha=BAND_ALPHA, linewidth=0
             )
         self.ax_.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         self.ax_.set_xlabel("edges kept, strongest first")
@@ -164,11 +118,10 @@ class EdgeCurveDisplay:
         ranks = ", ".join(map(str, first.ranks))
         title = f"{ranks} directions of {where} reach the logits (rank of G)"
         set_wrapped_title(self.ax_, f"{title}\nbands: {100 * LEVEL:g} % intervals over the inputs")
-        legend_beside(self.ax_)
-        return self
+        add_legend_beside(self.ax_)
 
 
-def _told(curve: EdgeCurve) -> str:
+def _summary(curve: EdgeCurve) -> str:
     return (
         f"{curve.metric} {curve.full:g}, affine map {curve.affine:g}, "
         f"rank of G {', '.join(map(str, curve.ranks))}"

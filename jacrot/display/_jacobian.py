@@ -1,68 +1,69 @@
-"""The Jacobian before and after a rotation, as a picture."""
+"""Plot of the Jacobian before and after a rotation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colorbar import Colorbar
 from matplotlib.gridspec import GridSpecFromSubplotSpec
+from matplotlib.image import AxesImage
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 
+from jacrot._estimators.rotation import JacobianSparsityRotation
 from jacrot._utils.arrays import Array, Matrix, real_array
-from jacrot.display._figure import figure_of
+from jacrot.display._style import root_figure
 from jacrot.inspection._fitted import check_count
 
-if TYPE_CHECKING:
-    from matplotlib.colorbar import Colorbar
-    from matplotlib.image import AxesImage
+Indices = NDArray[np.intp]
 
-    from jacrot._estimators.rotation import JacobianSparsityRotation
-
-# More inputs or outputs than so many are drawn in cells of several: a picture has no room for more.
-MOST_CELLS = 160
+# Cells of a panel in either direction: a picture has no room for more.
+MAX_CELLS = 160
+# Share of the cells of either side that the colour scale covers, unless `vmax` sets its top.
+COVERED = 0.995
 
 
 class JacobianDisplay:
     """Jacobian of a network before and after a rotation, side by side.
 
-    Shows the mean over samples of ``|J_i| / rms(J_i)``, the size of every derivative in units
-    of the root mean square entry of its sample. The rotated one is ordered so that its structure
-    shows: outputs and axes are paired by their strongest links, strongest first.
+    Every panel shows the mean over samples of ``|J_i| / rms(J_i)``: the absolute derivatives, in
+    units of the root mean square entry of each sample. The rotated panel is ordered so that its
+    structure shows: outputs and axes are paired by their strongest links, strongest first.
 
-    Where there are more than 160 inputs or outputs, a cell is the mean of several neighbours, as is
-    then said below. A sparse Jacobian still looks darker than one that is not, since the mean of
-    absolute derivatives is what is made small, but single links are seen only among the strongest
-    axes, with ``max_axes``.
+    If there are more than 160 inputs or outputs, several neighbours share a cell, which shows their
+    mean, as the label below the panel then says. A sparse Jacobian still looks darker than a dense
+    one, since the mean of the absolute derivatives is what a rotation minimises. Single links are
+    visible among the strongest axes only, with ``max_axes``.
 
     Parameters
     ----------
     before, after : array-like of shape (n_panels, n_outputs, n_inputs)
-        Absolute Jacobians, normalised; a row of panels for each.
+        Normalised absolute Jacobians, one for each row of panels.
     titles : sequence of str, default=None
-        What each row of panels shows.
+        Titles of the rows of panels.
     rotated_output : bool, default=False
         Whether the outputs of `after` are rotated.
 
     Attributes
     ----------
     figure_ : Figure
-        The figure.
+        Figure that contains the panels.
     axes_ : ndarray of Axes of shape (n_panels, 2)
         The panels.
     images_ : ndarray of AxesImage of shape (n_panels, 2)
-        What they show.
+        The images in the panels.
     colorbar_ : Colorbar
-        The one colour scale of all panels.
+        The colour scale, which all panels share.
     row_orders_, column_orders_ : list of ndarray
-        Which output and which axis stands where, in the panels after the rotation.
+        Outputs and axes in the order in which the panels after the rotation show them.
     cell_ : tuple of int
-        How many outputs and inputs a cell is the mean of.
+        Number of outputs and of inputs that share a cell.
 
     Examples
     --------
@@ -92,7 +93,7 @@ class JacobianDisplay:
         if not len(self.before) == len(self.after) == n_titles:
             raise ValueError(
                 f"before has {len(self.before)} panels, after {len(self.after)} and titles "
-                f"{n_titles}; write as many of each."
+                f"{n_titles}; pass as many of each."
             )
         self.titles = titles
         self.rotated_output = rotated_output
@@ -107,18 +108,18 @@ class JacobianDisplay:
         ax: Axes | ArrayLike | None = None,
         **kwargs: Any,
     ) -> Self:
-        """Compute the Jacobians of an estimator's network at some inputs, and draw them.
+        """Draw the Jacobians of an estimator's network at some inputs.
 
         Parameters
         ----------
         estimator : JacobianSparsityRotation
-            Fitted.
+            Fitted estimator.
         X : array-like of shape (n_samples, n_features)
             Activations, in the given basis.
         samples : int or sequence of int, default=None
-            Rows of `X` to draw one by one; ``None`` draws the mean over all.
+            Rows of `X` to draw one by one. If ``None``, the mean over all rows is drawn.
         ax : Axes or array of Axes, default=None
-            Where to draw; see `plot`.
+            Axes to draw into, as in `plot`.
         **kwargs : dict
             Passed to `plot`.
 
@@ -134,11 +135,13 @@ class JacobianDisplay:
         """
         titles = None
         if samples is not None:
-            chosen, titles = _chosen(samples, np.shape(X)[0])
+            chosen, titles = _select_samples(samples, np.shape(X)[0])
             X = X.iloc[chosen] if hasattr(X, "iloc") else np.asarray(X)[chosen]
         after = estimator.jacobians(X)
         before = estimator._jacobians(X, None, None)
-        return cls._drawn(before, after, titles, estimator.output_rotation_ is not None, ax, kwargs)
+        return cls._from_stacks(
+            before, after, titles, estimator.output_rotation_ is not None, ax, kwargs
+        )
 
     @classmethod
     def from_jacobians(
@@ -151,19 +154,19 @@ class JacobianDisplay:
         ax: Axes | ArrayLike | None = None,
         **kwargs: Any,
     ) -> Self:
-        """Draw stacks of Jacobians, of the same samples before and after.
+        """Draw stacks of Jacobians of the same samples before and after a rotation.
 
         Parameters
         ----------
         before, after : array-like of shape (n_samples, n_outputs, n_inputs)
-            Jacobians in the given and in the new basis. Where a sample has several, ``(n_samples,
-            n_matrices, n_outputs, n_inputs)``, the mean over them is drawn.
+            Jacobians in the given and in the new basis. If every sample has several, of shape
+            ``(n_samples, n_matrices, n_outputs, n_inputs)``, their mean is drawn.
         samples : int or sequence of int, default=None
-            Samples to draw one by one; ``None`` draws the mean over all.
+            Samples to draw one by one. If ``None``, the mean over all samples is drawn.
         rotated_output : bool, default=False
             Whether the outputs of `after` are rotated.
         ax : Axes or array of Axes, default=None
-            Where to draw; see `plot`.
+            Axes to draw into, as in `plot`.
         **kwargs : dict
             Passed to `plot`.
 
@@ -183,16 +186,16 @@ class JacobianDisplay:
         )
         if len(before) != len(after):
             raise ValueError(
-                f"before has {len(before)} samples and after {len(after)}; write the same."
+                f"before has {len(before)} samples and after {len(after)}; pass as many of each."
             )
         titles = None
         if samples is not None:
-            chosen, titles = _chosen(samples, len(before))
+            chosen, titles = _select_samples(samples, len(before))
             before, after = before[chosen], after[chosen]
-        return cls._drawn(before, after, titles, rotated_output, ax, kwargs)
+        return cls._from_stacks(before, after, titles, rotated_output, ax, kwargs)
 
     @classmethod
-    def _drawn(
+    def _from_stacks(
         cls,
         before: Array,
         after: Array,
@@ -201,8 +204,8 @@ class JacobianDisplay:
         ax: Axes | ArrayLike | None,
         options: dict[str, Any],
     ) -> Self:
-        """Draw all samples one by one where they have titles, else their mean."""
-        panels = [_normalised(before, "before"), _normalised(after, "after")]
+        """Draw every sample if there are titles for them, and their mean otherwise."""
+        panels = [_normalise(before, "before"), _normalise(after, "after")]
         if titles is None:
             panels = [np.nanmean(stack, axis=0, keepdims=True) for stack in panels]
         display = cls(
@@ -225,27 +228,27 @@ class JacobianDisplay:
         Parameters
         ----------
         ax : Axes or array of Axes, default=None
-            One Axes is divided among the panels; an array of ``2 * n_panels`` is drawn into,
-            row by row; ``None`` makes a new figure.
+            Axes to draw into: a single one, which is divided among the panels, or an array of
+            ``2 * n_panels``, row by row. If ``None``, a new figure is created.
         max_axes : int, default=None
-            Draw at most so many inputs and outputs of every panel, those of the largest mean
-            square; ``None`` draws all.
+            Largest number of inputs and of outputs of every panel; those of the largest mean square
+            are drawn. If ``None``, all are drawn.
         cmap : str, default="inferno"
             Colour map.
         vmax : float, default=None
-            Top of the colour scale, in units of the root mean square entry. ``None`` is the
-            value that one cell in two hundred of either side exceeds.
+            Top of the colour scale, in units of the root mean square entry. If ``None``, the value
+            that one cell in two hundred of either side exceeds.
 
         Returns
         -------
         JacobianDisplay
-            The display.
+            The display itself.
 
         Raises
         ------
         ValueError
-            If `ax` is an array of another size, or one Axes that is no subplot, or `max_axes` is no
-            positive integer.
+            If `ax` is an array of another size or an Axes that is not a subplot, or if `max_axes`
+            is not a positive integer.
         """
         if max_axes is not None:
             check_count(max_axes, "max_axes", 1)
@@ -254,24 +257,24 @@ class JacobianDisplay:
         self.row_orders_, self.column_orders_ = [], []
         shown = []
         for before, after in zip(self.before, self.after, strict=True):
-            given, rotated = (_strongest(matrix, max_axes) for matrix in (before, after))
-            rows, columns = _structure_order(after[np.ix_(*rotated)])
+            given, rotated = (_select_strongest(matrix, max_axes) for matrix in (before, after))
+            rows, columns = order_by_links(after[np.ix_(*rotated)])
             self.row_orders_.append(rotated[0][rows])
             self.column_orders_.append(rotated[1][columns])
             shown += [before[np.ix_(*given)], after[np.ix_(*rotated)][np.ix_(rows, columns)]]
         n_outputs, n_inputs = (max(matrix.shape[axis] for matrix in shown) for axis in (0, 1))
-        self.cell_ = -(-n_outputs // MOST_CELLS), -(-n_inputs // MOST_CELLS)
+        self.cell_ = -(-n_outputs // MAX_CELLS), -(-n_inputs // MAX_CELLS)
         cells = [_block_means(matrix, self.cell_) for matrix in shown]
         largest = float(max(matrix.max() for matrix in cells))
         if vmax is None:
-            vmax = float(max(np.quantile(matrix, 0.995) for matrix in cells)) or largest or 1.0
+            vmax = float(max(np.quantile(matrix, COVERED) for matrix in cells)) or largest or 1.0
         self.images_ = np.empty((n_panels, 2), dtype=object)
         for index, (matrix, whole) in enumerate(zip(cells, shown, strict=True)):
             panel, side = divmod(index, 2)
-            image = self._image(self.axes_[panel, side], matrix, whole.shape)
+            image = self._draw_cells(self.axes_[panel, side], matrix, whole.shape)
             image.set(cmap=cmap, clim=(0, vmax))
             self.images_[panel, side] = image
-            self._label(panel, side, whole.shape)
+            self._draw_labels(panel, side, whole.shape)
         self.colorbar_: Colorbar = self.figure_.colorbar(
             self.images_[0, 0],
             ax=self.axes_.ravel().tolist(),
@@ -287,11 +290,11 @@ class JacobianDisplay:
             self.figure_ = plt.figure(figsize=(9, 4.1 * n_panels), layout=layout)
             self.axes_ = self.figure_.subplots(n_panels, 2, squeeze=False)
         elif isinstance(ax, Axes):
-            self.figure_ = figure_of(ax)
+            self.figure_ = root_figure(ax)
             place = ax.get_subplotspec()
             if place is None:
                 raise ValueError(
-                    "ax is no subplot and cannot be divided; make it with plt.subplots, or write "
+                    "ax is not a subplot and cannot be divided; pass one from plt.subplots, or "
                     f"an array of {2 * n_panels} Axes."
                 )
             ax.set_axis_off()
@@ -302,20 +305,20 @@ class JacobianDisplay:
         else:
             axes = np.asarray(ax, dtype=object)
             if axes.size != 2 * n_panels:
-                raise ValueError(f"ax has {axes.size} Axes; write {2 * n_panels}, or one.")
+                raise ValueError(f"ax has {axes.size} Axes; pass {2 * n_panels}, or one.")
             self.axes_ = axes.reshape(n_panels, 2)
-            self.figure_ = figure_of(self.axes_[0, 0])
+            self.figure_ = root_figure(self.axes_[0, 0])
 
-    def _image(self, ax: Axes, cells: Matrix, shape: tuple[int, ...]) -> AxesImage:
+    def _draw_cells(self, ax: Axes, cells: Matrix, shape: tuple[int, ...]) -> AxesImage:
         high, wide = np.multiply(cells.shape, self.cell_) - 0.5
         image = ax.imshow(cells, aspect="auto", extent=(-0.5, wide, high, -0.5))
-        # The last cell may be of fewer entries than the others.
+        # The last cell may hold fewer entries than the others.
         ax.set(xlim=(-0.5, shape[1] - 0.5), ylim=(shape[0] - 0.5, -0.5))
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
         return image
 
-    def _label(self, panel: int, side: int, shape: tuple[int, ...]) -> None:
+    def _draw_labels(self, panel: int, side: int, shape: tuple[int, ...]) -> None:
         title = ("given basis", "rotated basis")[side]
         if self.titles is not None:
             title = f"{self.titles[panel]}, {title}"
@@ -333,8 +336,8 @@ class JacobianDisplay:
         self.axes_[panel, side].set(title=title, ylabel=labels[0], xlabel=labels[1])
 
 
-def _chosen(samples: int | Sequence[int], n_samples: int) -> tuple[NDArray[np.intp], list[str]]:
-    """Check that samples are rows; list and name them."""
+def _select_samples(samples: int | Sequence[int], n_samples: int) -> tuple[Indices, list[str]]:
+    """Return the indices and the titles of samples."""
     chosen = np.atleast_1d(np.asarray(samples))
     whole = chosen.dtype.kind in "iu" and chosen.size > 0
     if not whole or chosen.min() < -n_samples or chosen.max() >= n_samples:
@@ -342,10 +345,10 @@ def _chosen(samples: int | Sequence[int], n_samples: int) -> tuple[NDArray[np.in
     return chosen, [f"sample {index}" for index in chosen]
 
 
-def _normalised(jacobians: Array, name: str) -> Matrix:
-    """Scale the absolute Jacobians to root mean square 1; NaN where a sample has none.
+def _normalise(jacobians: Array, name: str) -> Matrix:
+    """Scale the absolute Jacobians of every sample to root mean square 1; NaN if they are zero.
 
-    Of several matrices of a sample, the root mean square is that of all, and their mean is taken.
+    If a sample has several matrices, they share a scale, and their mean is returned.
     """
     stack = np.abs(jacobians.astype(np.float64))
     if stack.ndim == 3:
@@ -359,8 +362,8 @@ def _normalised(jacobians: Array, name: str) -> Matrix:
         return np.asarray(stack.mean(axis=1))
 
 
-def _structure_order(matrix: Matrix) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Order rows and columns so that the strongest links stand on the diagonal, falling.
+def order_by_links(matrix: Matrix) -> tuple[Indices, Indices]:
+    """Order rows and columns so that the diagonal holds the strongest links, strongest first.
 
     Rows and columns without a partner follow, rows by the place of their strongest link.
     """
@@ -374,19 +377,22 @@ def _structure_order(matrix: Matrix) -> tuple[NDArray[np.intp], NDArray[np.intp]
     return np.concatenate([rows, spare_rows[np.argsort(place, kind="stable")]]), columns
 
 
-def _strongest(matrix: Matrix, most: int | None) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Choose at most so many rows and columns, those of the largest mean square, falling."""
+def _select_strongest(matrix: Matrix, max_axes: int | None) -> tuple[Indices, Indices]:
+    """Return the rows and the columns of the largest mean square, in falling order.
+
+    All of them are returned, in their own order, if there are not more than `max_axes`.
+    """
     chosen = []
     for axis, size in ((1, matrix.shape[0]), (0, matrix.shape[1])):
-        if most is None or size <= most:
+        if max_axes is None or size <= max_axes:
             chosen.append(np.arange(size))
         else:
-            chosen.append(np.argsort(-(matrix**2).sum(axis=axis), kind="stable")[:most])
+            chosen.append(np.argsort(-(matrix**2).sum(axis=axis), kind="stable")[:max_axes])
     return chosen[0], chosen[1]
 
 
 def _block_means(matrix: Matrix, shape: tuple[int, int]) -> Matrix:
-    """Take the means of blocks; the last ones may be smaller."""
+    """Return the means over blocks of a matrix; the last blocks may be smaller."""
     for axis, size in enumerate(shape):
         starts = np.arange(0, matrix.shape[axis], size)
         counts = np.diff(np.append(starts, matrix.shape[axis]))

@@ -1,41 +1,34 @@
-"""How many outputs a real step changes, as a picture."""
+"""Plot of how many outputs a finite step changes."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
-from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from jacrot.display._figure import (
-    BLUE,
-    VERMILION,
-    figure_of,
-    legend_beside,
-    one_axes,
-    set_wrapped_title,
-)
-
-if TYPE_CHECKING:
-    from jacrot.inspection import LocalityCurve
+from jacrot.display._base import ResultDisplay
+from jacrot.display._style import BLUE, VERMILION, add_legend_beside, set_wrapped_title
+from jacrot.inspection import LocalityCurve
 
 
-class LocalityDisplay:
-    """Outputs that a step of one activation changes, before and after the rotation.
+class LocalityDisplay(ResultDisplay[LocalityCurve]):
+    """Number of outputs that a step along one axis changes, before and after the rotation.
 
-    Lines are means over the axes, dashed ones weighted by the effect of each axis.
+    Solid lines are means over the axes. Dashed lines weight every axis by its effect.
 
     Parameters
     ----------
     result : LocalityCurve
-        What :func:`jacrot.inspection.locality_curve` returned, or one layer of it.
+        Return value of :func:`jacrot.inspection.locality_curve`; of a whole network, that of one
+        layer.
 
     Attributes
     ----------
     ax_ : Axes
-        The picture.
+        Axes with the plot.
     figure_ : Figure
-        Its figure.
+        Figure that contains the plot.
     lines_ : dict of str to Line2D
         ``"before"``, ``"after"``, ``"weighted_before"`` and ``"weighted_after"``.
 
@@ -55,55 +48,16 @@ class LocalityDisplay:
     def __init__(self, result: LocalityCurve) -> None:
         if isinstance(result, dict):
             raise ValueError(
-                f"result has the layers {list(result)}; write one of them, such as result[0]."
+                f"result has the layers {list(result)}; pass one of them, such as result[0]."
             )
-        self.result = result
+        super().__init__(result)
 
-    @classmethod
-    def from_result(cls, result: LocalityCurve, *, ax: Axes | None = None) -> Self:
-        """Draw what ``locality_curve`` returned.
-
-        Parameters
-        ----------
-        result : LocalityCurve
-            The counts; of a whole network, those of one layer.
-        ax : Axes, default=None
-            Where to draw, in a figure with ``layout="constrained"``: the legend stands beside it.
-            ``None`` makes a new figure.
-
-        Returns
-        -------
-        LocalityDisplay
-            The display, drawn.
-
-        Raises
-        ------
-        ValueError
-            If `result` holds several layers.
-        """
-        return cls(result).plot(ax)
-
-    def plot(self, ax: Axes | None = None) -> Self:
-        """Draw the counts.
-
-        Parameters
-        ----------
-        ax : Axes, default=None
-            Where to draw, in a figure with ``layout="constrained"``: the legend stands beside it.
-            ``None`` makes a new figure.
-
-        Returns
-        -------
-        LocalityDisplay
-            The display.
-        """
+    def _draw(self) -> None:
         result = self.result
-        self.ax_ = one_axes(ax, width=7.4)
-        self.figure_ = figure_of(self.ax_)
         before: dict[str, Any] = {"color": VERMILION, "marker": "s"}
         after: dict[str, Any] = {"color": BLUE, "marker": "o"}
         weighted: dict[str, Any] = {"linestyle": "--", "fillstyle": "none"}
-        self.lines_ = {}
+        self.lines_: dict[str, Line2D] = {}
         for name, counts, label, style in (
             ("before", result.mean_before, "given basis", before),
             ("weighted_before", result.weighted_before, "given, by effect", before | weighted),
@@ -125,5 +79,4 @@ class LocalityDisplay:
             f"Outputs that a step of one activation changes, of {result.n_outputs:,}\n"
             "(mean over samples and axes; dashed: axes weighted by their effect)",
         )
-        legend_beside(self.ax_)
-        return self
+        add_legend_beside(self.ax_)

@@ -1,52 +1,42 @@
-"""A network's sparsity among that of networks that learned nothing, as a picture."""
+"""Plot of a network's sparsity beside that of null networks."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
-
 import numpy as np
-from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
-from jacrot.display._figure import (
-    BLUE,
-    GREY,
-    VERMILION,
-    figure_of,
-    legend_beside,
-    one_axes,
-    set_wrapped_title,
-)
+from jacrot.display._base import ResultDisplay
+from jacrot.display._style import BLUE, GREY, VERMILION, add_legend_beside, set_wrapped_title
+from jacrot.inspection import NullBaseline
 
-if TYPE_CHECKING:
-    from jacrot.inspection import NullBaseline
-
-# What is left of the weights in every kind of null.
+# What is left of the weights in every kind of null network.
 NAMES = {
     "shuffled": "shuffled\nweights",
     "spectrum": "same\nspectrum",
     "initial": "initial\nweights",
 }
-# Where the new and the given basis of a kind of null stand beside its row; rows run downwards.
+# Offsets from its row at which a kind of null is drawn, in the new basis and in the given one. Rows
+# run downwards.
 ROTATED, GIVEN = -0.12, 0.12
 
 
-class NullBaselineDisplay:
-    """Held-out sparsity of every null network, and of the network itself as a line.
+class NullBaselineDisplay(ResultDisplay[NullBaseline]):
+    """Held-out sparsity of every null network, with that of the network itself as a line.
 
-    A row for each kind of null: every run in the given basis (open) and after the rotation
-    (filled). The verdict, which follows from the figures only, is the title.
+    Every kind of null has a row, with a point for each run in the given basis (open) and after the
+    rotation (filled). The title is the verdict.
 
     Parameters
     ----------
     result : NullBaseline
-        What :func:`jacrot.inspection.null_baseline` returned.
+        Return value of :func:`jacrot.inspection.null_baseline`.
 
     Attributes
     ----------
     ax_ : Axes
-        The picture.
+        Axes with the plot.
     figure_ : Figure
-        Its figure.
+        Figure that contains the plot.
     line_, given_line_ : Line2D
         The network itself, after the rotation and in the given basis.
     points_, given_points_ : dict of str to Line2D
@@ -65,52 +55,20 @@ class NullBaselineDisplay:
     'mean Hoyer sparsity, held out'
     """
 
-    def __init__(self, result: NullBaseline) -> None:
-        self.result = result
+    @property
+    def _size(self) -> tuple[float, float]:
+        return 7.4, 2.2 + 0.6 * len(self.result.nulls)
 
-    @classmethod
-    def from_result(cls, result: NullBaseline, *, ax: Axes | None = None) -> Self:
-        """Draw what ``null_baseline`` returned.
-
-        Parameters
-        ----------
-        result : NullBaseline
-            The scores.
-        ax : Axes, default=None
-            Where to draw, in a figure with ``layout="constrained"``: the legend stands beside it.
-            ``None`` makes a new figure.
-
-        Returns
-        -------
-        NullBaselineDisplay
-            The display, drawn.
-        """
-        return cls(result).plot(ax)
-
-    def plot(self, ax: Axes | None = None) -> Self:
-        """Draw the scores.
-
-        Parameters
-        ----------
-        ax : Axes, default=None
-            Where to draw, in a figure with ``layout="constrained"``: the legend stands beside it.
-            ``None`` makes a new figure.
-
-        Returns
-        -------
-        NullBaselineDisplay
-            The display.
-        """
+    def _draw(self) -> None:
         result = self.result
-        self.ax_ = one_axes(ax, width=7.4, height=2.2 + 0.6 * len(result.nulls))
-        self.figure_ = figure_of(self.ax_)
         self.line_ = self.ax_.axvline(result.score, color=VERMILION, label="this network, rotated")
         self.given_line_ = self.ax_.axvline(
             result.given, color=VERMILION, linestyle="--", label="this network, given basis"
         )
-        self.points_, self.given_points_ = {}, {}
+        self.points_: dict[str, Line2D] = {}
+        self.given_points_: dict[str, Line2D] = {}
         for row, (name, runs) in enumerate(result.nulls.items()):
-            # Every row is of the same colours: one entry in the legend is enough.
+            # All rows have the same colours, and the legend shows those of the first.
             hidden = "_" if row else ""
             (self.points_[name],) = self.ax_.plot(
                 runs,
@@ -132,5 +90,4 @@ class NullBaselineDisplay:
         self.ax_.set_ylim(len(result.nulls) - 0.5, -0.5)
         self.ax_.set_xlabel("mean Hoyer sparsity, held out")
         set_wrapped_title(self.ax_, result.verdict)
-        legend_beside(self.ax_)
-        return self
+        add_legend_beside(self.ax_)
