@@ -7,15 +7,14 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 
-from jacrot._cli.console import (
+from jacrot._cli.console import discard_unprinted, open_descriptors, print_message
+from jacrot._cli.interrupts import (
     INTERRUPTED,
-    discard_unprinted,
-    ending_on_interrupt,
-    open_descriptors,
+    exit_on_interrupt,
     repeat_swallowed_interrupts,
-    say,
+    was_interrupted,
 )
-from jacrot._cli.options import parser
+from jacrot._cli.options import parse
 
 # The exit status of input that cannot be used.
 UNUSABLE = 2
@@ -45,38 +44,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if own_process:
         open_descriptors()
         repeat_swallowed_interrupts()
-    given = sys.argv[1:] if arguments is None else list(arguments)
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        options = parser().parse_args(given)
+        name, options = parse(arguments)
         # Imported here, for this command only, since it takes seconds.
-        with ending_on_interrupt() if own_process else nullcontext():
-            command = importlib.import_module(f"jacrot._cli.{options.command}")
-        status: int = command.run(options, given)
+        with exit_on_interrupt() if own_process else nullcontext():
+            command = importlib.import_module(f"jacrot._cli.{name}")
+        status: int = command.run(options, arguments)
         return status
     except BrokenPipeError:
         return 1
-    except KeyboardInterrupt:
-        say("interrupted.")
-        return INTERRUPTED
-    except Exception as error:
-        if _was_interrupted(error):
-            say("interrupted.")
+    except (Exception, KeyboardInterrupt) as error:
+        if was_interrupted(error):
+            print_message("interrupted.")
             return INTERRUPTED
         if not isinstance(error, (ImportError, MemoryError, OSError, TypeError, ValueError)):
             raise
-        say(f"error: {_message(error)}")
+        print_message(f"error: {_message(error)}")
         return UNUSABLE
     finally:
         discard_unprinted()
-
-
-def _was_interrupted(error: BaseException | None) -> bool:
-    """Check whether an error hides Ctrl-C, as extensions that are imported then do."""
-    while error is not None:
-        if isinstance(error, KeyboardInterrupt):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _message(error: Exception) -> str:

@@ -1,5 +1,8 @@
 """What the tests of the command line share."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -29,6 +32,17 @@ def save_digits():
 
 def fit(*options, weights="digits.npz", activations="inputs.npy", out="out.npz"):
     return main(["fit", weights, activations, "-o", out, *SHORT, *options])
+
+
+def python(code, **environment):
+    """Run code in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+        check=False,
+    )
 
 
 def halves(seed=0, held_out=0.2):

@@ -1,38 +1,20 @@
-"""The command and its streams: what is printed never costs a result, and imports wait."""
+"""The command and its streams: what is printed never costs a result."""
 
 import errno
-import importlib
 import io
-import os
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
-from command import MIDDLE, Text, fit
+from command import MIDDLE, Text, fit, python
 
-from jacrot import JacobianSparsityRotation, NetworkRotation, __version__
-from jacrot._cli import options
-from jacrot._cli.console import Output, _Lines
+from jacrot._cli.console import Console, _Lines
 from jacrot._utils.text import encodable
 from jacrot.cli import main
-from jacrot.criteria._minimised import CRITERIA
-from jacrot.readers import _files
 
 pytestmark = pytest.mark.filterwarnings("ignore:the search did not converge")
 QUICK = [*MIDDLE, "--max-iter", "1"]
-
-
-def python(code, **environment):
-    """Run code in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        env=os.environ | environment,
-        check=False,
-    )
 
 
 class Stream(io.TextIOWrapper):
@@ -153,14 +135,14 @@ def test_names_that_no_encoding_has(digits_folder, capsys):
     exec(report.codes[0], {})
 
 
-def test_an_output_prints_nothing_after_a_failure(monkeypatch):
-    output = Output()
+def test_nothing_is_printed_after_a_failure(monkeypatch):
+    console = Console()
     monkeypatch.setattr(sys, "stdout", Unwritable(UNWRITABLE[0]))
-    output.show("lost")
+    console.show("lost")
     monkeypatch.setattr(sys, "stdout", io.StringIO())
-    output.show("after a hole")
+    console.show("after a hole")
     assert sys.stdout.getvalue() == ""
-    assert output.failure is UNWRITABLE[0]
+    assert console.failure is UNWRITABLE[0]
 
 
 def test_progress_in_a_file_is_lines(digits_folder, capsys):
@@ -193,56 +175,6 @@ def test_a_progress_bar_as_lines():
     ]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"], ["info", "--help"]])
-def test_help(arguments, capsys):
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    assert ended.value.code == 0
-    out = capsys.readouterr().out
-    assert "usage: jacrot" in out
-    # Not every terminal has more.
-    assert out.isascii()
-
-
-def test_version(capsys):
-    with pytest.raises(SystemExit):
-        main(["--version"])
-    assert capsys.readouterr().out == f"jacrot {__version__}\n"
-
-
-def test_the_help_knows_the_estimators():
-    for estimator in (JacobianSparsityRotation(), NetworkRotation()):
-        parameters = estimator.get_params()
-        assert {name: parameters[name] for name in options.DEFAULTS} == options.DEFAULTS
-    assert list(options.CRITERIA) == sorted(CRITERIA)
-    assert options.SUFFIXES == _files.SUFFIXES
-
-
-def test_help_imports_nothing_large_and_needs_no_backend():
-    code = "\n".join(
-        [
-            "import sys",
-            "from jacrot.cli import main",
-            "for arguments in (['--version'], ['--help'], ['fit', '--help'], ['fit', 'x']):",
-            "    try:",
-            "        main(arguments)",
-            "    except SystemExit as ended:",
-            "        assert ended.code == 0",
-            "assert not {'numpy', 'sklearn', 'matplotlib'} & set(sys.modules)",
-            "from jacrot._cli.console import drawing_to_files",
-            "with drawing_to_files():",
-            "    import matplotlib",
-            "print(matplotlib.get_backend())",
-            "import os; print(os.environ['MPLBACKEND'])",
-        ]
-    )
-    result = python(code, MPLBACKEND="module://not_installed.backend_inline")
-    assert result.returncode == 0, result.stderr
-    *_, backend, environment = result.stdout.splitlines()
-    assert backend.lower() == "agg"
-    assert environment == "module://not_installed.backend_inline"
-
-
 def test_nothing_is_drawn_without_a_report(digits_folder, monkeypatch):
     for name in [name for name in sys.modules if name.startswith("jacrot.")]:
         if name.split(".")[1] in ("report", "display"):
@@ -256,14 +188,6 @@ def test_nothing_is_drawn_without_a_report(digits_folder, monkeypatch):
     assert not Path("out.npz").exists()
 
 
-def test_python_dash_m():
-    command = [sys.executable, "-m", "jacrot", "--help"]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert result.stdout.startswith("usage: jacrot ")
-    assert "fit" in result.stdout
-    assert result.stderr == ""
-
-
 @pytest.mark.slow
 def test_a_reader_that_has_enough(digits_folder):
     command = [sys.executable, "-m", "jacrot", "info", "digits.npz"]
@@ -272,66 +196,6 @@ def test_a_reader_that_has_enough(digits_folder):
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait() == 1
-
-
-def test_the_command_that_is_installed_is_this_one():
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))
-    module, _, name = project["project"]["scripts"]["jacrot"].partition(":")
-    assert getattr(importlib.import_module(module), name) is main
-
-
-@pytest.mark.parametrize("hidden", [False, True])
-def test_ctrl_c_while_modules_are_imported(hidden, monkeypatch, capsys):
-    def interrupted(name):
-        try:
-            raise KeyboardInterrupt
-        except KeyboardInterrupt as error:
-            if hidden:
-                raise ImportError("initialization failed") from error
-            raise
-
-    monkeypatch.setattr("jacrot.cli.importlib.import_module", interrupted)
-    assert main(["info", "digits.npz"]) == 130
-    assert capsys.readouterr() == ("", "jacrot: interrupted.\n")
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
-def test_ctrl_c_ends_a_process_that_imports():
-    code = (
-        "import signal, time\n"
-        "from jacrot._cli.console import ending_on_interrupt\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "with ending_on_interrupt():\n"
-        "    try:\n"
-        "        signal.raise_signal(signal.SIGINT)\n"
-        "    except KeyboardInterrupt:\n"
-        "        print('an extension hid it')\n"
-    )
-    result = python(code)
-    assert (result.returncode, result.stdout) == (130, "")
-    assert result.stderr == "jacrot: interrupted.\n"
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
-def test_ctrl_c_that_a_callback_swallows_is_raised_again():
-    code = (
-        "import signal, time\n"
-        "from jacrot._cli.console import repeat_swallowed_interrupts\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "repeat_swallowed_interrupts()\n"
-        "class Swallowing:\n"
-        "    def __del__(self):\n"
-        "        raise KeyboardInterrupt\n"
-        "try:\n"
-        "    Swallowing()\n"
-        "    deadline = time.monotonic() + 60\n"
-        "    while time.monotonic() < deadline:\n"
-        "        pass\n"
-        "except KeyboardInterrupt:\n"
-        "    print('raised')\n"
-    )
-    result = python(code)
-    assert (result.returncode, result.stdout, result.stderr) == (0, "raised\n", "")
 
 
 def test_descriptors_that_are_closed_are_opened():

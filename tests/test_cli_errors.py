@@ -91,7 +91,7 @@ BAD = {
     "--whole-network --rotate-output tied": "--rotate-output tied has no meaning with",
     "--whole-network --layers 1:2 --from-inputs": "no hidden activations",
     "--whole-network --coordinates functional": "pass criterion='log'",
-    "--quiet --verbose": "not allowed with",
+    "--quiet --verbose": "--verbose has no meaning with --quiet",
     "--report no/such/r.html": "--report 'no/such/r.html': the folder 'no/such' does not exist",
     "--report a_folder.npz": "--report 'a_folder.npz' is a folder",
     "--report out.npz": "--report 'out.npz' is -o too",

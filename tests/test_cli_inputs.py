@@ -11,7 +11,7 @@ from command import INPUTS, MIDDLE, NETWORK, OPTIONS, Text, files, fit, halves
 
 import jacrot._estimators.base
 from jacrot import JacobianSparsityRotation, Network
-from jacrot._cli.inputs import _memory, _read_array
+from jacrot._cli.arrays import _memory_limit, read_array
 from jacrot.cli import main
 from jacrot.provenance import fingerprint
 from jacrot.readers import load
@@ -102,7 +102,7 @@ def test_arrays_are_read_as_numpy_reads_them(dtype, order, suffix, tmp_path, rng
         np.save(path, array)
     else:
         np.savez_compressed(path, array)
-    found, read = _read_array(path, None, "ACTIVATIONS")
+    found, read = read_array(path, None, "ACTIVATIONS")
     np.testing.assert_array_equal(found, array)
     assert found.dtype == (np.float32 if dtype in ("<f4", "<f2") else np.float64)
     assert read.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -117,19 +117,19 @@ def test_arrays_are_read_as_numpy_reads_them(dtype, order, suffix, tmp_path, rng
 def test_more_than_the_memory(suffix, digits_folder, monkeypatch, capsys):
     np.savez("inputs.npz", INPUTS)
     n_bytes = INPUTS.nbytes
-    monkeypatch.setattr("jacrot._cli.inputs._memory", lambda: n_bytes - 1)
+    monkeypatch.setattr("jacrot._cli.arrays._memory_limit", lambda: n_bytes - 1)
     assert fit(*MIDDLE, activations=f"inputs{suffix}") == 2
     err = capsys.readouterr().err
     assert err == (
         f"jacrot: error: ACTIVATIONS 'inputs{suffix}' has shape (150, 64), which takes {n_bytes:,} "
         f"bytes of memory, and there are {n_bytes - 1:,}; pass fewer rows.\n"
     )
-    monkeypatch.setattr("jacrot._cli.inputs._memory", lambda: n_bytes)
+    monkeypatch.setattr("jacrot._cli.arrays._memory_limit", lambda: n_bytes)
     assert fit(*MIDDLE, activations=f"inputs{suffix}") == 0
 
 
 def test_the_memory_of_a_machine():
-    assert 2**20 < _memory() <= float("inf")
+    assert 2**20 < _memory_limit() <= float("inf")
 
 
 @pytest.mark.parametrize("name", ["inputs.npy", "./inputs.npy", "copy.npz", "link.npy"])

@@ -1,10 +1,11 @@
 """Ctrl-C, and what fails after the search, lose nothing that was found."""
 
 import importlib
+import sys
 
 import pytest
 from builders import interrupting
-from command import MIDDLE, Text, files, fit
+from command import MIDDLE, Text, files, fit, python
 
 from jacrot import JacobianSparsityRotation
 from jacrot.cli import main
@@ -72,3 +73,57 @@ def test_what_was_written_before_an_error_is_said(digits_folder, monkeypatch, ca
     out, err = capsys.readouterr()
     assert out.endswith("written: out.npz\n")
     assert err.endswith("jacrot: error: disk full\n")
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_ctrl_c_while_modules_are_imported(hidden, monkeypatch, capsys):
+    def interrupted(name):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            if hidden:
+                raise ImportError("initialization failed") from error
+            raise
+
+    monkeypatch.setattr("jacrot.cli.importlib.import_module", interrupted)
+    assert main(["info", "digits.npz"]) == 130
+    assert capsys.readouterr() == ("", "jacrot: interrupted.\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
+def test_ctrl_c_ends_a_process_that_imports():
+    code = (
+        "import signal, time\n"
+        "from jacrot._cli.interrupts import exit_on_interrupt\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "with exit_on_interrupt():\n"
+        "    try:\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+        "    except KeyboardInterrupt:\n"
+        "        print('an extension hid it')\n"
+    )
+    result = python(code)
+    assert (result.returncode, result.stdout) == (130, "")
+    assert result.stderr == "jacrot: interrupted.\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
+def test_ctrl_c_that_a_callback_swallows_is_raised_again():
+    code = (
+        "import signal, time\n"
+        "from jacrot._cli.interrupts import repeat_swallowed_interrupts\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "repeat_swallowed_interrupts()\n"
+        "class Swallowing:\n"
+        "    def __del__(self):\n"
+        "        raise KeyboardInterrupt\n"
+        "try:\n"
+        "    Swallowing()\n"
+        "    deadline = time.monotonic() + 60\n"
+        "    while time.monotonic() < deadline:\n"
+        "        pass\n"
+        "except KeyboardInterrupt:\n"
+        "    print('raised')\n"
+    )
+    result = python(code)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "raised\n", "")

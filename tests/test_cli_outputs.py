@@ -127,12 +127,11 @@ def test_standard_output_of_a_process(digits_folder):
     # As root, replacing the name would replace the device for every process.
     code = (
         "import sys, pathlib\n"
-        "from argparse import Namespace\n"
         "from jacrot._cli.outputs import check_outputs\n"
+        "from jacrot._cli.options import FitOptions\n"
         "from pathlib import Path\n"
-        "options = Namespace(weights=Path('digits.npz'), activations=Path('inputs.npy'),\n"
-        "    held_out=0.2, out=Path('out.npz'), network=None, report=Path('/dev/stdout'),\n"
-        "    force=True)\n"
+        "options = FitOptions(weights=Path('digits.npz'), activations=Path('inputs.npy'),\n"
+        "    out=Path('out.npz'), report=Path('/dev/stdout'), force=True)\n"
         "try:\n"
         "    check_outputs(options)\n"
         "except ValueError as error:\n"

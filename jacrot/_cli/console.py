@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import _thread
 import os
-import signal
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,32 +15,31 @@ from jacrot._utils.text import UNWRITABLE, encodable, printable
 
 # Seconds between the lines that stand for a progress bar where there is no terminal.
 PROGRESS_INTERVAL = 10.0
-# The exit status of a command that Ctrl-C ended, as shells have it.
-INTERRUPTED = 130
-# Seconds after which Ctrl-C is raised again.
-REPEAT_DELAY = 0.05
 
 
-class Output:
-    """The standard output of a command; the first failure to print is kept, not raised.
+class Console:
+    """The standard output of a command, and the warnings of what it computes.
 
     Parameters
     ----------
     quiet : bool, default=False
-        Whether nothing is printed.
+        Whether only warnings and errors are printed.
 
     Attributes
     ----------
     failure : OSError or ValueError or None
-        The failure.
+        The first failure to print, which is kept, not raised. Nothing is printed after it.
+    messages : list of str
+        The warnings, each once.
     """
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
         self.failure: OSError | ValueError | None = None
+        self.messages: list[str] = []
 
     def show(self, text: str) -> None:
-        """Print lines, unless printing has failed before."""
+        """Print lines to the standard output."""
         if self.quiet or self.failure is not None:
             return
         try:
@@ -51,31 +47,31 @@ class Output:
         except UNWRITABLE as error:
             self.failure = error
 
+    def announce(self, text: str) -> None:
+        """Print to the standard error what takes long."""
+        if not self.quiet:
+            print_message(text)
 
-def say(text: str) -> None:
+    @contextmanager
+    def collect_warnings(self, prefix: str = "") -> Iterator[None]:
+        """Collect the warnings of a block, and print new ones at its end."""
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("ignore")
+                for category in (UserWarning, RuntimeWarning):
+                    warnings.simplefilter("always", category)
+                yield
+        finally:
+            for message in (f"{prefix}{warning.message}" for warning in caught):
+                if message not in self.messages:
+                    self.messages.append(message)
+                    print_message(f"warning: {message}")
+
+
+def print_message(text: str) -> None:
     """Print one line to the standard error, where that is possible."""
     with suppress(*UNWRITABLE):
         _write(sys.stderr, f"jacrot: {printable(' '.join(text.split()))}")
-
-
-@contextmanager
-def collected(messages: list[str], prefix: str = "") -> Iterator[None]:
-    """Collect the warnings of a block, each once, and print them at its end."""
-    new: list[str] = []
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("ignore")
-            for category in (UserWarning, RuntimeWarning):
-                warnings.simplefilter("always", category)
-            yield
-    finally:
-        for warning in caught:
-            message = f"{prefix}{warning.message}"
-            if message not in messages:
-                messages.append(message)
-                new.append(message)
-        for message in new:
-            say(f"warning: {message}")
 
 
 @contextmanager
@@ -111,14 +107,13 @@ class _Lines(TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        return getattr(self._stream, "encoding", None) or "utf-8"
+        return _encoding(self._stream)
 
     def write(self, text: str, /) -> int:
         *lines, self._text = (self._text + text).split("\n")
         for line in lines:
             self._pass_on(line)
-        bar = self._text.rpartition("\r")
-        if bar[1] and self._clock() - self._latest >= PROGRESS_INTERVAL:
+        if "\r" in self._text and self._clock() - self._latest >= PROGRESS_INTERVAL:
             self._pass_on(self._text)
             self._text = "\r"
             self._latest = self._clock()
@@ -140,9 +135,12 @@ def _write(stream: Any, text: str) -> None:
     """Write lines to a stream, now."""
     # A process whose streams are closed has none.
     if stream is not None:
-        encoding = getattr(stream, "encoding", None) or "utf-8"
-        stream.write(f"{encodable(text, encoding)}\n")
+        stream.write(f"{encodable(text, _encoding(stream))}\n")
         stream.flush()
+
+
+def _encoding(stream: Any) -> str:
+    return getattr(stream, "encoding", None) or "utf-8"
 
 
 def open_descriptors() -> None:
@@ -156,66 +154,6 @@ def open_descriptors() -> None:
         except OSError:
             # The lowest number that is free is taken.
             os.open(os.devnull, os.O_RDWR)
-
-
-@contextmanager
-def drawing_to_files() -> Iterator[None]:
-    """Import matplotlib with a backend that draws to files, whichever a notebook has set.
-
-    One that is not installed ends the import.
-    """
-    before = os.environ.get("MPLBACKEND")
-    os.environ["MPLBACKEND"] = "agg"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["MPLBACKEND"]
-        else:
-            os.environ["MPLBACKEND"] = before
-
-
-@contextmanager
-def ending_on_interrupt() -> Iterator[None]:
-    """End the process where Ctrl-C is pressed in a block that imports, and has nothing to clean up.
-
-    An exception would come back as any error, or crash, in an extension that is half imported.
-    """
-
-    def end(*arguments: Any) -> None:
-        say("interrupted.")
-        os._exit(INTERRUPTED)
-
-    # A shell has Ctrl-C ignored by what it starts in the background.
-    is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not is_default or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    signal.signal(signal.SIGINT, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def repeat_swallowed_interrupts() -> None:
-    """Raise Ctrl-C again where a callback swallowed it, instead of printing where that was.
-
-    JAX, which pymanopt imports, has the garbage collector call Python code. What that raises is
-    printed and forgotten.
-    """
-    before = sys.unraisablehook
-
-    def hook(unraisable: Any) -> None:
-        if issubclass(unraisable.exc_type, KeyboardInterrupt):
-            # Not at once: the callback is still running.
-            timer = threading.Timer(REPEAT_DELAY, _thread.interrupt_main)
-            timer.daemon = True
-            timer.start()
-        else:
-            before(unraisable)
-
-    sys.unraisablehook = hook
 
 
 def discard_unprinted() -> None:

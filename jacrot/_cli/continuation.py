@@ -1,23 +1,19 @@
-"""Python code that goes on from what a fit wrote."""
+"""Python code that continues from what a fit wrote."""
 
 from __future__ import annotations
 
-import argparse
-
-from jacrot._cli.inputs import Inputs, ReadFile, single
-from jacrot._estimators.base import NetworkEstimator
-from jacrot._estimators.network_rotation import NetworkRotation
+from jacrot._cli.arrays import ReadFile
+from jacrot._cli.inputs import Inputs, one_or_each
+from jacrot._cli.options import FitOptions
 
 
-def continuation(options: argparse.Namespace, estimator: NetworkEstimator, inputs: Inputs) -> str:
-    """Return Python code that goes on from what was written.
+def continuation(options: FitOptions, inputs: Inputs) -> str:
+    """Return Python code that continues from what was written.
 
     Parameters
     ----------
-    options : Namespace
+    options : FitOptions
         The options of ``jacrot fit``.
-    estimator : NetworkEstimator
-        What was fitted.
     inputs : Inputs
         What was read.
 
@@ -26,11 +22,11 @@ def continuation(options: argparse.Namespace, estimator: NetworkEstimator, input
     str
         The code.
     """
-    name = type(estimator).__name__
+    name = "NetworkRotation" if options.whole_network else "JacobianSparsityRotation"
     imports = [f"from jacrot import {name}"]
-    lines = [f"X = {_loading(inputs.files['activations'])}"]
+    lines = [f"X = {_load_expression(inputs.files['activations'])}"]
     if "held out" in inputs.files:
-        lines.append(f"X_test = {_loading(inputs.files['held out'])}")
+        lines.append(f"X_test = {_load_expression(inputs.files['held out'])}")
     else:
         imports.append("from sklearn.model_selection import train_test_split")
         split = f"test_size={options.held_out!r}, random_state={options.seed}"
@@ -39,7 +35,7 @@ def continuation(options: argparse.Namespace, estimator: NetworkEstimator, input
         imports.append("from jacrot.readers import load")
         arguments = [repr(str(options.weights))]
         if options.activation:
-            arguments.append(f"activation={single(options.activation)!r}")
+            arguments.append(f"activation={one_or_each(options.activation)!r}")
         if options.layout != "out_in":
             arguments.append(f"layout={options.layout!r}")
         if options.names:
@@ -48,9 +44,9 @@ def continuation(options: argparse.Namespace, estimator: NetworkEstimator, input
         lines.append("X, X_test = before(X), before(X_test)  # what is rotated")
     lines.append(f"rotation = {name}.load({str(options.out)!r})")
     lines.append("print(rotation.score(X_test))  # sparsity")
-    if isinstance(estimator, NetworkRotation):
-        transformed = f"rotation.transform(X_test, site={min(estimator.rotations_)})"
-    elif len(estimator.provenance_["data"][0]["shape"]) == 2:
+    if options.whole_network:
+        transformed = "rotation.transform(X_test, site=min(rotation.rotations_))"
+    elif inputs.X.ndim == 2:
         transformed = "rotation.transform(X_test)"
     else:
         imports.append("from jacrot.positions import at_positions")
@@ -60,7 +56,7 @@ def continuation(options: argparse.Namespace, estimator: NetworkEstimator, input
     return "\n".join(["import numpy as np", *sorted(imports), "", *lines])
 
 
-def _loading(file: ReadFile) -> str:
+def _load_expression(file: ReadFile) -> str:
     """Return the expression that reads an array."""
     loaded = f"np.load({str(file.path)!r})"
     return loaded if file.array is None else f"{loaded}[{file.array!r}]"

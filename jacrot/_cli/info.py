@@ -1,33 +1,32 @@
-"""What a file holds."""
+"""``jacrot info``: what a file holds."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jacrot._cli.console import Output
-from jacrot._cli.inputs import without_last_activation
-from jacrot._io import archive
+from jacrot._cli.console import Console
+from jacrot._cli.inputs import read_header, without_last_activation
+from jacrot._cli.options import InfoOptions
 from jacrot._utils.text import printable
 from jacrot.layers._described import FORMAT
 from jacrot.layers._weights import Layout
-from jacrot.readers import _files, list_arrays, load
-from jacrot.readers._limits import existing, naming
+from jacrot.readers import list_arrays, load
+from jacrot.readers._limits import existing
 from jacrot.readers._saved import parsed
 
 
-def run(options: argparse.Namespace, given: Sequence[str]) -> int:
+def run(options: InfoOptions, arguments: Sequence[str]) -> int:
     """Print what a file holds.
 
     Parameters
     ----------
-    options : Namespace
+    options : InfoOptions
         The options.
-    given : sequence of str
+    arguments : sequence of str
         The arguments of the command, which are not needed.
 
     Returns
@@ -38,22 +37,22 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     Raises
     ------
     ImportError, OSError, TypeError, ValueError
-        If the file cannot be read, or nothing be printed.
+        If the file cannot be read, or nothing can be printed.
     """
     path = existing(options.file, "FILE")
-    header = None
-    if path.suffix.lower() in archive.SUFFIXES:
-        with naming(f"path={str(path)!r}"):
-            header, _ = _files.read(path, ())
-    found = _weights(path) if header is None else _saved(path, parsed(header, path))
-    output = Output()
-    output.show(json.dumps(found, indent=2) if options.json else "\n".join(_lines(found)))
-    if output.failure is not None:
-        raise output.failure
+    header = read_header(path)
+    if header is None:
+        found = _describe_weights(path)
+    else:
+        found = _describe_saved(path, parsed(header, path))
+    console = Console()
+    console.show(json.dumps(found, indent=2) if options.json else "\n".join(_lines(found)))
+    if console.failure is not None:
+        raise console.failure
     return 0
 
 
-def _saved(path: Path, description: dict[str, Any]) -> dict[str, Any]:
+def _describe_saved(path: Path, description: dict[str, Any]) -> dict[str, Any]:
     """Describe what jacrot wrote."""
     found = {"file": str(path), "format": description["format"]}
     if found["format"] == FORMAT:
@@ -61,7 +60,7 @@ def _saved(path: Path, description: dict[str, Any]) -> dict[str, Any]:
     return found | {"provenance": description.get("metadata", {})}
 
 
-def _weights(path: Path) -> dict[str, Any]:
+def _describe_weights(path: Path) -> dict[str, Any]:
     """Describe a file of weights that others wrote, and how to rotate them."""
     arrays = list_arrays(path)
     found: dict[str, Any] = {
@@ -112,7 +111,7 @@ def _weights(path: Path) -> dict[str, Any]:
 
 
 def _lines(value: Any, indent: str = "") -> Iterator[str]:
-    """Write nested mappings and lists as indented lines."""
+    """Yield nested mappings and lists as indented lines."""
     items = value.items() if isinstance(value, dict) else ((None, item) for item in value)
     for key, item in items:
         name = "-" if key is None else f"{printable(str(key))}:"

@@ -1,23 +1,23 @@
-"""What a fit is to write, checked before anything is computed."""
+"""What a fit writes, checked before anything is computed."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from pathlib import Path
 
+from jacrot._cli.options import FitOptions
 from jacrot._io import archive
 from jacrot._io.files import check_writable
 from jacrot._utils.optional import require
 
 
-def check_outputs(options: argparse.Namespace) -> None:
+def check_outputs(options: FitOptions) -> None:
     """Check that every output can be written, and is not an input or another output.
 
     Parameters
     ----------
-    options : Namespace
+    options : FitOptions
         The options of ``jacrot fit``.
 
     Raises
@@ -25,7 +25,7 @@ def check_outputs(options: argparse.Namespace) -> None:
     ImportError
         If the package that writes a format is not installed.
     OSError, ValueError
-        If a file cannot be written, or must not.
+        If a file cannot be written, or must not be.
     """
     taken = {"WEIGHTS": options.weights, "ACTIVATIONS": options.activations}
     if isinstance(options.held_out, Path):
@@ -38,9 +38,9 @@ def check_outputs(options: argparse.Namespace) -> None:
         if flag != "--report":
             _check_format(path, shown)
         for other, taken_path in taken.items():
-            if _same(path, taken_path):
+            if _is_same_file(path, taken_path):
                 raise ValueError(f"{shown} is {other} too; pass another path.")
-        if _is_printed_to(path):
+        if _is_standard_stream(path):
             raise ValueError(f"{shown} is where this command prints to; pass another path.")
         taken[flag] = path
         if os.path.isfile(path) and not options.force:
@@ -55,7 +55,7 @@ def _check_format(path: Path, shown: str) -> None:
         require("safetensors", shown, "safetensors")
 
 
-def _same(path: Path, other: Path) -> bool:
+def _is_same_file(path: Path, other: Path) -> bool:
     """Check whether two paths name one file, which need not exist."""
     try:
         return os.path.samefile(path, other)
@@ -63,13 +63,13 @@ def _same(path: Path, other: Path) -> bool:
         return os.path.realpath(path) == os.path.realpath(other)
 
 
-def _is_printed_to(path: Path) -> bool:
-    """Check whether the standard output or error goes to a file, which replacing it would lose."""
+def _is_standard_stream(path: Path) -> bool:
+    """Check whether the standard output or error goes to a file: replacing it would lose them."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if os.path.samestat(os.stat(path), os.fstat(stream.fileno())):
                 return True
-        # A stream need not have a file, nor be there.
+        # A stream may have no file, or not exist.
         except (AttributeError, OSError, ValueError):
             continue
     return False
