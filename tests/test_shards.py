@@ -70,34 +70,66 @@ def test_index_of_shards(tmp_path, rng, index):
     assert list_arrays(path).keys() == model.state_dict().keys()
     check(load(path, "identity", names=["3.weight", "3.bias"]), model[3], x)
     part = tmp_path / "model-00002-of-00003.safetensors"
-    with pytest.raises(ValueError, match=f"is one part of several.*pass '{index}' beside it"):
+    with pytest.raises(ValueError, match=f"is one of several shards.*pass '{index}' in the same"):
         load(part)
     check(load(part, "identity", names=["1.weight", "1.bias"]), model[1], x)
 
 
 def test_shards_that_only_the_index_knows(tmp_path):
     path = shards(tmp_path, tied_model(), pattern="part_{}")
-    with pytest.raises(ValueError, match=r"'model\.safetensors\.index\.json' beside it"):
+    with pytest.raises(ValueError, match=r"'model\.safetensors\.index\.json' in the same"):
         load(tmp_path / "part_1.safetensors")
     path.unlink()
     load(tmp_path / "part_1.safetensors")
 
 
-@pytest.mark.parametrize("name", ["model-00001-of-00002", "part 2of4", "net_1_of_2.fp16"])
-@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".npz"])
-def test_shards_without_an_index(tmp_path, name, suffix):
+def save_matrix(path):
     weight = torch.eye(3)
-    save = {
-        ".pt": lambda path: torch.save({"0.weight": weight}, path),
-        ".npz": lambda path: np.savez(path, **{"0.weight": weight.numpy()}),
-        ".safetensors": lambda path: safetensors.save_file({"0.weight": weight}, path),
-    }[suffix]
-    save(tmp_path / f"{name}{suffix}")
-    with pytest.raises(ValueError, match="is one part of several of a model; join the parts"):
-        load(tmp_path / f"{name}{suffix}")
-    assert load(tmp_path / f"{name}{suffix}", names=["0.weight"]).n_layers == 1
-    save(tmp_path / f"model-00001-of-00001{suffix}")
-    load(tmp_path / f"model-00001-of-00001{suffix}")
+    match path.suffix:
+        case ".pt":
+            torch.save({"0.weight": weight}, path)
+        case ".npz":
+            np.savez(path, **{"0.weight": weight.numpy()})
+        case _:
+            safetensors.save_file({"0.weight": weight}, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "sibling"),
+    [
+        ("model-00001-of-00002", None),
+        ("part 2of4", "part 4of4"),
+        ("net_1_of_2.fp16", "net_2_of_2.fp16"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".npz"])
+def test_shards_without_an_index(tmp_path, name, sibling, suffix):
+    path = tmp_path / f"{name}{suffix}"
+    save_matrix(path)
+    if sibling is not None:
+        save_matrix(tmp_path / f"{sibling}{suffix}")
+    with pytest.raises(ValueError, match="is one of several shards of a model; join the shards"):
+        load(path)
+    assert load(path, names=["0.weight"]).n_layers == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("run_1_of_3", []),
+        # Runs of another series, and the same weights in another format.
+        ("run_1_of_3", ["run_2_of_4", "other_run_2_of_3", "run_2_of_3.backup"]),
+        ("model-00001-of-00001", ["model-00002-of-00001"]),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".npz"])
+def test_number_in_a_name_alone_does_not_make_a_shard(tmp_path, name, others, suffix):
+    path = tmp_path / f"{name}{suffix}"
+    save_matrix(path)
+    for other in others:
+        save_matrix(tmp_path / f"{other}{suffix}")
+    (tmp_path / f"{name}.log").touch()
+    assert load(path).n_layers == 1
 
 
 def test_a_saved_network_is_whole_whatever_its_name(tmp_path):

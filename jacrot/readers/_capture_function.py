@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils import _pytree as pytree  # Has no public name; nothing else uses it.
 
 from jacrot.readers._capture_places import INPUT, Place
 
@@ -73,7 +74,6 @@ class Function:
         self.read = read
         self.write = write
         self.reset = reset
-        pytree = torch.utils._pytree
         self.leaves, self.structure = pytree.tree_flatten(_arguments(inputs))
         if any(isinstance(leaf, np.ndarray) for leaf in self.leaves):
             raise TypeError(
@@ -138,7 +138,7 @@ class Function:
             leaves[i] = leaves[i] if i in self.batched else leaves[i].clone()
         for i, tensor in zip(self.batched, tensors, strict=True):
             leaves[i] = tensor
-        args, kwargs = torch.utils._pytree.tree_unflatten(leaves, self.structure)
+        args, kwargs = pytree.tree_unflatten(leaves, self.structure)
         self.reset()
         self.visit, self.between = visit, False
         try:

@@ -1,4 +1,4 @@
-"""What several frameworks have: activations with a parameter, same padding, patched modules."""
+"""Parts that several readers share: parametrised activations, same padding, patched modules."""
 
 from __future__ import annotations
 
@@ -99,18 +99,18 @@ def same_padding(
     return padding[0], padding[1]
 
 
-def replaced_in(module: Any) -> set[str]:
-    """List the functions that a module has in itself, where Python looks before its class.
+def instance_overrides(module: Any) -> set[str]:
+    """Return the names of functions that override methods on a module itself, not on its class.
 
     Parameters
     ----------
     module : object
-        The module, of PyTorch or Keras.
+        Module of PyTorch or Keras.
 
     Returns
     -------
     set of str
-        Their names, without methods of its class that were put back.
+        Names of callable attributes of the instance, except for the methods of its own class.
     """
     return {
         name

@@ -16,7 +16,7 @@ from jacrot.readers import _npz
 from jacrot.readers._limits import check_size, existing, naming, size_of
 from jacrot.readers._names import selected
 from jacrot.readers._pickles import check_pickles
-from jacrot.readers._safetensors import ArrayInfo, Safetensors, check_whole, is_index
+from jacrot.readers._safetensors import ArrayInfo, Safetensors, check_not_shard, is_index
 from jacrot.readers._saved import parsed, saved_network
 from jacrot.readers._torch_state import as_array, dense_arrays
 
@@ -268,11 +268,11 @@ def read(path: Path, names: Sequence[str] | None) -> tuple[str | None, dict[str,
     if path.suffix.lower() == ".npz":
         header, arrays = _npz.read(path, names)
         if names is None and header is None:
-            check_whole(path)
+            check_not_shard(path)
         return header, arrays
     file = Safetensors(path, "load")
     if names is None and file.header is None:
-        check_whole(path)
+        check_not_shard(path)
         names = file.order()
     return file.header, file.arrays(names)
 
@@ -329,7 +329,7 @@ def _named_tensors(content: Mapping[Any, Any]) -> dict[str, Any]:
 def _checkpoint(path: Path, names: Sequence[str] | None) -> dict[str, Any]:
     tensors = _tensors(path, "load", "cpu")
     if names is None:
-        check_whole(path)
+        check_not_shard(path)
     else:
         tensors = {name: tensors[name] for name in selected(names, tensors, path)}
     try:

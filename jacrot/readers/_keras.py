@@ -28,7 +28,7 @@ from jacrot.layers import (
     fused,
 )
 from jacrot.network import Network
-from jacrot.readers._common import Clip, elu, leaky_relu, replaced_in, same_padding
+from jacrot.readers._common import Clip, elu, instance_overrides, leaky_relu, same_padding
 from jacrot.readers._graph import Graph
 
 # Where a flattened tensor of Keras has its entries: entry j is entry order[j] of ours.
@@ -160,7 +160,7 @@ class _Reader:
                 "Jacobians of such a model use its framework (jacrot.readers.capture for PyTorch)."
             )
         for layer in (model, *model.layers):
-            for method in {"call", "forward"} & replaced_in(layer):
+            for method in {"call", "forward"} & instance_overrides(layer):
                 raise ValueError(
                     f"{_described(layer)} with a {method} of its own in place of its class's, and "
                     f"from_keras does not see what it does; remove it (del layer.{method})."

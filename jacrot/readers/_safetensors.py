@@ -21,7 +21,9 @@ _DTYPES = {"BF": "bfloat", "F": "float", "I": "int", "U": "uint"}
 # Bytes of an index, that of a hundred thousand tensors.
 _LONGEST_INDEX = 2**24
 _INDEX = re.compile(r"\.index(\.[^.]+)?\.json$", re.IGNORECASE)
-_PART = re.compile(r"(?<!\d)(\d+)[-_. ]?of[-_. ]?(\d+)(?!\d)", re.IGNORECASE)
+_PART = re.compile(r"(?<!\d)(\d+)([-_. ]?of[-_. ]?0*([2-9]|[1-9]\d+))(?!\d)", re.IGNORECASE)
+# Names that transformers and accelerate give to shards, and nothing else.
+_SHARD = re.compile(r"-\d{5}-of-\d{5}$", re.IGNORECASE)
 
 
 class ArrayInfo(NamedTuple):
@@ -197,8 +199,12 @@ def is_index(path: Path) -> bool:
     return _INDEX.search(path.name) is not None
 
 
-def check_whole(path: Path) -> None:
-    """Check that a file is not one part of several.
+def check_not_shard(path: Path) -> None:
+    """Check that a file holds a whole model and is not one of several shards.
+
+    A file is a shard if an index in its folder lists it, if its name is ``...-00001-of-00003`` as
+    transformers writes it, or if its name has another ``1_of_3`` and the folder another part of
+    the same name. A file ``run_1_of_3.npz`` alone is not.
 
     Parameters
     ----------
@@ -208,29 +214,45 @@ def check_whole(path: Path) -> None:
     Raises
     ------
     ValueError
-        If its name, or an index beside it, says so.
+        If the file is a shard.
     """
     if is_index(path):
         return
-    beside = None
-    for file in path.parent.glob("*.json"):
-        index = _read_index(file) if is_index(file) else None
-        if index is not None and path.name in index[0].values() and len({*index[0].values()}) > 1:
-            beside = file
-    part = _PART.search(path.stem)
-    if beside is not None:
-        way = (
-            f"pass {beside.name!r} beside it, which lists all parts"
+    index = _find_index(path)
+    if index is not None:
+        advice = (
+            f"pass {index.name!r} in the same folder, which lists all shards"
             if path.suffix.lower() == ".safetensors"
-            else f"join the parts that {beside.name!r} lists into one file"
+            else f"join the shards that {index.name!r} lists into one file"
         )
-    elif part is not None and int(part[2]) > 1:
-        way = "join the parts into one file, or pass the model.safetensors.index.json of the parts"
+    elif _has_shard_name(path):
+        advice = "join the shards into one file, or pass their model.safetensors.index.json"
     else:
         return
     raise ValueError(
-        f"path={str(path)!r} is one part of several of a model; {way}, or pass names=[...] to take "
-        "arrays of this part only."
+        f"path={str(path)!r} is one of several shards of a model; {advice}, or pass names=[...] to "
+        "read arrays of this shard only."
+    )
+
+
+def _find_index(path: Path) -> Path | None:
+    """Find an index of several shards in the folder of a file that lists the file."""
+    for file in path.parent.glob("*.json"):
+        index = _read_index(file) if is_index(file) else None
+        if index is not None and path.name in index[0].values() and len({*index[0].values()}) > 1:
+            return file
+    return None
+
+
+def _has_shard_name(path: Path) -> bool:
+    """Check whether a file is named as one of several shards are."""
+    part = _PART.search(path.name)
+    if part is None:
+        return False
+    before, after = path.name[: part.start(1)], path.name[part.end(1) :]
+    others = re.compile(rf"{re.escape(before)}\d+{re.escape(after)}", re.IGNORECASE)
+    return _SHARD.search(path.stem) is not None or any(
+        file.name != path.name and others.fullmatch(file.name) for file in path.parent.iterdir()
     )
 
 

@@ -19,6 +19,7 @@ from autograd.scipy.special import erf
 
 from jacrot._utils.arrays import Array
 from jacrot.layers import Activation, Attention, Dense, Layer, LayerNorm, RMSNorm
+from jacrot.readers._common import instance_overrides
 from jacrot.readers._torch_functions import scaling
 from jacrot.readers._torch_modules import Unread
 from jacrot.readers._torch_state import as_array
@@ -92,7 +93,7 @@ def _find(module: Any) -> tuple[str, Callable[[Any, Any], list[Layer]]] | None:
     """Find by its class what reads a module, and the axis of its features."""
     name = f"{type(module).__module__}.{type(module).__qualname__}"
     # A forward of the instance replaces that of the class.
-    if not name.startswith(("transformers.", "timm.")) or "forward" in vars(module):
+    if not name.startswith(("transformers.", "timm.")) or "forward" in instance_overrides(module):
         return None
     return next((found for pattern, found in _KNOWN.items() if re.fullmatch(pattern, name)), None)
 
@@ -201,7 +202,7 @@ def _dense(torch: Any, module: Any) -> list[Layer]:
 
 def _weights(torch: Any, module: Any) -> tuple[Array, Array | None]:
     """Find the weight ``(n_out, n_in)`` and the bias of a dense layer."""
-    if "forward" not in vars(module):
+    if "forward" not in instance_overrides(module):
         if type(module).forward is torch.nn.Linear.forward:
             return as_array(module.weight), as_array(module.bias)
         if _find(module) == _KNOWN[_CONV1D]:

@@ -8,7 +8,7 @@ from copy import deepcopy
 from itertools import chain
 from typing import Any
 
-from jacrot.readers._common import replaced_in
+from jacrot.readers._common import instance_overrides
 
 WAY_OUT = "or use jacrot.readers.capture, which takes any module"
 
@@ -72,7 +72,7 @@ def check_forwards(torch: Any, model: Any) -> None:
                 "(torch.nn.utils.remove_weight_norm, remove_spectral_norm, "
                 f"torch.nn.utils.prune.remove and the like), {WAY_OUT}."
             )
-        for method in {"forward", "_call_impl"} & replaced_in(module):
+        for method in {"forward", "_call_impl"} & instance_overrides(module):
             raise ValueError(
                 f"{name} has a {method} of its own in place of its class's (as accelerate and "
                 "diffusers put into instances), and from_torch does not see what it does; remove "

@@ -22,7 +22,7 @@ from jacrot.layers import (
     RMSNorm,
     Softmax,
 )
-from jacrot.readers._common import Clip, Elu, LeakyRelu, replaced_in
+from jacrot.readers._common import Clip, Elu, LeakyRelu, instance_overrides
 from jacrot.readers._torch_state import as_array
 
 
@@ -279,4 +279,4 @@ def replaces_methods(torch: Any, module: Any, kind: type) -> bool:
     ours = bases[index : bases.index(torch.nn.Module)]
     methods = {"_call_impl"} | {name for base in ours for name in vars(base)} - _ASIDE
     derived = {name for base in bases[:index] for name in vars(base)}
-    return not methods.isdisjoint(derived | replaced_in(module))
+    return not methods.isdisjoint(derived | instance_overrides(module))
