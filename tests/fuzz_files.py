@@ -1,10 +1,10 @@
-"""Hostile files: what the readers answer to files that are damaged, lie, or mean harm.
+"""Read hostile files: damaged, contradictory or malicious ones, in a process that is watched.
 
-Threats that were thought out (declared sizes, bombs, pickles, paths, graphs that call themselves),
-and random changes of good files: of their bytes, of the members of zip files whose check sums are
-right again, of JSON headers, of protobuf messages. Each file is listed and loaded in another
+Hand-written cases (declared sizes, bombs, pickles, paths, graphs that call themselves),
+and random changes of good files: in their bytes, in members of zip files whose check sums are
+then corrected, in JSON headers, in protobuf messages. Each file is listed and loaded in another
 process, in which an audit hook watches what is executed and what is opened outside of the
-folder; it does not see native code. The answer must be a network, or an error of ours that names
+folder; it does not see native code. The answer must be a network, or an error that names
 the file, within 5 seconds and 1 GB for the whole process. Linux only.
 
     python tests/fuzz_files.py
@@ -31,13 +31,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from corpus import PACKAGES, SUFFIXES, good_files, threats, write
-from corpus.mutation import spoilt
+from corpus import PACKAGES, SUFFIXES, good_files, hostile_cases, write
+from corpus.mutation import mutate
 
 from jacrot.readers import list_arrays, load, metadata
 
 SECONDS, MEGABYTES = 5, 1000
-# Where the process is ended, whatever it is about to do.
+# The process is ended beyond this.
 CEILING = 2 * MEGABYTES
 OURS = (ValueError, TypeError, FileNotFoundError)
 WATCHED = ("os.", "subprocess.", "socket.", "shutil.", "pickle.find_class", "pty.")
@@ -46,7 +46,7 @@ HARMLESS = ("os.listdir", "os.scandir")
 
 
 def answer(function, *args, **kwargs):
-    """Call a reader; say whether it read, refused, or raised another error, and what it gave."""
+    """Call a reader; return "read", "refused" or the name of an error, and the result."""
     try:
         return "read", function(*args, **kwargs)
     except Exception as error:
@@ -57,15 +57,15 @@ def answer(function, *args, **kwargs):
 
 
 def read_file(path):
-    """List and load a file; give the answer to the latter, or an error that is not ours."""
+    """List and load a file; return the answer of `load`, or an unexpected error."""
     listed, loaded = answer(list_arrays, path), answer(load, path)
     answers = [listed, loaded]
     if path.suffix in (".npz", ".safetensors"):
         answers.append(answer(metadata, path))
     if (listed[0], loaded[0]) == ("read", "refused") and path.suffix != ".onnx":
         answers.append(answer(load, path, names=list(listed[1])[:2]))
-    foreign = [given for given in answers if given[0] not in ("read", "refused")]
-    return [*foreign, loaded][0]
+    unexpected_errors = [given for given in answers if given[0] not in ("read", "refused")]
+    return [*unexpected_errors, loaded][0]
 
 
 def work(folder):
@@ -125,7 +125,7 @@ class Worker:
         )
 
     def prepare(self, kind):
-        """Have the process import what a format needs."""
+        """Read a good file, so that the process has imported what a format needs."""
         path = self.folder / f"first{SUFFIXES[kind]}"
         path.write_bytes(good_files(kind)[0])
         outcome, given, *_ = self.ask(path, limit=120)
@@ -133,7 +133,7 @@ class Worker:
             raise RuntimeError(f"a good file of {kind} gives {outcome}: {given}")
 
     def ask(self, path, limit=SECONDS):
-        """Have a file read; give what the process answers, or why it does not."""
+        """Read a file in the process; return its answer, or why there is none."""
         self.process.stdin.write(f"{json.dumps(str(path))}\n".encode())
         self.process.stdin.flush()
         begin, statm = time.perf_counter(), Path(f"/proc/{self.process.pid}/statm")
@@ -158,38 +158,38 @@ class Worker:
 
 
 def cases(kind, n_files, quick, rng):
-    """Yield names and contents: every threat, then spoilt files."""
-    listed = list(threats(kind).items())
+    """Yield names and contents: every case, then mutated files."""
+    listed = list(hostile_cases(kind).items())
     if quick:
-        listed = [(name, threat) for name, threat in listed if not name.startswith("slow")]
+        listed = [(name, case) for name, case in listed if not name.startswith("slow")]
         chosen = rng.choice(len(listed), min(n_files, len(listed)), replace=False)
         listed = [listed[place] for place in sorted(chosen)]
     yield from listed
     goods = good_files(kind)
     for number in range(n_files - len(listed)):
-        yield f"spoilt {number}", spoilt(kind, goods, rng)
+        yield f"mutated {number}", mutate(kind, goods, rng)
 
 
 def run(worker, kind, n_files, quick, seed, keep):
-    """Have many files of a format read; give the row of the table and what went wrong."""
+    """Read many files of a format; return the row of the table and what went wrong."""
     folder = worker.folder
     rng = np.random.default_rng([seed, list(SUFFIXES).index(kind)])
-    counts, foreign, wrong, slowest, highest = Counter(), Counter(), [], 0.0, 0.0
+    counts, unexpected_errors, wrong, slowest, highest = Counter(), Counter(), [], 0.0, 0.0
     worker.prepare(kind)
-    for number, (name, threat) in enumerate(cases(kind, n_files, quick, rng)):
+    for number, (name, case) in enumerate(cases(kind, n_files, quick, rng)):
         place = folder / str(number)
         place.mkdir()
         path = place / f"model{SUFFIXES[kind]}"
-        write(threat, path)
+        write(case, path)
         outcome, given, seconds, megabytes, events = worker.ask(path)
         slowest, highest = max(slowest, seconds), max(highest, megabytes)
         if outcome in ("read", "refused", "crash", "hang", "memory"):
             counts[outcome] += 1
         else:
-            foreign[outcome] += 1
+            unexpected_errors[outcome] += 1
         expected = "read" if name.startswith("good") else "refused"
         failures = {
-            "unexpected": outcome != expected and not name.startswith("spoilt"),
+            "unexpected": outcome != expected and not name.startswith("mutated"),
             "hang": outcome == "read" and seconds > SECONDS,
             "memory": outcome in ("read", "refused") and megabytes > MEGABYTES,
             "executed": bool(events) or (folder / "executed").exists(),
@@ -205,14 +205,14 @@ def run(worker, kind, n_files, quick, seed, keep):
             worker.start()
             worker.prepare(kind)
         shutil.rmtree(place)
-    errors = ", ".join(f"{count} {error}" for error, count in foreign.items())
+    errors = ", ".join(f"{count} {error}" for error, count in unexpected_errors.items())
     failures = [counts[name] for name in ("unexpected", "crash", "hang", "memory", "executed")]
     row = [kind, number + 1, counts["read"], counts["refused"], errors or 0, *failures]
     return [*row, f"{slowest:.2f}", f"{highest:.0f}"], wrong
 
 
 def main(argv=None):
-    """Print the table; leave with status 1 if anything went wrong."""
+    """Print the table; exit with status 1 if anything went wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--files", type=int, default=10_000, help="number of files, all formats")
     parser.add_argument("--quick", action="store_true", help="100 files, none slow to make")
@@ -239,7 +239,7 @@ def main(argv=None):
             wrong += failures
         worker.end()
     print(f"Python {platform.python_version()}, {platform.platform()}")
-    header = ["format", "files", "read", "refused", "foreign errors", "not as expected", "crashes"]
+    header = ["format", "files", "read", "refused", "other errors", "not as expected", "crashes"]
     header += [f"> {SECONDS} s", f"> {MEGABYTES} MB", "executed", "slowest s", "peak MB"]
     print("\n| " + " | ".join(header) + " |")
     print("|" + "|".join("---" if column == 0 else "---:" for column in range(len(header))) + "|")

@@ -1,6 +1,6 @@
-"""Files that are damaged, lie about what they hold, or mean harm, and what readers answer.
+"""Readers refuse damaged, contradictory and malicious files with an error that names the file.
 
-They are made in ``corpus``. ``fuzz_files.py`` reads many more, in a process that it watches.
+The files are built in ``corpus``; ``fuzz_files.py`` reads many more in a watched process.
 """
 
 import subprocess
@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders import framework
-from corpus import PACKAGES, SUFFIXES, good_files, threats, write
-from corpus.mutation import spoilt
+from corpus import PACKAGES, SUFFIXES, good_files, hostile_cases, write
+from corpus.mutation import mutate
 from corpus.numpy_files import npy, one
 from corpus.onnx_files import graph, onnx_graphs, outside
 from hypothesis import given, settings
@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 from jacrot import Network
 from jacrot.readers import from_onnx, list_arrays, load, metadata
 
-THREATS = {
+CASES = {
     kind: {
-        name: threat
-        for name, threat in threats(kind).items()
+        name: case
+        for name, case in hostile_cases(kind).items()
         # Some seconds to make, or a hundred megabytes.
         if not name.startswith("slow")
     }
@@ -50,7 +50,7 @@ def needs(kind):
 
 
 def refusal(read, path, *args):
-    """Call a reader; give the message of its error, which must be ours, or ``None``."""
+    """Call a reader; return the message of its error, or ``None``."""
     error = None
     try:
         read(path, *args)
@@ -66,13 +66,13 @@ def refusal(read, path, *args):
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [(kind, name) for kind, listed in THREATS.items() for name in listed]
+    ("kind", "name"), [(kind, name) for kind, listed in CASES.items() for name in listed]
 )
-def test_threat(kind, name, tmp_path):
+def test_case(kind, name, tmp_path):
     needs(kind)
     path = tmp_path / "folder" / f"model{SUFFIXES[kind]}"
     path.parent.mkdir()
-    write(THREATS[kind][name], path)
+    write(CASES[kind][name], path)
     assert (refusal(load, path) is None) == name.startswith("good")
     refusal(list_arrays, path)
     if path.suffix in (".npz", ".safetensors"):
@@ -121,7 +121,7 @@ def test_changed_parts(kind, tmp_path_factory):
     @settings(max_examples=100, deadline=None)
     @given(st.integers(0, 2**32 - 1))
     def check(seed):
-        path.write_bytes(spoilt(kind, goods, np.random.default_rng(seed)))
+        path.write_bytes(mutate(kind, goods, np.random.default_rng(seed)))
         refusal(load, path)
         refusal(list_arrays, path)
 
@@ -136,7 +136,7 @@ def test_good_files_are_read(kind, tmp_path):
         path.write_bytes(content)
         names = list(list_arrays(path))
         if any(name.startswith("model.") for name in names):
-            # Of a checkpoint that holds more than the weights.
+            # A checkpoint that holds more than the weights.
             assert isinstance(load(path, names=names), Network)
         else:
             assert isinstance(load(path), Network)
@@ -210,3 +210,13 @@ def test_files_are_read_within_bounds_by_a_process_that_is_watched(tmp_path):
     assert run.returncode == 0, run.stdout + run.stderr
     rows = [line for line in run.stdout.splitlines() if line.startswith("| ")][1:]
     assert len(rows) == len(SUFFIXES)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("atheris") is None, reason="atheris is not installed")
+def test_coverage_guided_target_runs(tmp_path):
+    script = Path(__file__).with_name("fuzz_atheris.py")
+    command = [sys.executable, script, "npz", "-runs=200"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "Done 200 runs" in run.stderr

@@ -1,4 +1,4 @@
-"""Files that are damaged, lie about what they hold, or mean harm, and good ones."""
+"""Damaged, contradictory and malicious files, and good ones, for every format that is read."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from corpus.network_files import saved_network_threats
-from corpus.numpy_files import npz_threats
-from corpus.onnx_files import calling, graph, node, onnx_threats
+from corpus.network_files import saved_network_cases
+from corpus.numpy_files import npz_cases
+from corpus.onnx_files import calling, graph, node, onnx_cases
 from corpus.parts import B, W, saved
-from corpus.safetensors_files import safetensors_threats
-from corpus.torch_files import torch_file, torch_threats
+from corpus.safetensors_files import safetensors_cases
+from corpus.torch_files import torch_file, torch_cases
 from jacrot import Network, layers
 
 SUFFIXES = {
@@ -27,7 +27,7 @@ PACKAGES = {"safetensors": "safetensors", "PyTorch": "torch", "ONNX": "onnx"}
 
 
 def no_file(path, what):
-    """Put something else than a file."""
+    """Create something other than a regular file."""
     match what:
         case "a folder":
             path.mkdir()
@@ -42,32 +42,32 @@ def no_file(path, what):
             os.truncate(path, 2**40)
 
 
-def threats(kind):
-    """List the threats of a format: bytes by name, or a function that is given the path.
+def hostile_cases(kind):
+    """List the cases of a format: bytes by name, or a function that writes to a path.
 
     Those that begin with "good" must be read, the others refused; "slow" ones take a second or
     more to make.
     """
     listed = {
-        "npz": npz_threats,
-        "saved network": saved_network_threats,
-        "safetensors": safetensors_threats,
-        "PyTorch": torch_threats,
-        "ONNX": onnx_threats,
+        "npz": npz_cases,
+        "saved network": saved_network_cases,
+        "safetensors": safetensors_cases,
+        "PyTorch": torch_cases,
+        "ONNX": onnx_cases,
     }[kind]()
     others = ("a folder", "a pipe", "a device", "a link to nothing", "a terabyte of nothing")
     return listed | {what: lambda path, what=what: no_file(path, what) for what in others}
 
 
-def write(threat, path):
-    """Write the file of a threat."""
-    content = threat(path) if callable(threat) else threat
+def write(case, path):
+    """Write the file of a case."""
+    content = case(path) if callable(case) else case
     if content is not None:
         path.write_bytes(content)
 
 
 def network_saved(listed, suffix):
-    """Save a network; give the bytes."""
+    """Return the bytes of a saved network."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"network{suffix}")
         Network(listed).save(path, metadata={"epochs": 3})
@@ -75,7 +75,7 @@ def network_saved(listed, suffix):
 
 
 def good_files(kind):
-    """Make good files of a format."""
+    """Build good files of a format."""
     rng = np.random.default_rng(0)
     square, kernel = rng.normal(size=(4, 4)), rng.normal(size=(4, 3, 3, 3))
     arrays = {"0.weight": W, "0.bias": B, "2.weight": rng.normal(size=(2, 4)), "2.bias": B[:2]}

@@ -12,7 +12,7 @@ from corpus.parts import DATA, NUMBERS, saved, zipped
 from corpus.safetensors_files import tensors_file
 
 
-def spoilt_bytes(content, others, rng):
+def mutate_bytes(content, others, rng):
     """Change some bytes."""
     content = bytearray(content)
     for _ in range(rng.integers(1, 5)):
@@ -41,7 +41,7 @@ def spoilt_bytes(content, others, rng):
     return bytes(content)
 
 
-def spoilt_member(content, others, rng):
+def mutate_member(content, others, rng):
     """Change a member of a zip file, mostly its bytes; the file is then whole again."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         listed = [(name, archive.read(name)) for name in archive.namelist()]
@@ -54,14 +54,14 @@ def spoilt_member(content, others, rng):
         case 1:
             listed.append((name, listed[rng.integers(len(listed))][1]))
         case 2:
-            other = spoilt_bytes(name.encode(), [b"../__jacrot__.npy"], rng)
+            other = mutate_bytes(name.encode(), [b"../__jacrot__.npy"], rng)
             listed[place] = other.decode("latin1").replace("\0", "0") or "empty", member
         case _:
-            listed[place] = name, spoilt_bytes(member, [other for _, other in listed], rng)
+            listed[place] = name, mutate_bytes(member, [other for _, other in listed], rng)
     return zipped(listed)
 
 
-def spoilt_json(value, rng, odds):
+def mutate_json(value, rng, odds):
     """Change some parts of what JSON holds."""
     if rng.random() < odds:
         texts = ["", "relu", "0.weight", "Dense", "Sequential", "Function", "identity", "causal"]
@@ -69,10 +69,10 @@ def spoilt_json(value, rng, odds):
         choices += [0.5, -1.0, 1e308, float("nan"), float("inf"), "9" * 400, 10**400, *NUMBERS]
         return choices[rng.integers(len(choices))]
     if isinstance(value, list):
-        items = [spoilt_json(item, rng, odds) for item in value]
+        items = [mutate_json(item, rng, odds) for item in value]
         return items[::-1] if rng.random() < odds else items
     if isinstance(value, dict):
-        items = {key: spoilt_json(item, rng, odds) for key, item in value.items()}
+        items = {key: mutate_json(item, rng, odds) for key, item in value.items()}
         if items and rng.random() < odds:
             name = str(rng.choice(list(items)))
             items[name] = items.pop(next(iter(items)))
@@ -80,38 +80,38 @@ def spoilt_json(value, rng, odds):
     return value
 
 
-def spoilt_network(content, others, rng):
+def mutate_network(content, others, rng):
     """Change the header of a saved network."""
     with np.load(io.BytesIO(content)) as file:
         arrays = dict(file)
-    text = json.dumps(spoilt_json(json.loads(str(arrays["__jacrot__"])), rng, 0.04))
+    text = json.dumps(mutate_json(json.loads(str(arrays["__jacrot__"])), rng, 0.04))
     if rng.random() < 0.2:
-        text = spoilt_bytes(text.encode(), [text.encode()], rng).decode("latin1")
+        text = mutate_bytes(text.encode(), [text.encode()], rng).decode("latin1")
     return saved(np.savez, **arrays | {"__jacrot__": text})
 
 
-def spoilt_header(content, others, rng):
+def mutate_header(content, others, rng):
     """Change the header of a safetensors file."""
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:end])
     if "__metadata__" in header and rng.integers(2):
         text = header["__metadata__"]["__jacrot__"]
-        header["__metadata__"]["__jacrot__"] = json.dumps(spoilt_json(json.loads(text), rng, 0.04))
+        header["__metadata__"]["__jacrot__"] = json.dumps(mutate_json(json.loads(text), rng, 0.04))
         return tensors_file(header, content[end:])
-    return tensors_file(spoilt_json(header, rng, 0.05), content[end:])
+    return tensors_file(mutate_json(header, rng, 0.05), content[end:])
 
 
-def spoilt_message(content, others, rng):
+def mutate_message(content, others, rng):
     """Change some fields of a protobuf message."""
     import onnx
 
     model = onnx.load_model_from_string(content)
     for _ in range(rng.integers(1, 4)):
-        spoil_field(model.graph, rng)
+        mutate_field(model.graph, rng)
     return model.SerializeToString()
 
 
-def spoil_field(message, rng):
+def mutate_field(message, rng):
     """Change a field of a message, or of one inside it."""
     fields = message.ListFields()
     if not fields:
@@ -126,7 +126,7 @@ def spoil_field(message, rng):
         if isinstance(old, str):
             new = str(rng.choice([*words.split(), "ReduceMean", "AveragePool", ""]))
         elif isinstance(old, bytes):
-            new = spoilt_bytes(old, [DATA], rng)
+            new = mutate_bytes(old, [DATA], rng)
         elif descriptor.enum_type is not None:
             new = int(rng.choice(list(descriptor.enum_type.values_by_number)))
         elif descriptor.cpp_type != descriptor.CPPTYPE_INT64:
@@ -139,22 +139,22 @@ def spoil_field(message, rng):
         value.append(value[place])
         del value[int(rng.integers(len(value)))]
     else:
-        spoil_field(value[place] if repeated else value, rng)
+        mutate_field(value[place] if repeated else value, rng)
 
 
-SPOILERS = {
-    "npz": (spoilt_bytes, spoilt_member, spoilt_member),
-    "saved network": (spoilt_bytes, spoilt_member, spoilt_network, spoilt_network),
-    "safetensors": (spoilt_bytes, spoilt_header, spoilt_header),
-    "PyTorch": (spoilt_bytes, spoilt_member, spoilt_member),
-    "ONNX": (spoilt_bytes, spoilt_message, spoilt_message),
+MUTATIONS = {
+    "npz": (mutate_bytes, mutate_member, mutate_member),
+    "saved network": (mutate_bytes, mutate_member, mutate_network, mutate_network),
+    "safetensors": (mutate_bytes, mutate_header, mutate_header),
+    "PyTorch": (mutate_bytes, mutate_member, mutate_member),
+    "ONNX": (mutate_bytes, mutate_message, mutate_message),
 }
 
 
-def spoilt(kind, goods, rng):
-    """Make a good file into one that may be bad."""
+def mutate(kind, goods, rng):
+    """Build a good file into one that may be bad."""
     content = goods[rng.integers(len(goods))]
-    spoiler = SPOILERS[kind][rng.integers(len(SPOILERS[kind]))]
-    if spoiler is spoilt_member and content[:2] != b"PK":
-        spoiler = spoilt_bytes
-    return spoiler(content, goods, rng)
+    mutation = MUTATIONS[kind][rng.integers(len(MUTATIONS[kind]))]
+    if mutation is mutate_member and content[:2] != b"PK":
+        mutation = mutate_bytes
+    return mutation(content, goods, rng)

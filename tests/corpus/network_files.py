@@ -10,7 +10,7 @@ from corpus.parts import COMMAND, W, saved
 
 
 def network_file(header):
-    """Make what looks like the file of a saved network; the header may be text already."""
+    """Build what looks like the file of a saved network; the header may be text already."""
     text = header if isinstance(header, (str, np.ndarray)) else json.dumps(header)
     return saved(np.savez_compressed, **{"0.weight": W, "m": W > 1}, __jacrot__=text)
 
@@ -90,7 +90,7 @@ def network_headers():
     }
 
 
-def saved_network_threats():
+def saved_network_cases():
     """List files of Network.save's, by name."""
     slow = "slow: header of a hundred megabytes"
     return {name: network_file(header) for name, header in network_headers().items()} | {

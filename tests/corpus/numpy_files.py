@@ -13,19 +13,19 @@ from corpus.parts import COMMAND, DATA, Payload, W, listing, saved, zipped
 
 
 def npy(shape=(4, 3), descr="<f8", data=DATA, header=None, version=b"\1\0"):
-    """Make an array in NumPy's format, with any header."""
+    """Build an array in NumPy's format, with any header."""
     text = header or f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape!r}, }}"
     text = f"{text}{' ' * (-(len(text) + 11) % 64)}\n".encode()
     return b"\x93NUMPY" + version + len(text).to_bytes(2, "little") + text + data
 
 
 def one(content, **kwargs):
-    """Make an ``.npz`` file of one member."""
+    """Build an ``.npz`` file of one member."""
     return zipped([("W.npy", content)], **kwargs)
 
 
 def zeros_in_megabytes():
-    """Make an ``.npz`` file of two gigabytes of zeros, which says so."""
+    """Build an ``.npz`` file of two gigabytes of zeros, which says so."""
     with io.BytesIO() as file:
         with (
             zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
@@ -38,7 +38,7 @@ def zeros_in_megabytes():
 
 
 def lzma_of_gigabytes():
-    """Make a member for which lzma is to take four gigabytes."""
+    """Build a member for which lzma is to take four gigabytes."""
     content = bytearray(one(npy(), method=zipfile.ZIP_LZMA))
     place = content.index(b"W.npy") + len("W.npy") + 5
     content[place : place + 4] = b"\xff\xff\xff\xf0"
@@ -46,14 +46,14 @@ def lzma_of_gigabytes():
 
 
 def long_list():
-    """Make a zip file that says that its list of members has 2**63 bytes."""
+    """Build a zip file that says that its list of members has 2**63 bytes."""
     content = one(npy())
     place = content.rindex(b"PK\5\6")
     wide = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, 1, 1, 2**63, place)
     return content[:place] + wide + struct.pack("<4sLQL", b"PK\6\7", 0, place, 1) + content[place:]
 
 
-def npz_threats():
+def npz_cases():
     """List files of NumPy's, by name."""
     heads = {
         "shape of 10**18 numbers": {"shape": (10**9, 10**9)},

@@ -10,7 +10,7 @@ from corpus.parts import DATA, B, W
 
 
 def graph(nodes, stored=(), x=("n", 3), y=("n", None), opset=17, functions=()):
-    """Make a model of lines ``operator inputs > outputs``, of nodes, and of stored arrays."""
+    """Build a model of lines ``operator inputs > outputs``, of nodes, and of stored arrays."""
     from onnx import TensorProto, helper, numpy_helper
 
     made = []
@@ -33,14 +33,14 @@ def graph(nodes, stored=(), x=("n", 3), y=("n", None), opset=17, functions=()):
 
 
 def node(kind, inputs="x", outputs="y", **attributes):
-    """Make a node with attributes."""
+    """Build a node with attributes."""
     from onnx import helper
 
     return helper.make_node(kind, inputs.split(), outputs.split(), **attributes)
 
 
 def function(name, called, times=1):
-    """Make a function of a model that calls another one several times."""
+    """Build a function of a model that calls another one several times."""
     from onnx import helper
 
     domain = "" if called == "Relu" else "f"
@@ -52,18 +52,18 @@ def function(name, called, times=1):
 
 
 def calling(*functions):
-    """Make a model that calls a function A."""
+    """Build a model that calls a function A."""
     return graph([node("A", domain="f")], functions=[function(*given) for given in functions])
 
 
 def images(*args, **attributes):
-    """Make a model of one node that reads images."""
+    """Build a model of one node that reads images."""
     kernel = {"W": np.ones((4, 3, 3, 3))}
     return graph([node(*args, **attributes)], kernel, ("n", 3, 8, 8), ("n", "c", "h", "w"))
 
 
 def times(kind=11, dims=(3, 4), raw=DATA, **fields):
-    """Make a product with a stored tensor of any kind and content."""
+    """Build a product with a stored tensor of any kind and content."""
     from onnx import TensorProto
 
     fields |= {} if raw is None else {"raw_data": raw}
@@ -72,7 +72,7 @@ def times(kind=11, dims=(3, 4), raw=DATA, **fields):
 
 
 def folded(operator, *arrays, **attributes):
-    """Make a sum of the input and of what an operator makes of stored arrays."""
+    """Build a sum of the input and of what an operator makes of stored arrays."""
     names = [f"c{n}" for n in range(len(arrays))]
     made = node(operator, " ".join(names), "c", **attributes)
     return graph([made, "Add x c > y"], zip(names, arrays, strict=True))
@@ -85,7 +85,7 @@ def chain(kind, length):
 
 
 def numbers(*values):
-    """Make an array of whole numbers."""
+    """Build an array of whole numbers."""
     return np.array(values, np.int64)
 
 
@@ -207,7 +207,7 @@ def onnx_graphs():
 
 
 def outside(**entries):
-    """Make a stored tensor in another file."""
+    """Build a stored tensor in another file."""
     from onnx import TensorProto
 
     stored = TensorProto(name="W", dims=[3, 4], data_type=11, data_location=TensorProto.EXTERNAL)
@@ -217,7 +217,7 @@ def outside(**entries):
 
 
 def beside(path, entries, n_tensors=1):
-    """Make a model whose weights are in another file, and files of all kinds beside it."""
+    """Build a model whose weights are in another file, and files of all kinds beside it."""
     folder = path.parent
     (folder / "weights").write_bytes(DATA * 10**5)
     (folder.parent / "secret").write_bytes(DATA)
@@ -239,7 +239,7 @@ def field(number, content):
     return header + bytes([size]) + content
 
 
-def onnx_threats():
+def onnx_cases():
     """List models, by name."""
     places = {
         "/etc/passwd": {"location": "/etc/passwd"},

@@ -33,7 +33,7 @@ def saved(writer, *args, **kwargs):
 
 
 def zipped(members, method=zipfile.ZIP_STORED):
-    """Make a zip file of names and bytes, in which names may come twice."""
+    """Build a zip file of names and bytes, in which names may come twice."""
     file = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(file, "w", method, compresslevel=1) as archive:
         warnings.simplefilter("ignore")
@@ -43,7 +43,7 @@ def zipped(members, method=zipfile.ZIP_STORED):
 
 
 def listing(names, content=b"", declared=None, method=0, flags=0):
-    """Make a zip file whose list has many entries of one member, with any declared size."""
+    """Build a zip file whose list has many entries of one member, with any declared size."""
     name = names[0]
     packed = content if method == 0 else zlib.compress(content, 1)[2:-4]
     declared = len(content) if declared is None else declared

@@ -11,7 +11,7 @@ from corpus.parts import DATA
 
 
 def tensors_file(header, data=DATA, size=None):
-    """Make a safetensors file with any header."""
+    """Build a safetensors file with any header."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return (len(text) if size is None else size).to_bytes(8, "little") + text + data
 
@@ -22,12 +22,12 @@ def tensor(dtype="F64", shape=(4, 3), offsets=(0, 96)):
 
 
 def saved_tensors(header):
-    """Make a safetensors file that looks like that of a saved network."""
+    """Build a safetensors file that looks like that of a saved network."""
     text = header if isinstance(header, str) else json.dumps(header)
     return tensors_file({"__metadata__": {"__jacrot__": text}, "0.weight": tensor()["W"]})
 
 
-def safetensors_threats():
+def safetensors_cases():
     """List safetensors files, by name."""
     networks = {
         f"{name}, saved": saved_tensors(header)

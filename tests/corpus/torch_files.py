@@ -22,13 +22,13 @@ def torch_file(content, **kwargs):
 
 
 def torch_members(pickled, **others):
-    """Make a zip file as PyTorch's, of a pickle and of storages."""
+    """Build a zip file as PyTorch's, of a pickle and of storages."""
     listed = {"data.pkl": pickled, "version": b"3\n", "byteorder": b"little", "data/0": DATA}
     return zipped([(f"archive/{name}", content) for name, content in (listed | others).items()])
 
 
 def old_format(pickled):
-    """Make a file as PyTorch's before version 1.6."""
+    """Build a file as PyTorch's before version 1.6."""
     magic = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}."
     keys = b"\x80\x02]" + short("0") + b"a."
     return magic + pickled + keys + struct.pack("<Q", 12) + DATA
@@ -135,7 +135,7 @@ def pickles():
 
 
 def odd_tensor(kind):
-    """Save a tensor that is no plain array."""
+    """Save a tensor that is not a plain array."""
     import torch
 
     with warnings.catch_warnings():
@@ -158,7 +158,7 @@ def pickled_module():
 
 
 def tar():
-    """Make a file as PyTorch's before version 0.1.10."""
+    """Build a file as PyTorch's before version 0.1.10."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as archive:
         for name in ("storages", "tensors", "pickle", "../../escaped"):
@@ -169,7 +169,7 @@ def tar():
     return file.getvalue()
 
 
-def torch_threats():
+def torch_cases():
     """List PyTorch's files, by name."""
     odd = ("sparse", "quantised", "of NaN", "of no values", "that is text")
     large = state(**{"0.weight": parts((2**14, 2**14), (2**14, 1), numel=2**28)})
