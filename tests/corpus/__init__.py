@@ -13,7 +13,7 @@ from corpus.numpy_files import npz_cases
 from corpus.onnx_files import calling, graph, node, onnx_cases
 from corpus.parts import B, W, saved
 from corpus.safetensors_files import safetensors_cases
-from corpus.torch_files import torch_file, torch_cases
+from corpus.torch_files import torch_cases, torch_file
 from jacrot import Network, layers
 
 SUFFIXES = {
