@@ -1,4 +1,4 @@
-"""What the benchmarks share: their options, the machine, timing, tables, problems."""
+"""Helpers of the benchmarks: options, the machine, timing, tables, problems."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PACKAGES = (
 
 
 def options(description, argv=None, **extra):
-    """Read the command line: ``--quick``, ``--data``, and what a script adds."""
+    """Parse the command line: ``--quick``, ``--data``, and the options of a script."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="small sizes, one seed: a few seconds")
     parser.add_argument(
@@ -52,7 +52,7 @@ def options(description, argv=None, **extra):
 
 
 def machine():
-    """Describe the machine and the versions in a line."""
+    """Return the machine and the versions in one line."""
     model = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -82,7 +82,7 @@ def table(title, header, rows):
 
 
 def timed(function, *args, **kwargs):
-    """Call a function; give its result, wall seconds and CPU seconds (of all threads)."""
+    """Call a function; return its result, wall seconds and CPU seconds of all threads."""
     wall, cpu = time.perf_counter(), time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -91,7 +91,7 @@ def timed(function, *args, **kwargs):
 
 
 def missing(error):
-    """Say in a cell that a peer is not installed."""
+    """Return the cell of a method whose package is not installed."""
     return f"{error.name} is not installed: pip install '.[benchmarks]'"
 
 
@@ -116,7 +116,7 @@ def mnist_network(folder):
 
 
 def middle_layer(which, seed, n_samples, data=None, n_held_out=500):
-    """Give a trained middle layer, and activations to fit and to hold out."""
+    """Return a trained middle layer, and training and held-out activations."""
     network, inputs = mnist_network(data) if which == "mnist" else digits_network(which)
     hidden = network[:1](inputs)
     order = np.random.default_rng(seed).permutation(len(hidden))
@@ -125,7 +125,7 @@ def middle_layer(which, seed, n_samples, data=None, n_held_out=500):
 
 
 def scaled(J):
-    """Scale every Jacobian to root mean square 1, without those that are zero."""
+    """Scale every nonzero Jacobian to root mean square 1, and drop the others."""
     sizes = np.sqrt(np.mean(J**2, axis=(1, 2), keepdims=True))
     return J[sizes[:, 0, 0] > 0] / sizes[sizes[:, 0, 0] > 0]
 
@@ -137,6 +137,6 @@ def exact_cost(J, P, Q):
 
 
 def planted_rows(n, seed=0, density=0.2, noise=0.1):
-    """Make one matrix of 2n rows whose sparse axes are hidden, scaled to root mean square 1."""
+    """Build one planted matrix of 2n rows, scaled to root mean square 1."""
     problem = make_planted_problem(n, 2 * n, density=density, noise=noise, random_state=seed)
     return problem.weights / np.sqrt(np.mean(problem.weights**2))

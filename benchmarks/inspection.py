@@ -1,8 +1,9 @@
-"""Whether the basis means anything: connections, nulls, other starts and interventions.
+"""Inspect fitted bases: connections, null models, other starts and interventions.
 
-The classifier of MNIST where ``--data`` names its folder, that of the digits elsewhere. For every
-seed, calibration inputs are drawn from all images but the last 2,000 (500), which are held out.
-Connections are counted by forward passes as ``jacrot.inspection.edge_curve`` says.
+The network is the MNIST classifier if ``--data`` names its folder, and otherwise that of the
+digits. For every seed, calibration inputs are drawn from all images except the last 2,000 (500),
+which are held out. Connections are counted by forward passes, as in
+``jacrot.inspection.edge_curve``.
 
     python benchmarks/inspection.py --data FOLDER
 """
@@ -28,7 +29,7 @@ LOSSES, DIVERGENCE = (0.005, 0.01), 0.003
 
 
 def problem(folder):
-    """Load the network, its inputs with labels, and how many are held out and calibrate."""
+    """Load the network, inputs and labels, and the numbers of held-out and calibration inputs."""
     if folder is None:
         digits = load_digits_mlp()
         X = np.concatenate([digits.X, digits.X_test])
@@ -39,12 +40,12 @@ def problem(folder):
 
 
 def activations(network, layer, X):
-    """Compute what a layer reads."""
+    """Compute the inputs of a layer."""
     return network[:layer](X) if layer else X
 
 
 def functional(network, layer, seed, tol):
-    """Make the rotation for few connections of a layer."""
+    """Build the estimator in functional coordinates for one layer."""
     readout = network[layer + 1 :] if layer + 1 < network.n_layers else None
     return JacobianSparsityRotation(
         coordinates="functional",
@@ -57,13 +58,13 @@ def functional(network, layer, seed, tol):
 
 
 def spread(counts):
-    """Write the mean of the medians over the seeds, and the widest interval of all."""
+    """Format the mean of the medians over the seeds, and the union of the intervals."""
     low, high = min(count.low for count in counts), max(count.high for count in counts)
     return f"{np.mean(counts):.0f} ({low} to {high})"
 
 
 def needed(network, data, calibration, layer, basis, seed):
-    """Count the connections that are enough, by accuracy and by divergence."""
+    """Count the connections needed, for accuracy and for divergence."""
     X, y = data
     arguments = {"calibration": calibration, "layer": layer, "random_state": seed}
     curve = edge_curve(network, X, y, basis=basis, **arguments)
@@ -74,7 +75,7 @@ def needed(network, data, calibration, layer, basis, seed):
 
 
 def connections(network, data, draws, layer, bases):
-    """Make the rows of the table of a layer, or of all."""
+    """Compute the rows of the table for one layer, or for all."""
     rows, notes = [], {}
     for name, basis in bases.items():
         runs = []
@@ -87,11 +88,11 @@ def connections(network, data, draws, layer, bases):
         rows.append([name, *(spread(list(column)) for column in zip(*runs, strict=True))])
     full, affine = (f"{np.mean([note[k] for note in notes.values()]):.4f}" for k in (0, 1))
     ranks = ", ".join(map(str, notes[0][2]))
-    return rows, f"accuracy {full}; affine map in its place {affine}; rank of G {ranks}"
+    return rows, f"accuracy {full}; affine map instead {affine}; rank of G {ranks}"
 
 
 def evidence(network, layer, X, X_test, model, n_repeats):
-    """Try the basis of a layer against nulls, other starts, other inputs, and by real steps."""
+    """Compare the basis of a layer with null models, other starts and inputs, and finite steps."""
     A, A_test = activations(network, layer, X), activations(network, layer, X_test)
     fitted = model.fit(network[layer : layer + 1], A)
     null = null_baseline(fitted, A, A_test, n_repeats=n_repeats, random_state=0)
@@ -135,20 +136,20 @@ def main(argv=None):
     layers = {"Middle layer": 1} if quick else {"First layer": 0, "Middle layer": 1}
     for title, layer in layers.items():
 
-        def of_neurons(calibration, seed, layer=layer):
+        def fit_neurons(calibration, seed, layer=layer):
             model = JacobianSparsityRotation(rotate_output=True, tol=tol, random_state=seed)
             return model.fit(network[layer : layer + 1], activations(network, layer, calibration))
 
-        def ours(calibration, seed, layer=layer):
+        def fit_functional(calibration, seed, layer=layer):
             model = functional(network, layer, seed, tol)
             return model.fit(network[layer : layer + 1], activations(network, layer, calibration))
 
         bases = {name: name for name in (("given", "pca") if quick else BASES)}
-        bases |= {TWO_SIDED_L1: of_neurons, OURS: ours}
+        bases |= {TWO_SIDED_L1: fit_neurons, OURS: fit_functional}
         rows, note = connections(network, data, draws, layer, bases)
         table(f"{title}: connections needed ({note})", header, rows)
 
-    def whole(calibration, seed, rotate_output=False):
+    def fit_network(calibration, seed, rotate_output=False):
         model = NetworkRotation(
             coordinates="functional",
             criterion="log",
@@ -161,8 +162,8 @@ def main(argv=None):
 
     bases = {"given": "given", "pca": "pca", "interaction (logits too)": "interaction"}
     bases |= {
-        "jacrot, NetworkRotation": whole,
-        "the same, logits too": lambda *draw: whole(*draw, rotate_output=True),
+        "jacrot, NetworkRotation": fit_network,
+        "the same, logits too": lambda *draw: fit_network(*draw, rotate_output=True),
     }
     rows, note = connections(network, data, draws, None, bases)
     table(f"The whole network: connections needed ({note})", header, rows)
@@ -181,8 +182,8 @@ def main(argv=None):
             rows.append([f"{title}, {name}", *row])
             verdicts.append(f"- {title}, {name}: {verdict}.")
     table(
-        "The evidence: held-out Hoyer sparsity beside its nulls; axes found again (inputs / "
-        "outputs) beside chance; outputs that a step of 0.01 / 1 standard deviations changes",
+        "The evidence: held-out Hoyer sparsity and null models; axes found again (inputs / "
+        "outputs) and chance; outputs that change in a step of 0.01 / 1 standard deviations",
         [
             "rotation",
             "given",

@@ -1,8 +1,8 @@
-"""Cost and gradient beside the matrix products that nobody can do without.
+"""Compare cost and gradient with the matrix products that they need.
 
-The products are those that the cost and its gradients need, on the same blocks and in the same
-precision: for a two-sided dense layer ``P (D W)`` and the two of the gradients, for a stack one
-more, one-sided one and one. One thread for all; the best of several runs.
+The products run on the same blocks and in the same precision: for a two-sided dense layer ``P (D
+W)`` and the two products of the gradients, for a two-sided stack one more, for a one-sided stack
+one of each. All use one thread; the fastest of several runs is reported.
 
     python benchmarks/kernel.py
 """
@@ -28,7 +28,7 @@ PRODUCTS = {"layer, two-sided": (1, 2), "stack, two-sided": (2, 2), "stack, one-
 
 
 def best(function, repeats):
-    """Time a function: the fastest of several calls."""
+    """Return the time of the fastest of several calls."""
     function()
     seconds = []
     for _ in range(repeats):
@@ -39,7 +39,7 @@ def best(function, repeats):
 
 
 def products(kind, n, n_samples, dtype, rng):
-    """Make the products alone, block by block as the kernel does them."""
+    """Build a function that computes the products, block by block as the kernel does."""
     step = max(1, BLOCK_ENTRIES // n**2)
     stack = rng.normal(size=(n_samples * n, n)).astype(dtype)
     other = rng.normal(size=(n_samples * n, n)).astype(dtype)
@@ -58,7 +58,7 @@ def products(kind, n, n_samples, dtype, rng):
 
 
 def ours(kind, n, n_samples, dtype, rng):
-    """Make our cost and gradient."""
+    """Build a function that computes cost and gradient with jacrot."""
     if kind.startswith("layer"):
         weight, slopes = rng.normal(size=(n, n)), rng.normal(size=(n_samples, n))
         stack = LayerJacobians(weight.astype(dtype), slopes.astype(dtype))
@@ -71,14 +71,14 @@ def ours(kind, n, n_samples, dtype, rng):
     J = np.concatenate(list(stack.rotated(None, None)))
 
     def run():
-        # Another array is another point, which is not remembered.
+        # A copy is a new point, whose results are not cached.
         objective.gradients(*(matrix.copy() for matrix in point))
 
     return run, J, point
 
 
 def with_autograd(J, point):
-    """Make the same with autograd."""
+    """Build a function that computes cost and gradient with autograd."""
 
     def cost(point):
         X = anp.matmul(J, point[-1].T)
@@ -91,7 +91,7 @@ def with_autograd(J, point):
 
 
 def with_torch(J, point):
-    """Make the same with PyTorch."""
+    """Build a function that computes cost and gradient with PyTorch."""
     import torch
 
     torch.set_num_threads(1)

@@ -1,9 +1,9 @@
-"""How many small changes of the code the tests notice.
+"""Measure the share of small changes of the code that the tests detect.
 
-mutmut changes the functions of the modules that the mathematics rests on, one place at a
-time, and runs the tests of those modules that call the changed function. A change that no test
-fails on survives. Everything happens on a copy of the tree; what survived is listed, with its
-line. A quarter of an hour on one core; ``--quick`` changes one function, for one test.
+mutmut changes the functions of the modules on which the mathematics is based, one place at a
+time, and runs those of their tests that call the changed function. A mutant that makes no test
+fail survives. Everything runs in a copy of the source tree; survivors are listed with their
+lines. This takes a quarter of an hour on one core; ``--quick`` changes one function, for one test.
 
     python benchmarks/mutation.py
 """
@@ -41,13 +41,13 @@ only_mutate = {modules}
 pytest_add_cli_args = ["-p", "no:cacheprovider"]
 pytest_add_cli_args_test_selection = {tests}
 """
-# Exit codes of a mutant's tests as mutmut notes them: failed, and stopped because they went on
-# for more than fifteen times as long.
+# Exit codes of a mutant's tests in mutmut's results: failed, or stopped because they took more than
+# fifteen times as long.
 CAUGHT = (1, 3, 24, -24, 36)
 
 
 def mutate(folder, modules, tests, names):
-    """Run tests on the mutants of some modules, in a folder of their own."""
+    """Run tests on the mutants of some modules, in a separate folder."""
     for part in ("jacrot", "tests"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     paths = [f"jacrot/{name}.py" for name in modules]
@@ -63,14 +63,14 @@ def mutate(folder, modules, tests, names):
 
 
 def results(folder, module):
-    """Read whether each mutant of a module that was run was caught."""
+    """Return which of the mutants of a module were caught."""
     text = (folder / "mutants" / "jacrot" / f"{module}.py.meta").read_text()
     codes = json.loads(text)["exit_code_by_key"]
     return {name: code in CAUGHT for name, code in codes.items() if code is not None}
 
 
 def survivor(folder, module, name):
-    """Say where a mutant differs from the code, and how."""
+    """Return the place of a mutant, the original code and the changed code."""
     from mutmut.mutation.diff_apply import get_diff_for_mutant
 
     path = f"jacrot/{module}.py"
@@ -79,7 +79,7 @@ def survivor(folder, module, name):
         lines = function_lines(Path(path).read_text())
     start = lines[name.rpartition(".")[2].rpartition("__mutmut_")[0]]
     line = start + int(re.match(r"@@ -(\d+)", diff[0])[1]) - 1
-    # The lines of context before the first change; decorators stand in the diff too.
+    # Skip the lines of context before the first change; the diff includes decorators.
     line += next(number for number, text in enumerate(diff[1:]) if text[0] in "+-")
     before, after = (
         " ".join(text[1:].strip() for text in diff[1:] if text[0] == sign) for sign in "-+"
@@ -88,7 +88,7 @@ def survivor(folder, module, name):
 
 
 def function_lines(source):
-    """Find the first line of every function, by the name that mutmut gives it."""
+    """Return the first line of every function, by the name that mutmut gives it."""
     lines = {}
     for node in ast.parse(source).body:
         for part in node.body if isinstance(node, ast.ClassDef) else [node]:
@@ -128,7 +128,7 @@ def main(argv=None):
     print(machine())
     table(title, ["module", "mutants", "caught", "share"], rows)
     if survivors:
-        table("What no test noticed", ["where", "code", "mutant"], survivors)
+        table("Surviving mutants", ["where", "code", "mutant"], survivors)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What somebody would use instead. Every peer is imported where it is used."""
+"""Alternative methods, each imported where it is used."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pymanopt.optimizers import ConjugateGradient
 
 
 def pymanopt_reference(J, start, smoothing=0.01, n_iter=200):
-    """Run a user's own code: pymanopt's conjugate gradient with its defaults, and autograd."""
+    """Run a plain implementation: pymanopt's conjugate gradient with defaults, and autograd."""
     _, m, n = J.shape
     manifold = Product([Stiefel(m, m), Stiefel(n, n)])
 
@@ -25,7 +25,7 @@ def pymanopt_reference(J, start, smoothing=0.01, n_iter=200):
 
 
 def torch_adam(J, n_iter=500, smoothing=0.01, learning_rate=0.03, geo=False):
-    """Run Adam on PyTorch's (or geotorch's) orthogonal parametrization, all samples a step."""
+    """Run full-batch Adam on PyTorch's (or geotorch's) orthogonal parametrization."""
     import torch
 
     torch.manual_seed(0)

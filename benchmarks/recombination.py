@@ -1,9 +1,9 @@
-"""How far above the lowest cost known a search ends: many solutions, crossed with one another.
+"""Estimate how far the search ends above the lowest cost known, by recombining many solutions.
 
-Every child takes some output axes of one solution, and the input axes that these act on most, from
-another one, and descends again; it takes the place of the worst solution, or of the one that it
-resembles. The prices are those of hundreds of searches: this is a yardstick, no way to search.
-Two-sided, 200 inputs, costs as in ``solver.py``.
+Every child has some output axes of one solution and the input axes that interact with them most,
+with the other axes of another solution. It is minimised again, and replaces the worst solution or
+the one that it resembles. This takes the time of hundreds of searches and is a yardstick, not a
+method. Two-sided, 200 inputs, costs as in ``solver.py``.
 
     python benchmarks/recombination.py --data ../shared/data
 """
@@ -26,20 +26,20 @@ from jacrot.criteria._minimised import get_criterion
 from jacrot.metrics import match_axes
 
 MAX_ITER, TOL = 10**6, 1e-4
-# |cos| that counts as the same axis, and share of the same axes that counts as the same solution.
+# |cos| above which axes are the same, and share of such axes above which solutions are the same.
 SAME_AXIS, SAME_SOLUTION = 0.95, 0.9
 
 
-def ordered_like(axes, others):
-    """Give the axes of another solution in the order and with the signs of these; their |cos|."""
+def match_order(axes, others):
+    """Return other axes in the order and with the signs of the given ones, and their |cos|."""
     columns, cosines = match_axes(axes, others)
     others = others[columns]
     signs = np.sign(np.sum(axes * others, axis=1, keepdims=True))
     return others * signs, cosines
 
 
-def crossed(one, other, interactions, rng):
-    """Take output axes that act alike, and the input axes they act on, from the other solution."""
+def cross(one, other, interactions, rng):
+    """Replace output axes that act alike, and their input axes, by those of another solution."""
     n_outputs = len(interactions)
     profiles = interactions / np.linalg.norm(interactions, axis=1, keepdims=True)
     alike = profiles @ profiles[rng.randint(n_outputs)]
@@ -49,14 +49,14 @@ def crossed(one, other, interactions, rng):
     inputs = shares > np.quantile(shares, 1 - n_taken / n_outputs)
     child = []
     for axes, others, taken in zip(one, other, (outputs, inputs), strict=True):
-        mixed = np.where(taken[:, None], ordered_like(axes, others)[0], axes)
+        mixed = np.where(taken[:, None], match_order(axes, others)[0], axes)
         left, _, right = np.linalg.svd(mixed)
         child.append(left @ right)
     return child
 
 
 def population(which, seed, n_solutions, n_children, data):
-    """Search, then cross; give costs and CPU seconds: of one search, the best, the children."""
+    """Return costs and CPU seconds of one search, of the best search, and after recombination."""
     layer, X, _ = middle_layer(which, seed, 200, data)
     J = scaled(layer.jacobians(X))
     rng = np.random.RandomState(seed)
@@ -64,20 +64,20 @@ def population(which, seed, n_solutions, n_children, data):
     frame = Frame(stack, norms, "free", None)
     problem = frame.problem(get_criterion("hoyer"), rng)
 
-    def priced(point):
+    def evaluate(point):
         return exact_cost(J, *frame.axes(point)), point
 
-    def searched(number):
+    def search(number):
         options = {"max_iter": MAX_ITER, "tol": TOL}
         return solve(problem, frame.given, frame.singular, None, 0, number, **options).point
 
-    def descended(point):
+    def minimise(point):
         log = Log(MAX_ITER, TOL)
         point = warm_start(problem, point, KEEPING, rng, log)
         return descend(problem, point, FINISH + SHARPENING, log)
 
     begin = time.process_time()
-    pool = [priced(searched(number)) for number in range(n_solutions)]
+    pool = [evaluate(search(number)) for number in range(n_solutions)]
     costs = [np.mean([cost for cost, _ in pool]), min(cost for cost, _ in pool)]
     seconds = [(time.process_time() - begin) / n_solutions, time.process_time() - begin]
     for _ in range(n_children):
@@ -87,12 +87,12 @@ def population(which, seed, n_solutions, n_children, data):
             for matrix, basis in zip(one, problem.bases, strict=True)
         ]
         interactions = np.abs(axes[0] @ J @ axes[1].T).mean(axis=0)
-        child = priced(descended(crossed(one, other, interactions, rng)))
+        child = evaluate(minimise(cross(one, other, interactions, rng)))
         alike = [
-            np.mean(ordered_like(point[1], child[1][1])[1] > SAME_AXIS) > SAME_SOLUTION
+            np.mean(match_order(point[1], child[1][1])[1] > SAME_AXIS) > SAME_SOLUTION
             for _, point in pool
         ]
-        # Only one of two that are alike stays, or all would soon be.
+        # Only one of two similar solutions is kept, to preserve diversity.
         rivals = [number for number in range(n_solutions) if alike[number]] or range(n_solutions)
         worst = max(rivals, key=lambda number: pool[number][0])
         if child[0] < pool[worst][0]:

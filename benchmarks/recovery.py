@@ -1,8 +1,8 @@
-"""How many hidden axes are found, beside ICA and factor rotation on the same rows.
+"""Count the planted axes that are recovered, and compare with ICA and factor rotation.
 
-Planted layers of ``make_planted_problem``: a sparse matrix hidden behind a random rotation. An axis
-is found where its |cos| with the hidden one is above 0.98 (0.95 with noise, which moves the best
-axes); "all" is the share of problems in which every axis is, "axes" the mean share of axes.
+The problems are planted layers of ``make_planted_problem``. An axis is found if its |cos| with a
+planted one is above 0.98 (0.95 with noise, which moves the best axes); "all" is the share of
+problems in which every axis is found, "axes" the mean share of axes.
 
     python benchmarks/recovery.py
 """
@@ -21,14 +21,14 @@ PEERS = ("Picard-O", "FastICA", "statsmodels quartimax", "factor_analyzer varima
 
 
 def found(axes, problem, threshold):
-    """Give the share of the hidden axes that are found."""
+    """Return the share of the planted axes that are found."""
     return np.mean(match_axes(axes, problem.rotation)[1] > threshold)
 
 
 def for_peers(rows):
-    """Leave out rows of zeros, by whose norms factor_analyzer would divide, and scale the others.
+    """Drop rows of zeros, by whose norms factor_analyzer would divide, and scale the others.
 
-    ICA's contrast expects a variance of 1.
+    The contrast of ICA expects a variance of 1.
     """
     rows = rows[rows.any(axis=1)]
     return rows / np.sqrt(np.mean(rows**2))
@@ -37,7 +37,7 @@ def for_peers(rows):
 def main(argv=None):
     """Print the table."""
     arguments = options(__doc__.splitlines()[0], argv)
-    # n, outputs for each feature, density, noise, seeds, starts, seeds of the peers
+    # n, outputs for each feature, density, noise, seeds, starts, seeds of the other methods
     settings = [
         (64, 1.5, 0.1, 0.0, 20, 1, 0),
         (64, 2, 0.1, 0.0, 20, 1, 2),

@@ -1,8 +1,8 @@
-"""Time and peak memory against features and samples.
+"""Measure time and peak memory as functions of features and samples.
 
-Every fit runs in a process of its own, whose peak memory is reported (with Python and the packages,
-about 0.2 GB). Layers are random ReLU layers; the stack is random and sparse behind two rotations;
-the transformer's MLP is random, with GELU and four times as many neurons as features.
+Every fit runs in a separate process, whose peak memory is reported (including Python and the
+packages, about 0.2 GB). Layers are random ReLU layers; the stack is sparse up to two random
+rotations; the transformer's MLP is random, with GELU and four times as many neurons as features.
 
     python benchmarks/scaling.py
 """

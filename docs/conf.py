@@ -1,4 +1,4 @@
-"""How Sphinx builds this site; the examples of the gallery run while it does."""
+"""Configuration of the documentation; building it runs the examples of the gallery."""
 
 import re
 
@@ -32,9 +32,9 @@ smartquotes = False
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 
-# The docstrings say the types, and their examples run with the tests.
+# Docstrings list the types, and their examples run with the tests.
 autodoc_typehints = "none"
-# What a method of a layer does is said once, in BaseLayer.
+# Methods of layers are documented once, in BaseLayer.
 autodoc_inherit_docstrings = False
 numpydoc_show_class_members = False
 doctest_test_doctest_blocks = ""
@@ -104,7 +104,7 @@ def plot_for_readers_only(app: Sphinx) -> None:
 
 
 def setup(app: Sphinx) -> None:
-    """Tell Sphinx of these."""
+    """Register the math renderer and the event handlers."""
     app.add_html_math_renderer("mathml", (mathml, None), (mathml, None))
     # Before numpydoc.
     app.connect("autodoc-process-docstring", escape_types, priority=0)

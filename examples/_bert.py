@@ -1,4 +1,4 @@
-"""What the transformer examples share: all-MiniLM-L6-v2, or another BERT, as jacrot networks."""
+"""Helpers of the transformer examples: all-MiniLM-L6-v2, or another BERT, as jacrot networks."""
 
 import json
 from collections.abc import Sequence
@@ -18,24 +18,24 @@ SIDES = {"query": "self.query", "key": "self.key", "value": "self.value", "outpu
 
 
 def find_model(model: str) -> Path:
-    """Find the model's folder: one on this machine, or one of the Hugging Face hub."""
+    """Return the folder of a model, which is downloaded from the Hugging Face hub if necessary."""
     if Path(model).is_dir():
         return Path(model)
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
         raise SystemExit(
-            f"--model {model}: no such folder, and {error.name}, which fetches it from the hub, is "
-            "not installed: pip install '.[examples]'"
+            f"--model {model}: the folder does not exist, and {error.name}, which downloads "
+            "models, is not installed: pip install '.[examples]'"
         ) from error
     return Path(snapshot_download(model, allow_patterns=["*.json", "*.safetensors"]))
 
 
 class Bert:
-    """A BERT in NumPy: its embeddings, and its encoder as two blocks a layer.
+    """A BERT in NumPy: its embeddings, and its encoder with two blocks for each layer.
 
-    Layer ``l`` of the encoder is ``encoder[2 * l]``, attention, and ``encoder[2 * l + 1]``, MLP,
-    each ``LayerNorm(x + f(x))``.
+    Layer ``l`` of the encoder consists of ``encoder[2 * l]``, attention, and
+    ``encoder[2 * l + 1]``, MLP, each of the form ``LayerNorm(x + f(x))``.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -55,12 +55,12 @@ class Bert:
         self.encoder = Network(blocks)
 
     def mlp(self, layer: int) -> Network:
-        """Make the MLP of a layer, ``W₂ gelu(W₁ x + b₁) + b₂``."""
+        """Build the MLP of a layer, ``W₂ gelu(W₁ x + b₁) + b₂``."""
         up, down = f"{layer}.intermediate.dense", f"{layer}.output.dense"
         return Network([Dense(*self._pair(up), "gelu"), Dense(*self._pair(down), "identity")])
 
     def attention(self, layer: int) -> Attention:
-        """Make the attention of a layer."""
+        """Build the attention of a layer."""
         pairs = {side: self._pair(f"{layer}.attention.{name}") for side, name in SIDES.items()}
         return Attention(
             *(weight for weight, _ in pairs.values()),
@@ -69,7 +69,7 @@ class Bert:
         )
 
     def embed(self, n_sequences: int, length: int) -> np.ndarray:
-        """Embed English sentences: the descriptions of scikit-learn's data sets, piece by piece."""
+        """Embed pieces of English text, the descriptions of scikit-learn's data sets."""
         from tokenizers import Tokenizer
 
         tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
@@ -100,18 +100,18 @@ class Bert:
 
 
 def shuffled(weight: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Shuffle the entries of a matrix: what is left is their distribution."""
+    """Shuffle the entries of a matrix, which keeps only their distribution."""
     return rng.permutation(weight.ravel()).reshape(weight.shape)
 
 
 def singular_bases(J: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find the eigenvectors of ``E[J Jᵀ]`` and ``E[Jᵀ J]`` as rows."""
+    """Compute the eigenvectors of ``E[J Jᵀ]`` and ``E[Jᵀ J]`` as rows."""
     columns, rows = J.transpose(1, 0, 2).reshape(J.shape[1], -1), J.reshape(-1, J.shape[2])
     return tuple(np.linalg.eigh(side)[1].T for side in (columns @ columns.T, rows.T @ rows))
 
 
 def mean_hoyer(J: np.ndarray, P: np.ndarray | None = None, Q: np.ndarray | None = None) -> float:
-    """Average the Hoyer sparsity of ``P J_i Qᵀ`` over the samples, a few at a time."""
+    """Compute the mean Hoyer sparsity of ``P J_i Qᵀ``, a few samples at a time."""
     total = 0.0
     for start in range(0, len(J), 16):
         X = J[start : start + 16]
@@ -122,7 +122,7 @@ def mean_hoyer(J: np.ndarray, P: np.ndarray | None = None, Q: np.ndarray | None 
 
 
 def draw_sparsities(ax: Axes, layers: Sequence[int], sparsities: np.ndarray) -> None:
-    """Draw a line over the layers for every basis, of trained and of shuffled weights.
+    """Plot sparsity against layer for every basis, for trained and for shuffled weights.
 
     `sparsities` has shape ``(n_layers, 2, 3)``, in the order of `WEIGHTS` and `BASES`.
     """

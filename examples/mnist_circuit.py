@@ -1,11 +1,11 @@
-"""Draw the circuit of a classifier in a basis where few edges do, and ask whether to believe it.
+"""Draw the circuit of a classifier in the basis with the fewest edges, and run sanity checks.
 
     python examples/mnist_circuit.py
 
-takes the trained network of scikit-learn's digits (offline), counts the edges that its layers need
-in several bases, rotates the whole network and checks that it computes the same, compares with
-networks that learned nothing, and draws everything. MNIST instead: ``--data DIR`` with ``mnist/``
-(the test images and labels, IDX files) and ``networks/mnist_mlp_784_100_100_10.npz``.
+loads a trained classifier of scikit-learn's digits (offline), counts the edges that its layers need
+in several bases, rotates the whole network and checks that it computes the same function, compares
+with null models, and draws the results. For MNIST pass ``--data DIR`` with ``mnist/`` (the test
+images and labels, IDX files) and ``networks/mnist_mlp_784_100_100_10.npz``.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from jacrot.inspection import axis_stability, edge_curve, locality_curve, null_b
 from jacrot.readers import load
 
 N_HELD_OUT = 2000
-# Tolerances: accuracies, and the divergence of the probabilities from the network's, in nats.
+# Tolerated losses of accuracy, and divergence from the network's probabilities in nats.
 LOSSES, DIVERGENCE = (0.005, 0.01), 0.01
 LAYER_BASES = ("given", "random", "pca", "svd", "quartimax", "interaction", "functional_svd")
 NETWORK_BASES = ("given", "pca", "interaction")
@@ -41,7 +41,7 @@ FUNCTIONAL = {"criterion": "log", "coordinates": "functional"}
 
 
 def load_problem(data: str, n_samples: int | None, seed: int) -> Bunch:
-    """Load a network, inputs to calibrate on, and held-out ones with their labels."""
+    """Load a network, calibration inputs, and held-out inputs with their labels."""
     if data == "digits":
         digits = load_digits_mlp()
         pool, X, y = digits.X, digits.X_test, digits.y_test
@@ -58,9 +58,9 @@ def load_problem(data: str, n_samples: int | None, seed: int) -> Bunch:
 
 
 def count_edges(problem: Bunch, title: str, bases: dict, layer: int | None, seed: int) -> dict:
-    """Print how many edges are needed in every basis, with intervals; return the curves."""
+    """Print the number of edges needed in every basis, with intervals; return the curves."""
 
-    def curve_of(basis, metric: str):
+    def compute_curve(basis, metric: str):
         return edge_curve(
             problem.network,
             problem.X,
@@ -72,12 +72,12 @@ def count_edges(problem: Bunch, title: str, bases: dict, layer: int | None, seed
             random_state=seed,
         )
 
-    curves = {name: curve_of(basis, "accuracy") for name, basis in bases.items()}
+    curves = {name: compute_curve(basis, "accuracy") for name, basis in bases.items()}
     one = curves["given"]
     ranks = ", ".join(map(str, one.ranks))
     print(f"\n{title}: accuracy {one.full:.4f}, affine map {one.affine:.4f}, rank of G {ranks}")
     if one.full - one.affine <= LOSSES[-1]:
-        print("the affine map passes: few edges mean low rank here, not structure")
+        print("the affine map is as accurate: few edges mean low rank here, not structure")
     columns = [f"{100 * loss:g} % accuracy" for loss in LOSSES] + [f"{DIVERGENCE:g} nats"]
     print(
         f"{'edges needed in basis':<24}" + "".join(f"{column:>24}" for column in (*columns, "of"))
@@ -85,14 +85,14 @@ def count_edges(problem: Bunch, title: str, bases: dict, layer: int | None, seed
     for name, curve in curves.items():
         same = [(basis.encoder, basis.decoder) for basis in curve.bases]
         needed = [curve.edges_needed(loss) for loss in LOSSES]
-        needed.append(curve_of(same, "kl").edges_needed(DIVERGENCE))
+        needed.append(compute_curve(same, "kl").edges_needed(DIVERGENCE))
         counts = "".join(f"{count!r:>24}" for count in needed)
         print(f"{name:<24}{counts}{curve.n_edges[-1]:>24}")
     return curves
 
 
 def examine(rotation: JacobianSparsityRotation, A: np.ndarray, A_test: np.ndarray, options) -> list:
-    """Print verdicts on the basis of a layer: nulls, other starts and inputs, interventions."""
+    """Print the sanity checks of a layer: null models, other starts and inputs, interventions."""
     repeats, seed = options.repeats, options.seed
     null = null_baseline(rotation, A, A_test, n_repeats=repeats, random_state=seed)
     stability = axis_stability(
@@ -117,7 +117,7 @@ def save(figure: plt.Figure, folder: Path, name: str) -> None:
 
 
 def draw_one_below_the_other(display: type, results: dict, folder: Path, name: str) -> None:
-    """Draw a picture for every part of the network."""
+    """Draw one figure with a panel for every part of the network."""
     figure, axes = plt.subplots(
         len(results), figsize=(8, 4 * len(results)), layout="constrained", squeeze=False
     )
@@ -135,10 +135,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--samples", type=int, help="calibration inputs (400 digits, 1000 of MNIST)"
     )
-    parser.add_argument("--repeats", type=int, default=3, help="nulls of a kind, starts, resamples")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="null models of each kind, starts, resamples"
+    )
     parser.add_argument("--max-iter", type=int, default=5000, help="steps of a search")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=Path(), help="folder for the pictures")
+    parser.add_argument("--output", type=Path, default=Path(), help="folder for the figures")
     options = parser.parse_args(arguments)
 
     problem = load_problem(options.data, options.samples, options.seed)
@@ -165,11 +167,11 @@ def main(arguments: list[str] | None = None) -> None:
     logits, rotated = network(problem.X), rotation.rotated_network()(problem.X)
     same = np.count_nonzero(rotated.argmax(axis=1) == logits.argmax(axis=1))
     print(
-        f"rotated, it gives {same} of {len(logits)} predictions as before; "
+        f"the rotated network agrees on {same} of {len(logits)} predictions; "
         f"logits differ by {np.abs(rotated - logits).max():.0e}"
     )
 
-    print("\npictures:")
+    print("\nfigures:")
     options.output.mkdir(parents=True, exist_ok=True)
     circuit = curves[title]["functional"]
     n_edges = circuit.edges_needed(LOSSES[-1])

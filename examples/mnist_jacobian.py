@@ -1,11 +1,11 @@
-"""Rotate the middle layer of a 3-layer classifier until its Jacobian is sparse.
+"""Rotate the middle layer of a 3-layer classifier such that its Jacobian becomes sparse.
 
     python examples/mnist_jacobian.py
 
 trains a small network on scikit-learn's digits (offline), prints the sparsity of the middle
-layer's Jacobian in several bases, checks that the rotated network computes the same, and draws
-the Jacobian before and after. MNIST instead: ``--data DIR`` with its IDX files, or ``--data
-openml``. A network trained elsewhere: ``--weights FILE.npz`` with ``W0 b0 W1 b1 W2 b2``.
+layer's Jacobian in several bases, checks that the rotated network computes the same function, and
+draws the Jacobian before and after. For MNIST pass ``--data DIR`` with its IDX files, or ``--data
+openml``. For a network trained elsewhere pass ``--weights FILE.npz`` with ``W0 b0 W1 b1 W2 b2``.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def read_idx(folder: Path, name: str) -> np.ndarray:
 
 
 def load_images(data: str, seed: int) -> list[np.ndarray]:
-    """Load X_train, X_test, y_train, y_test, pixels in [0, 1]."""
+    """Load X_train, X_test, y_train and y_test, with pixels in [0, 1]."""
     if data == "digits":
         images, labels = load_digits(return_X_y=True)
         images, n_test = images / 16, 500
@@ -89,14 +89,16 @@ def train(X: np.ndarray, y: np.ndarray, hidden: int, max_iter: int, seed: int) -
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="digits", help="digits, openml, or a folder of IDX files")
-    parser.add_argument("--weights", help=".npz file of a 3-layer ReLU classifier; else train one")
+    parser.add_argument(
+        "--weights", help=".npz file of a 3-layer ReLU classifier; by default, one is trained"
+    )
     parser.add_argument("--hidden", type=int, default=64, help="width of the hidden layers")
-    parser.add_argument("--epochs", type=int, default=200, help="of the training, at most")
+    parser.add_argument("--epochs", type=int, default=200, help="maximum number of training epochs")
     parser.add_argument("--samples", type=int, default=300, help="inputs to fit the rotation on")
-    parser.add_argument("--held-out", type=int, default=1000, help="other inputs, to score it")
+    parser.add_argument("--held-out", type=int, default=1000, help="held-out inputs for the score")
     parser.add_argument("--max-iter", type=int, default=5000, help="steps of the search")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--picture", default="jacobian.png", help="file to draw into")
+    parser.add_argument("--picture", default="jacobian.png", help="file of the figure")
     options = parser.parse_args(arguments)
 
     X_train, X_test, y_train, y_test = load_images(options.data, options.seed)
@@ -106,7 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
         network = train(X_train, y_train, options.hidden, options.epochs, options.seed)
     print(f"{network}, {len(y_test)} test images")
 
-    # The middle layer, and the activations that it reads.
+    # The middle layer and its inputs.
     middle, first = network[1:2], network[:1]
     A_train = first(X_train[: options.samples])
     A_test = first(X_test[: options.held_out])
@@ -117,7 +119,7 @@ def main(arguments: list[str] | None = None) -> None:
         for J in (J_train, J_test):
             J = J[J.any(axis=(1, 2))] @ Q.T
             sparsities.append(hoyer(J if P is None else P @ J).mean())
-        # Two digits, which every machine finds: rounding grows in the training and in the search.
+        # Two digits: further ones depend on the rounding of the machine in training and search.
         print(f"{basis:<42}{sparsities[0]:>9.2f}{sparsities[1]:>10.2f}{seconds:>9}")
 
     n_features = A_train.shape[1]

@@ -1,12 +1,12 @@
-"""Rotate the channels of a trained ResNet: one convolution, one block, the stream of a stage.
+"""Rotate the channels of a trained ResNet: one convolution, one block, the blocks of a stage.
 
     python examples/resnet.py --weights resnet20_cifar10.npz
 
-reads a ResNet-20 for CIFAR-10 (its PyTorch state dict as an ``.npz`` file), feeds it 32 × 32 crops
-of photographs, and rotates the channels that (1) one convolution, (2) one residual block and (3)
-the blocks of a stage read. Block and stage have one tied basis for what they read and write, that
-of their residual stream. Prints the mean Hoyer sparsity of the Jacobians between channels, and how
-much the logits of the whole network change when the rotation is folded in.
+reads a ResNet-20 for CIFAR-10 (its PyTorch state dict as an ``.npz`` file), evaluates it on 32 × 32
+crops of photographs, and rotates the input channels of (1) one convolution, (2) one residual block
+and (3) all blocks of a stage. Block and stage have a tied basis, that of their residual stream.
+Prints the mean Hoyer sparsity of the Jacobians between channels, and how much the logits of the
+whole network change when the rotation is folded in.
 """
 
 import argparse
@@ -43,7 +43,7 @@ BLOCKS = 3
 
 
 def resnet(arrays: Mapping[str, np.ndarray]) -> Network:
-    """Make the network: a convolution, three stages of three blocks, and a linear layer."""
+    """Build the network: a convolution, three stages of three blocks, and a linear layer."""
 
     def conv_norm(conv: str, norm: str, stride: int = 1) -> list[Layer]:
         statistics = (arrays[f"{norm}.running_{name}"] for name in ("mean", "var"))
@@ -61,7 +61,7 @@ def resnet(arrays: Mapping[str, np.ndarray]) -> Network:
         n_out, n_in = branch[-1].n_outputs, branch[0].n_inputs
         shortcut = None
         if n_out != n_in:
-            # Every other pixel, and new channels, half before and half after, that are zero.
+            # Every other pixel; the new channels, half before and half after, are zero.
             kernel = np.eye(n_out, n_in, -(n_out - n_in) // 2, dtype=np.float32)[:, :, None, None]
             shortcut = Conv2d(kernel, activation="identity", stride=stride)
         return Sequential([Residual(branch, shortcut), Activation("relu")])
@@ -75,7 +75,7 @@ def resnet(arrays: Mapping[str, np.ndarray]) -> Network:
 
 
 def photographs(n_crops: int, seed: int) -> np.ndarray:
-    """Cut crops out of scikit-learn's two photographs, as the network was trained to see them."""
+    """Return random crops of scikit-learn's two photographs, normalised as in the training."""
     rng = np.random.default_rng(seed)
     images = load_sample_images().images
     crops = []
@@ -90,19 +90,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", required=True, help=".npz file of the state dict")
     parser.add_argument("--stage", type=int, default=3, choices=(1, 2, 3))
-    parser.add_argument("--crops", type=int, default=100, help="photographs to fit on")
-    parser.add_argument("--held-out", type=int, default=50, help="other ones, to score")
+    parser.add_argument("--crops", type=int, default=100, help="crops for the fit")
+    parser.add_argument("--held-out", type=int, default=50, help="held-out crops for the score")
     parser.add_argument("--max-iter", type=int, default=300, help="steps of the search")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--picture", default="resnet.png", help="file to draw into")
+    parser.add_argument("--picture", default="resnet.png", help="file of the figure")
     options = parser.parse_args(arguments)
-    # The budget of steps is meant: a search that spends it is near its end.
+    # The search is meant to stop at max_iter, close to its end.
     warnings.simplefilter("ignore", ConvergenceWarning)
 
     with np.load(options.weights) as file:
         network = resnet(dict(file))
     X = photographs(options.crops + options.held_out, options.seed)
-    # The second block of the stage: it reads and writes the stream.
+    # The second block of the stage, which reads and writes the residual stream.
     first = 2 + BLOCKS * (options.stage - 1)
     hidden = {site: network[:site](X) for site in range(first, first + BLOCKS - 1)}
     block = network[first : first + 1]
@@ -135,7 +135,7 @@ def main(arguments: list[str] | None = None) -> None:
         seconds = time.perf_counter() - start
         print(f"{title:<34}{rotation.sparsity_before_:>8.3f}{rotation.sparsity_:>9.3f}", end="")
         print(f"{rotation.score(test):>10.3f}{seconds:>9.1f}", end="")
-        # The rotation of what these parts read, folded into the whole network.
+        # Fold the rotation of the inputs of these parts into the whole network.
         sites = [*hidden] if parts is stream else [first]
         turned = network.rotated(dict.fromkeys(sites, rotation.rotation_))
         print(f"{np.abs(turned(X) - network(X)).max():>18.1e}", flush=True)

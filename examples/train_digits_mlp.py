@@ -3,7 +3,7 @@
     python examples/train_digits_mlp.py jacrot/data/digits_mlp.npz
     python examples/train_digits_mlp.py jacrot/data/digits_mlp_48_32.npz --hidden 48 32
 
-Its weights are stored in single precision. Another processor may train slightly other ones.
+The weights are stored in single precision. They differ slightly between processors.
 """
 
 import argparse

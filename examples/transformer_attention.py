@@ -1,14 +1,15 @@
-"""Look for one basis in which the value–output circuits of all heads of a layer are sparse.
+"""Find one basis in which the value–output circuits of all heads of a layer are sparse.
 
     python examples/transformer_attention.py --model FOLDER
 
-A head moves what it reads at one position to another by a fixed matrix, its value–output circuit
-``W_o W_v``. One such matrix alone is sparse in its singular basis, trained or not; a basis that
-makes those of all heads sparse at once is shared structure. For every layer of all-MiniLM-L6-v2
-this finds the bases of the residual stream in which the circuits read and write, and prints their
-mean Hoyer sparsity in the given, the singular and the rotated basis, and how much of an input
-axis's effect goes through its strongest head; for the trained weights, and for the same with their
-entries shuffled. The circuits do not depend on the inputs, so there is nothing to hold out.
+A head moves information from one position to another by a fixed matrix, its value–output circuit
+``W_o W_v``. A single matrix is sparse in its singular basis, trained or not; a basis in which the
+circuits of all heads are sparse is shared structure. For every layer of all-MiniLM-L6-v2 the
+program finds the bases of the residual stream in which the circuits read and write. It prints their
+mean Hoyer sparsity in the given, the singular and the rotated basis, and the share of an input
+axis's effect that goes through its strongest head, for the trained weights and for the same weights
+with their entries shuffled. The circuits do not depend on the inputs, so that no held-out data are
+needed.
 """
 
 import argparse
@@ -40,14 +41,14 @@ from jacrot.layers import Attention
 
 
 def effects(circuits: np.ndarray, Q: np.ndarray | None = None) -> np.ndarray:
-    """Compute which share of every input axis's effect goes through every head."""
+    """Compute the share of every head in the effect of every input axis."""
     X = circuits if Q is None else circuits @ Q.T
     energy = np.einsum("hab,hab->hb", X, X)
     return energy / energy.sum(axis=0)
 
 
 def shuffled_attention(attention: Attention, rng: np.random.Generator) -> Attention:
-    """Shuffle the entries of what makes the circuits."""
+    """Shuffle the entries of the value and output matrices."""
     sides = {side: shuffled(getattr(attention, side), rng) for side in ("value", "output")}
     return attention.changed(**sides)
 
@@ -58,9 +59,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--layers", type=int, nargs="*", help="which layers; default: all")
     parser.add_argument("--max-iter", type=int, default=300, help="steps of the search")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--picture", default="transformer_attention.png", help="file to draw into")
+    parser.add_argument("--picture", default="transformer_attention.png", help="file of the figure")
     options = parser.parse_args(arguments)
-    # The budget of steps is meant: a search that spends it is near its end.
+    # The search is meant to stop at max_iter, close to its end.
     warnings.simplefilter("ignore", ConvergenceWarning)
 
     model = Bert(find_model(options.model))
@@ -76,7 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
         trained = model.attention(layer)
         for which, attention in enumerate((trained, shuffled_attention(trained, rng))):
             heads = [attention.value_output(head) for head in range(attention.n_heads)]
-            # Blocks that share a basis; they are linear, so that one input each says all.
+            # Blocks that share a basis; they are linear, so that one input each is enough.
             inputs = [np.zeros((1, attention.n_inputs), np.float32)] * len(heads)
             rotation = JacobianSparsityRotation(
                 rotate_output=True, max_iter=options.max_iter, random_state=options.seed
@@ -106,7 +107,7 @@ def main(arguments: list[str] | None = None) -> None:
     for row, weights in enumerate(("trained", "shuffled")):
         for column, basis in enumerate(("given", "rotated")):
             share = shown[row][column]
-            # Axes stand by the head that they act through most, most decided first.
+            # Axes are ordered by their strongest head, and then by its share.
             order = np.lexsort((-share.max(axis=0), share.argmax(axis=0)))
             image = panels[row, column].imshow(
                 share[:, order], aspect="auto", cmap="inferno", vmin=0, vmax=1
@@ -118,7 +119,7 @@ def main(arguments: list[str] | None = None) -> None:
         ax.set_ylabel("head")
         ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     right.colorbar(image, ax=panels, label="share of the axis's effect")
-    right.suptitle(f"Layer {layers[0]}: which heads every input axis acts through")
+    right.suptitle(f"Layer {layers[0]}: heads through which every input axis acts")
     figure.savefig(options.picture, dpi=150)
     print(f"\nsparsity by layer, and heads by input axis: {options.picture}")
 

@@ -4,10 +4,10 @@
 
 reads all-MiniLM-L6-v2 (6 layers, width 384, MLP width 1536) from a folder with its
 ``model.safetensors``, ``config.json`` and ``tokenizer.json``, or from the Hugging Face hub, and
-takes each layer's MLP, ``W₂ gelu(W₁ x + b₁) + b₂``, at the tokens of English sentences. Prints the
-mean Hoyer sparsity of its Jacobians on held-out tokens in the given basis, under singular vectors
+evaluates each layer's MLP, ``W₂ gelu(W₁ x + b₁) + b₂``, at tokens of English sentences. Prints the
+mean Hoyer sparsity of its Jacobians on held-out tokens in the given basis, in the singular basis
 and in the rotated basis, for the trained weights and for the same weights with their entries
-shuffled: what training has made is the difference between the two.
+shuffled. The difference between the two is due to training.
 """
 
 import argparse
@@ -49,14 +49,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default=HUB_NAME, help="folder, or name on the hub")
     parser.add_argument("--layers", type=int, nargs="*", help="which layers; default: all")
-    parser.add_argument("--tokens", type=int, default=256, help="tokens to fit on")
-    parser.add_argument("--held-out", type=int, default=128, help="other tokens, to score")
+    parser.add_argument("--tokens", type=int, default=256, help="tokens for the fit")
+    parser.add_argument("--held-out", type=int, default=128, help="held-out tokens for the score")
     parser.add_argument("--length", type=int, default=32, help="tokens of a sentence")
     parser.add_argument("--max-iter", type=int, default=100, help="steps of the search")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--picture", default="transformer_mlp.png", help="file to draw into")
+    parser.add_argument("--picture", default="transformer_mlp.png", help="file of the figure")
     options = parser.parse_args(arguments)
-    # The budget of steps is meant: a search that spends it is near its end.
+    # The search is meant to stop at max_iter, close to its end.
     warnings.simplefilter("ignore", ConvergenceWarning)
 
     model = Bert(find_model(options.model))
@@ -93,7 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
             same = rotation.rotated_network()(rotation.transform(A_test))
             difference = np.abs(same - mlp(A_test) @ P.T).max()
             if difference > 1e-4:
-                raise SystemExit(f"the rotated network computes something else: {difference:.1e}")
+                raise SystemExit(f"the rotated network computes another function: {difference:.1e}")
             if shown is None:
                 shown = J, P @ J @ Q.T
 

@@ -228,7 +228,7 @@ def test_transformer_attention(bert, tmp_path, capsys):
 
 def test_a_model_that_is_nowhere_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(SystemExit, match="no such folder, and huggingface_hub"):
+    with pytest.raises(SystemExit, match="does not exist, and huggingface_hub"):
         run("transformer_mlp", "--model", tmp_path / "nowhere")
 
 

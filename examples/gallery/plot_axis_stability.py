@@ -1,14 +1,14 @@
 """
-Are the same axes found again?
-==============================
+Do the same axes recur?
+=======================
 
-An axis is worth a name only if it comes back: from another start, and on other samples.
-:class:`~jacrot.display.AxisStabilityDisplay` draws how far each one does.
+An axis deserves a name only if other starts and other samples lead to it again.
+:class:`~jacrot.display.AxisStabilityDisplay` plots the recurrence of every axis.
 """  # noqa: D205, D400
 
 # %%
-# A layer whose sparse axes are known, and the middle layer of a trained classifier. Two fits of
-# each kind and ``tol=1e-2`` keep this short; five are the default.
+# Compare a planted problem, whose sparse axes are known, with the middle layer of a trained
+# classifier. Two fits of each kind and ``tol=1e-2`` keep the example short; the default is five.
 
 import matplotlib.pyplot as plt
 
@@ -39,18 +39,19 @@ for ax, (name, stability) in zip(axes, stabilities.items(), strict=True):
     ax.set_title(name, loc="left")
 
 # %%
-# What to look at: how many axes are near 1, and how far the others are above their dotted line,
-# which is what axes of random rotations reach when they are matched in the same way. The planted
-# axes all come back. Of the trained layer about half come back by 0.9 or more, and the others only
-# in part: name those on the left only.
+# Look at the number of axes near 1, and at the distance of the others from the dotted line, which
+# is the recurrence of random rotations matched in the same way. All planted axes recur. In the
+# trained layer about half of the axes recur with 0.9 or more, and the others only in part: name
+# only those on the left.
 #
 # Where it misleads
 # -----------------
 #
-# - Chance is not zero: among many axes each finds one that is similar. In 10 dimensions it is above
-#   0.5.
-# - An axis can recur because the *inputs* make it so, not the network. Compare with null networks.
-# - Where two axes are as sensitive and as sparse in every mixture, neither recurs although their
+# - Chance is not zero: with many axes, each of them is similar to some other axis. In 10 dimensions
+#   chance is above 0.5.
+# - An axis can recur because of the *inputs* and not because of the network. Compare with null
+#   models.
+# - If all mixtures of two axes are equally sensitive and sparse, neither axis recurs although their
 #   plane does.
-# - Axes are sorted by recurrence, so the order is not that of the estimator, which is by
-#   sensitivity; axes without effect are left out.
+# - Axes are sorted by recurrence, while the estimator sorts them by sensitivity; axes without
+#   effect are left out.

@@ -7,9 +7,9 @@ its inputs to its logits, in the basis of your choice.
 """  # noqa: D205, D400
 
 # %%
-# One rotation for every site of a classifier of digits, the inputs and the logits among them, found
-# jointly. ``tol=1e-2`` and 200 digits keep this short; so many connections are drawn that the
-# network loses about 1 % accuracy on 500 held-out digits.
+# Fit one rotation for every site of a classifier of digits jointly, including inputs and logits.
+# ``tol=1e-2`` and 200 digits keep the example short. The number of connections is chosen such that
+# the network loses about 1 % of accuracy on 500 held-out digits.
 
 from jacrot import NetworkRotation
 from jacrot.datasets import load_digits_mlp
@@ -35,14 +35,14 @@ print(f"connections for 1 % less accuracy: {n_edges!r}, of neurons {given.edges_
 display = CircuitDisplay.from_result(curve, n_edges, image_shape=(8, 8))
 
 # %%
-# What to look at: thick lines first. A line is the wider the more its connection moves the logits;
-# it is broken where more of its input means less of its output. The picture beside an axis of the
-# inputs is what a step along it adds to the image; beside an axis of site 1, what that axis
-# responds to. Follow a class from the right to the left.
+# Look at thick lines first. The width of a line shows how much its connection changes the logits; a
+# dashed line has a negative sign. The image next to an axis of the inputs shows what a step along
+# the axis adds to the image; next to an axis of site 1, it shows what the axis responds to. Follow
+# a class from right to left.
 #
-# The same network in its own neurons. A thousand connections are far too few there, as the title
-# says, and more than a picture holds: ``max_axes`` leaves the axes with the strongest ones, and the
-# title counts what is drawn.
+# The same network in the basis of neurons. A thousand connections are far too few there, as the
+# title reports, and more than a figure can show: ``max_axes`` keeps the axes with the strongest
+# connections, and the title counts the lines that are drawn.
 
 display = CircuitDisplay.from_result(given, 1000, max_axes=20)
 
@@ -50,10 +50,10 @@ display = CircuitDisplay.from_result(given, 1000, max_axes=20)
 # Where it misleads
 # -----------------
 #
-# - A picture of few lines can be drawn of every network. Whether they suffice is in the title: the
-#   accuracy with these connections and no others.
+# - A few lines can be drawn for every network. The title reports whether they are enough: it gives
+#   the accuracy with these connections only.
 # - Strengths are means over inputs. A connection that matters for one class only looks weak, and
-#   one whose sign depends on the input is grey.
-# - The new axes of the inputs are those that this network needs, not what the images are made of.
-# - Signs of axes are a convention: what a path does is the product of its signs.
-# - The order within a column is only chosen so that lines cross little.
+#   a connection whose sign depends on the input is grey.
+# - The new axes of the inputs are those that this network uses, not the components of the images.
+# - Signs of axes are a convention: the effect of a path is the product of its signs.
+# - The order within a column is chosen only to reduce crossings of lines.

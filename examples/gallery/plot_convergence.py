@@ -1,9 +1,9 @@
 """
-How a search went
-=================
+Convergence of a search
+=======================
 
-:class:`~jacrot.display.ConvergenceDisplay` draws the cost of a search stage by stage. Is the
-search at its end, and where did the time go?
+:class:`~jacrot.display.ConvergenceDisplay` plots the cost of a search stage by stage. It shows
+whether the search has converged, and which stages took the time.
 """  # noqa: D205, D400
 
 # %%
@@ -24,8 +24,8 @@ rotation.fit(digits.network[1:2], hidden)
 display = ConvergenceDisplay.from_estimator(rotation)
 
 # %%
-# What to look at: every line should be flat at its end. The last one is what counts, since its
-# smoothing is the smallest. The same in figures:
+# Every line should be flat at its end. The last line matters most, since its smoothing is the
+# smallest. The same in numbers:
 
 history = rotation.history_
 for number in np.unique(history["stage"]):
@@ -35,7 +35,7 @@ for number in np.unique(history["stage"]):
 print(f"converged: {rotation.converged_}")
 
 # %%
-# Seconds depend on the machine and on what else it does. Passes over the samples do not:
+# Seconds depend on the machine and its load. Passes over the samples do not:
 
 display = ConvergenceDisplay.from_estimator(rotation, against="evaluations")
 
@@ -44,7 +44,7 @@ display = ConvergenceDisplay.from_estimator(rotation, against="evaluations")
 # -----------------
 #
 # - The cost goes *up* from stage to stage, and during the warm start: less smoothing means a higher
-#   cost at the same point. No line may be compared with another.
-# - The warm start is as rough as its mini-batches of a few samples. Its noise is no failure.
-# - A flat line is *a* minimum, perhaps not the lowest. Raise ``n_init``, and see whether the same
-#   axes come back, as in the example of axis stability.
+#   cost at the same point. Lines of different stages cannot be compared.
+# - The warm start uses mini-batches of a few samples. Its noise is not a failure.
+# - A flat line is *a* minimum, perhaps not the lowest. Raise ``n_init``, and check whether the same
+#   axes recur, as in the example of axis stability.

@@ -2,14 +2,13 @@
 How many connections a layer needs
 ==================================
 
-:class:`~jacrot.display.EdgeCurveDisplay` draws what remains of a network's accuracy when only its
-strongest connections are kept, in one basis or in several. A good basis keeps the accuracy with
-few.
+:class:`~jacrot.display.EdgeCurveDisplay` plots the accuracy of a network when only its strongest
+connections are kept, in one basis or in several. A good basis needs few connections.
 """  # noqa: D205, D400
 
 # %%
-# The middle layer of a classifier of digits, in four bases that need no search and in the one found
-# by ``coordinates="functional"``, which counts how much the inputs vary and what reads the outputs.
+# The middle layer of a classifier of digits, in four bases that need no search and in functional
+# coordinates, which account for the variance of the inputs and the readout of the outputs.
 # Connections are ranked on 300 digits, and removed on 500 others. ``tol=1e-2`` ends the search
 # early.
 
@@ -48,16 +47,16 @@ for name, curve in curves.items():
 display = EdgeCurveDisplay.from_result(curves)
 
 # %%
-# What to look at: how far to the left a curve reaches the level of the full network. The scale is
+# Look at how far to the left a curve reaches the level of the full network. The scale is
 # logarithmic: a step to the left is a factor.
 #
 # Where it misleads
 # -----------------
 #
-# - The dashed line is the network with this layer replaced by its best affine map. Where it is as
-#   high as the full one, and here it nearly is, the layer does nothing that a matrix could not do,
-#   and few connections only say that the matrix has low rank. The title gives that rank: no more
-#   than so many directions reach the logits.
+# - The dashed line is the network with this layer replaced by its best affine map. If it is as
+#   high as the full network, as it nearly is here, a matrix can replace the layer, and few
+#   connections only show that the matrix has low rank. The title gives that rank: the number of
+#   directions on which the logits depend.
 # - Accuracy is coarse. The divergence from the network's own probabilities is stricter:
 
 divergences = {
@@ -75,4 +74,4 @@ divergences = {
 display = EdgeCurveDisplay.from_result(divergences)
 
 # %%
-# Its scale is linear below 0.001, so that zero is on it.
+# Its scale is linear below 0.001, in order to show zero.

@@ -1,14 +1,14 @@
 """
-What a real step changes
-========================
+Outputs changed by a finite step
+================================
 
-The Jacobian says what an infinitely small step does. :class:`~jacrot.display.LocalityDisplay`
-shows how many outputs change when one activation makes a real one: is the layer more local in the
-new basis, also for steps as large as activations really vary?
+The Jacobian describes an infinitesimal step. :class:`~jacrot.display.LocalityDisplay` shows how
+many outputs change when one activation makes a finite step. Is the layer more local in the new
+basis, also for steps as large as the variation of the activations?
 """  # noqa: D205, D400
 
 # %%
-# The middle layer of a classifier of digits; both its sides are rotated. ``tol=1e-2`` ends the
+# Rotate inputs and outputs of the middle layer of a classifier of digits. ``tol=1e-2`` ends the
 # search early. Each activation is moved on 200 held-out digits, by up to three standard deviations.
 
 from jacrot import JacobianSparsityRotation
@@ -30,16 +30,16 @@ for step, before, after in zip(
 display = LocalityDisplay.from_result(curve)
 
 # %%
-# What to look at: the distance between squares and circles, and whether it lasts to the right. A
-# curve that stays flat means that the derivative speaks for real steps too. The broken lines give
-# every axis the weight of its effect, and are the ones to quote: half of the new axes may change
-# almost nothing, and then any count of theirs is small talk.
+# Look at the distance between squares and circles, and whether it persists to the right. If a curve
+# is flat, the derivative describes finite steps as well. The dashed lines weight every axis by its
+# effect; quote these. Half of the new axes may change almost nothing, and their counts are then
+# meaningless.
 #
 # Where it misleads
 # -----------------
 #
-# - "Changes" means by more than a tenth of the largest change of the same step. With another
-#   ``share`` the numbers are others; the order of the two curves should not be.
+# - An output "changes" if it changes by more than a tenth of the largest change in the same step.
+#   Another ``share`` changes the numbers, but should not change the order of the two curves.
 # - Inputs and outputs are both counted in the new basis. With fixed outputs the gain is smaller:
 
 inputs_only = JacobianSparsityRotation(network[1:2], tol=1e-2, random_state=0).fit(hidden)

@@ -1,15 +1,15 @@
 """
-Would a network that learned nothing be as sparse?
-==================================================
+Comparison with null models
+===========================
 
-Every rotation that is fitted to a network makes it look sparser, also one with weights in random
-order. :class:`~jacrot.display.NullBaselineDisplay` puts a network beside such null networks, each
-rotated by the same fit.
+A fitted rotation makes every network look sparser, even one with weights in random order.
+:class:`~jacrot.display.NullBaselineDisplay` compares a network with such null models, each rotated
+by the same fit.
 """  # noqa: D205, D400
 
 # %%
-# First a layer that is known to have sparse axes: a sparse matrix hidden behind a random rotation.
-# Three null networks of each kind, and ``tol=1e-2``, keep this short; ten are the default.
+# The first example is a planted problem, whose sparse axes are known. Three null models of each
+# kind and ``tol=1e-2`` keep it short; the default is ten.
 
 from jacrot import JacobianSparsityRotation
 from jacrot.datasets import load_digits_mlp, make_planted_problem
@@ -24,12 +24,12 @@ print(planted.verdict.partition(":")[0])
 display = NullBaselineDisplay.from_result(planted)
 
 # %%
-# What to look at: how far the solid line is to the right of the filled dots. "Shuffled" has the
-# weights of this network in random order, "same spectrum" its singular values between random
-# singular vectors. Both lose all that was learned, the second keeps the shape of the map. The title
-# says what follows from the figures.
+# Look at how far the solid line is to the right of the filled dots. "Shuffled" has the weights of
+# this network in random order, "same spectrum" has its singular values and random singular vectors.
+# Both destroy everything that was learned; the second keeps the spectrum. The title states the
+# verdict.
 #
-# Now the middle layer of a trained classifier of digits.
+# The second example is the middle layer of a trained classifier of digits.
 
 digits = load_digits_mlp()
 network = digits.network
@@ -40,15 +40,14 @@ print(trained.verdict.partition(":")[0])
 display = NullBaselineDisplay.from_result(trained)
 
 # %%
-# This layer gets *less* sparse than random maps with its spectrum: that a rotation more than
-# doubles its sparsity is by itself no sign of structure. Compare not only where the dots end but
-# where they start (open dots, broken line): what the rotation adds is a fair question too, and the
-# verdict answers both.
+# This layer becomes *less* sparse than random maps with its spectrum, although the rotation more
+# than doubles its sparsity: the increase alone is not a sign of structure. Compare also the gain,
+# which is the distance from the open dots and the dashed line; the verdict covers both.
 #
 # Where it misleads
 # -----------------
 #
-# - Three runs say little about a spread. Take ten or more before you write "above".
-# - A null answers one question. Being sparser than these says that the arrangement of the weights
-#   matters, not that an axis means anything.
-# - Sparsity of derivatives is no count of connections; see the example of edge curves.
+# - Three runs are not enough to estimate a spread. Use ten or more before you report "above".
+# - A null model tests one hypothesis. A network that is sparser than these has weights whose
+#   arrangement matters; its axes need not have a meaning.
+# - Sparsity of derivatives is not the number of connections; see the example of edge curves.

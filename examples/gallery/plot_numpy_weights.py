@@ -2,14 +2,13 @@
 From exported arrays
 ====================
 
-No framework is needed where the weights are: an ``.npz`` file, or any matrices and biases in
-layer order.
+No framework is needed if the weights are available as an ``.npz`` file, or as matrices and biases
+in layer order.
 """  # noqa: D205, D400
 
 # %%
-# A small classifier of scikit-learn's digits, trained for a few seconds, whose weights are written
-# to a file as somebody else might have left them. Training is stopped early, hence the warning that
-# is silenced.
+# Train a small classifier of scikit-learn's digits for a few seconds, and save its weights to a
+# file. Training is stopped early, hence the warning that is silenced.
 
 import tempfile
 import warnings
@@ -45,7 +44,7 @@ for name, info in list_arrays(path).items():
     print(name, info.shape, info.dtype)
 
 # %%
-# The shapes tell the layout: scikit-learn, Keras and Flax store ``(inputs, outputs)``, PyTorch
+# The shapes show the layout: scikit-learn, Keras and Flax store ``(inputs, outputs)``, PyTorch
 # ``(outputs, inputs)``. Here the rows are inputs.
 
 widths = [matrix.shape[1] for matrix in classifier.coefs_]
@@ -57,21 +56,21 @@ for number, (ax, matrix) in enumerate(zip(panels, classifier.coefs_, strict=True
 colorbar = figure.colorbar(image, ax=panels, label="weight", extend="both")
 
 # %%
-# Activations are not in the file and have to be said.
+# The file does not contain the activations; pass them.
 
 network = load(path, activation=["relu", "relu", "identity"], layout="in_out")
 print(network)
 
 # %%
-# Before anything else: does it compute what the classifier computes? This is the check that catches
-# a wrong layout of square matrices, a forgotten activation, or another scale of the inputs.
+# First check that the network computes the same as the classifier. This check detects a wrong
+# layout of square matrices, a forgotten activation, or a different scale of the inputs.
 
 same = network(images[test]).argmax(axis=1) == classifier.predict(images[test])
 print(f"{same.sum()} of {same.size} predictions are the same")
 accuracy = np.mean(network(images[test]).argmax(axis=1) == labels[test])
 
 # %%
-# Then rotate what the middle layer reads, and look at digits that were not fitted.
+# Then rotate the inputs of the middle layer, and draw held-out digits.
 
 hidden, held_out = network[:1](images[:300]), network[:1](images[test])
 rotation = JacobianSparsityRotation(rotate_output=True, tol=1e-2, random_state=0)
@@ -80,8 +79,7 @@ print(f"held-out sparsity: {rotation.score(held_out):.2f}, before {rotation.spar
 display = JacobianDisplay.from_estimator(rotation, held_out)
 
 # %%
-# The rotation folds into the weights. The result is arrays again, which any framework can read: the
-# network between the two sites in its new basis.
+# Fold the rotation into the weights. The result consists of arrays that any framework can read.
 
 rotated = network.rotated({1: rotation.rotation_, 2: rotation.output_rotation_})
 kept = rotated(images[test]).argmax(axis=1) == network(images[test]).argmax(axis=1)
@@ -94,5 +92,5 @@ folder.cleanup()
 # Where it misleads
 # -----------------
 #
-# Two biases or two matrices in the wrong order often still fit together, with square matrices
-# always. A network that is wrong in this way has Jacobians too, and they get sparse too.
+# Two biases or two matrices in the wrong order often still fit together, and square matrices always
+# do. Such a wrong network has Jacobians as well, and a rotation makes them sparse as well.

@@ -1,15 +1,15 @@
 """
-A layer of your own
-===================
+A custom layer
+==============
 
-Whatever a network is made of, a layer that jacrot does not have needs two methods: what it
-computes, and how a stack of derivatives passes through it.
+A layer that jacrot does not have needs two methods: its outputs, and its jvp, the derivative of the
+outputs along a stack of tangents.
 """  # noqa: D205, D400
 
 # %%
-# Here a bilinear layer, ``(A x)(B x)`` entry by entry: it has no activation function, and its
-# Jacobian ``diag(B x) A + diag(A x) B`` is linear in the input. ``jvp`` receives the derivatives
-# of ``x``, one in each column, or ``None`` where it is the first layer.
+# The example is a bilinear layer, ``(A x)(B x)``, with elementwise product. It has no activation
+# function, and its Jacobian ``diag(B x) A + diag(A x) B`` is linear in the input. ``jvp`` receives
+# the derivatives of ``x``, one in each column, or ``None`` if the layer is the first one.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -24,7 +24,7 @@ from jacrot.metrics import match_axes
 class Bilinear(BaseLayer):
     """Products of two linear maps, ``(A x)(B x)``."""
 
-    # Outputs at a position depend on what is read there.
+    # Outputs at a position depend only on the inputs at this position.
     positionwise = True
 
     def __init__(self, A, B):
@@ -32,12 +32,12 @@ class Bilinear(BaseLayer):
 
     @property
     def n_inputs(self):
-        """How many features it reads."""
+        """Number of input features."""
         return self.A.shape[1]
 
     @property
     def n_outputs(self):
-        """How many features it writes."""
+        """Number of output features."""
         return len(self.A)
 
     def __call__(self, x):
@@ -52,8 +52,8 @@ class Bilinear(BaseLayer):
 
 
 # %%
-# Two sparse matrices, hidden behind one random rotation. First of all, are the derivatives right?
-# Central differences say so:
+# Hide two sparse matrices behind one random rotation. First check the derivatives with central
+# differences:
 
 first = make_planted_problem(24, 48, random_state=0)
 second = make_planted_problem(24, 48, random_state=1)
@@ -68,8 +68,8 @@ error = np.abs(network.jacobians(x[None])[0] - differences).max()
 print(f"derivatives equal central differences to 1e-8: {error < 1e-8}")
 
 # %%
-# From here on it is a network like any other. The rotation finds most of the axes in which both
-# matrices are sparse, although it was told of neither.
+# The network can then be used like any other. The fit recovers most of the axes in which both
+# matrices are sparse, without any information about them.
 
 rotation = JacobianSparsityRotation(network, tol=1e-2, random_state=0).fit(X)
 _, cosines = match_axes(first.rotation, rotation.rotation_)
@@ -80,8 +80,7 @@ print(f"the rotated network is the same to 1e-10: {np.abs(same - network(X)).max
 display = JacobianDisplay.from_estimator(rotation, first.X[200:])
 
 # %%
-# Nobody has to know which matrix is sparse, or that there are two. Their entries, without sign, on
-# the axes that are given and on those found:
+# Absolute entries of both matrices on the given axes and on the axes found:
 
 # sphinx_gallery_thumbnail_number = 2
 figure, panels = plt.subplots(2, 2, figsize=(7.4, 4.4), layout="constrained")
@@ -92,12 +91,11 @@ for row, (axes, basis) in zip(panels, bases.items(), strict=True):
         ax.set(title=f"{name} on the axes {axes}", xlabel="output", ylabel="axis")
 
 # %%
-# What to look at: each output reads few of the new axes. The picture is of 100 samples that were
-# not fitted.
+# Each output depends on few of the new axes. The first figure shows 100 held-out samples.
 #
 # Where it misleads
 # -----------------
 #
-# A wrong ``jvp`` gives no error: the search makes the wrong derivatives as sparse as it can. Check
-# it against differences, as above, at an input where nothing is zero. A layer of which only a
-# callable is known needs no class: ``Network`` takes a function written with ``autograd.numpy``.
+# A wrong ``jvp`` raises no error: the search makes the wrong derivatives sparse. Compare it with
+# finite differences, as above, at an input without zeros. A layer that is a plain function does not
+# need a class: ``Network`` accepts a callable written with ``autograd.numpy``.

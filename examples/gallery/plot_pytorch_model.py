@@ -2,13 +2,13 @@
 Your own PyTorch model
 ======================
 
-:func:`jacrot.readers.capture` takes any PyTorch model, whatever is in it. Name the place whose
-activations are to be rotated, and the place that is to depend on them sparsely.
+:func:`jacrot.readers.capture` works with any PyTorch model. Name the hook point whose activations
+are rotated, and the one whose Jacobian should become sparse.
 """  # noqa: D205, D400
 
 # %%
-# A small residual network for scikit-learn's digits, with a normalisation, an activation that
-# jacrot has no layer for, and a skip connection; trained for two seconds.
+# Train a small residual network for scikit-learn's digits for two seconds. It has a normalisation,
+# a skip connection, and an activation for which jacrot has no layer.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -21,7 +21,7 @@ from jacrot.readers import capture
 
 
 class Block(torch.nn.Module):
-    """A residual block of a size."""
+    """A residual block."""
 
     def __init__(self, size, hidden):
         super().__init__()
@@ -30,7 +30,7 @@ class Block(torch.nn.Module):
         self.down = torch.nn.Linear(hidden, size)
 
     def forward(self, x):
-        """Add what the block computes to what it reads."""
+        """Add the output of the block to its input."""
         h = self.up(self.norm(x))
         return x + self.down(h * torch.tanh(torch.nn.functional.softplus(h)))
 
@@ -57,16 +57,17 @@ print(f"accuracy on 500 held-out digits: {accuracy:.2f}")
 print([name for name, _ in model.named_modules() if name])
 
 # %%
-# The second block, from what its normalisation writes to what its last layer adds to the stream.
-# Activations and exact Jacobians come as two arrays, which is what ``fit`` takes.
+# Capture the second block, from the output of its normalisation to the output of its last layer,
+# which is added to the residual stream. The result unpacks to Jacobians and activations, the
+# arguments of ``fit``.
 
 fitted = capture(model, images[:200], read="2.norm", write="2.down")
 others = capture(model, images[1297:1397], read="2.norm", write="2.down")
 print(f"Jacobians {fitted.jacobians.shape}, activations {fitted.X.shape}")
 
 # %%
-# Both sides are rotated. ``tol=1e-2`` ends the search early. What was captured belongs to its
-# samples, so that held-out Jacobians are rotated by hand.
+# Rotate inputs and outputs. ``tol=1e-2`` ends the search early. Held-out Jacobians are captured
+# separately and multiplied by the fitted rotations.
 
 rotation = JacobianSparsityRotation(rotate_output=True, tol=1e-2, random_state=0).fit(*fitted)
 P, Q = rotation.output_rotation_, rotation.rotation_
@@ -76,8 +77,8 @@ display = JacobianDisplay.from_jacobians(
 )
 
 # %%
-# What to look at: the right panel of inputs that were not fitted. What do the first axes respond
-# to? The held-out digits with the largest activations, an axis in each row:
+# The right panel shows held-out inputs. To see what the first axes respond to, draw the held-out
+# digits with the largest activations, with one axis in each row:
 
 Z = rotation.transform(others.X)
 # sphinx_gallery_thumbnail_number = 2
@@ -90,7 +91,7 @@ for axis, ax in enumerate(panels[:, 0]):
     ax.set_ylabel(f"axis {axis}")
 
 # %%
-# Put the rotation back into the model by two matrices, and nothing changes but the basis:
+# Insert the rotation and its inverse into the model; only the basis changes:
 
 with torch.no_grad():
     turn = torch.tensor(Q, dtype=torch.float32)
@@ -106,8 +107,8 @@ print(f"logits with the rotation folded in are the same to 1e-4: {bool(differenc
 # Where it misleads
 # -----------------
 #
-# - The Jacobian at ``2.down`` leaves the skip connection out; with ``write="2"`` it is in, as an
-#   identity in the given basis that only ``rotate_output="tied"`` keeps sparse.
-# - A block that adds little to its stream can be made sparse as easily as one that matters. Compare
-#   with the same model before training, captured in the same way.
+# - The Jacobian at ``2.down`` does not include the skip connection. With ``write="2"`` it does, as
+#   an identity matrix, which stays sparse only with ``rotate_output="tied"``.
+# - A block with little effect can be made sparse as easily as one that matters. Compare with the
+#   same model before training, captured in the same way.
 # - Dropout and batch statistics are off while capturing: the model runs in evaluation mode.
