@@ -28,7 +28,13 @@ def check(kind, has, wanted):
     sys.exit(f"{kind} lacks {sorted(wanted - has)} and has besides {sorted(has - wanted)}")
 
 
-package = files("jacrot/**/*.py", "jacrot/py.typed", "jacrot/data/*.npz")
+package = files(
+    "jacrot/**/*.py",
+    "jacrot/py.typed",
+    "jacrot/data/*.npz",
+    "jacrot/report/*.css",
+    "jacrot/report/*.jinja",
+)
 names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
 check("wheel", names, package)
 

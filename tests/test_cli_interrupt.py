@@ -46,7 +46,7 @@ def test_ctrl_c_after_the_search_leaves_the_rest_out(stage, digits_folder, monke
     report = Text("r.html").words
     assert "interrupted: what had not been computed by then is left out" in report
     assert ("No null baseline was fitted" in report) == (stage == "null_baseline")
-    assert "That was not asked" in report
+    assert "This was not computed" in report
     found = JacobianSparsityRotation.load("out.npz")
     assert found.rotation_.shape == (64, 64)
     assert found.on_interrupt == "keep"

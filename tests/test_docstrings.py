@@ -119,9 +119,9 @@ class Absent:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in OPTIONAL:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-OPTIONAL = {"pandas", "torch", "keras", "jax", "flax", "onnx", "safetensors"}
+OPTIONAL = {"jinja2", "pandas", "torch", "keras", "jax", "flax", "onnx", "safetensors"}
 sys.meta_path.insert(0, Absent())
-import jacrot.display
+import jacrot.report
 from jacrot.readers import from_torch
 try:
     from_torch(None)

@@ -1,5 +1,7 @@
 """Reports: the figures are right, and the file needs nothing else and runs nothing."""
 
+import sys
+from copy import copy
 from html.parser import HTMLParser
 
 import numpy as np
@@ -296,6 +298,26 @@ def test_what_is_missing_is_said(fitted, tmp_path):
     assert "--nulls 10" in page.words
     assert "--n-init 4" in page.words
     assert "The run gave no warnings." in page.words
+    assert "the largest mean Hoyer sparsity of the Jacobians" in page.words
+
+
+def test_a_criterion_without_a_description_is_named(fitted, tmp_path):
+    path, comparison = tmp_path / "report.html", compare(fitted, X, X_TEST)
+    for criterion, goal in ((np.cosh, "a user-defined criterion"), ("new", "the criterion new")):
+        other = copy(fitted)
+        other.criterion = criterion
+        write_report(path, other, X_TEST, comparison)
+        assert f"the smallest value of {goal} on 80 inputs" in Page(path).words
+
+
+def test_the_template_is_an_extra(fitted, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    comparison = compare(fitted, X, X_TEST)
+    with pytest.raises(
+        ImportError, match=r"write_report needs jinja2.*pip install 'jacrot\[cli\]'"
+    ):
+        write_report(tmp_path / "report.html", fitted, X_TEST, comparison)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_single_axis_has_no_search_to_draw(tmp_path):
