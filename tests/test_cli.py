@@ -241,7 +241,7 @@ def test_nulls_are_left_out_without_a_report(digits_folder, monkeypatch, capsys)
     assert fit(*MIDDLE, "--n-init", "2") == 0
     assert fit(*MIDDLE, "--report", "r.html", "--nulls", "0", "--force") == 0
     assert "No null baseline was fitted" in Text("r.html").words
-    assert "That was not asked" in Text("r.html").words
+    assert "This was not computed" in Text("r.html").words
     assert "null" not in capsys.readouterr().out
 
 

@@ -91,7 +91,7 @@ def test_results_are_saved_before_anything_is_printed(digits_folder, monkeypatch
 def test_printing_that_fails_loses_nothing(error, digits_folder, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdout", Unwritable(error))
     assert fit(*QUICK, "--report", "r.html", "--nulls", "0") == 0
-    assert "How sparse, beside other bases" in Text("r.html").words
+    assert "Sparsity in this basis and in others" in Text("r.html").words
     err = capsys.readouterr().err
     assert ("warning: not all could be printed" in err) == (not isinstance(error, BrokenPipeError))
     # What info prints is its result.
