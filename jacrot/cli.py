@@ -14,7 +14,7 @@ from jacrot._cli.interrupts import (
     repeat_swallowed_interrupts,
     was_interrupted,
 )
-from jacrot._cli.options import parse
+from jacrot._cli.parser import parse
 
 # The exit status of input that cannot be used.
 UNUSABLE = 2

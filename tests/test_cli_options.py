@@ -21,8 +21,8 @@ from jacrot._cli.options import (
     InputOptions,
     OutputOptions,
     SearchOptions,
-    parse,
 )
+from jacrot._cli.parser import parse
 from jacrot.cli import main
 from jacrot.criteria._minimised import CRITERIA
 from jacrot.readers import _files
@@ -173,7 +173,7 @@ def test_parsing_without_docstrings():
     code = (
         "import sys\n"
         "sys.flags.optimize == 2 or sys.exit('docstrings are there')\n"
-        "from jacrot._cli.options import parse\n"
+        "from jacrot._cli.parser import parse\n"
         "print(parse(['info', 'f.npz', '--json'])[1].json)\n"
         "parse(['fit', '--help'])\n"
     )
