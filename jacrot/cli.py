@@ -1,4 +1,4 @@
-"""The command line: a rotation and its report from files, and what a file holds."""
+"""The command line: find a rotation from files, and describe a file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jacrot._cli.interrupts import (
 )
 from jacrot._cli.parser import parse
 
-# The exit status of input that cannot be used.
+# Exit status for input that cannot be used.
 UNUSABLE = 2
 
 
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     -------
     int
         The exit status: 0; 2 for input that cannot be used, with one line on the standard error;
-        130 where Ctrl-C ended the run; 1 where nobody read what `info` printed.
+        130 if Ctrl-C ended the run; 1 if the pipe that `info` printed to was closed.
 
     Examples
     --------
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         name, options = parse(arguments)
-        # Imported here, for this command only, since it takes seconds.
+        # Imported only where it is used, since that takes seconds.
         with exit_on_interrupt() if own_process else nullcontext():
             command = importlib.import_module(f"jacrot._cli.{name}")
         status: int = command.run(options, arguments)
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _message(error: Exception) -> str:
-    """Return what an error says, without the number that the system has for it."""
+    """Return the message of an error, without the error number of the system."""
     if isinstance(error, OSError) and error.strerror:
         named = f": {error.filename!r}" if error.filename is not None else ""
         return f"{error.strerror}{named}"

@@ -28,7 +28,7 @@ class Stream(io.TextIOWrapper):
 
 
 class Unwritable(io.StringIO):
-    """A stream that nobody reads, on a full disk, or closed."""
+    """A stream to a closed pipe or a full disk, or a closed stream."""
 
     def __init__(self, error):
         super().__init__()
@@ -189,7 +189,7 @@ def test_nothing_is_drawn_without_a_report(digits_folder, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_reader_that_has_enough(digits_folder):
+def test_a_pipe_that_is_closed(digits_folder):
     command = [sys.executable, "-m", "jacrot", "info", "digits.npz"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()

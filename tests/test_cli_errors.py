@@ -1,4 +1,4 @@
-"""The command line says in one line what is wrong, before it searches."""
+"""Errors of the command line are one line, before the search."""
 
 import errno
 import sys
@@ -194,11 +194,19 @@ def test_a_folder_that_is_not_writable(no_search, monkeypatch, capsys):
     assert_refused(status, message, no_search, before, capsys)
 
 
-def test_a_missing_package_is_named(no_search, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("package", "options", "message"),
+    [
+        ("safetensors", "-o out.safetensors", "-o 'out.safetensors' needs safetensors"),
+        ("jinja2", "-o out.npz --report r.html", "--report 'r.html' needs jinja2"),
+    ],
+)
+def test_a_missing_package_is_named(package, options, message, no_search, monkeypatch, capsys):
     before = files(no_search)
-    monkeypatch.setitem(sys.modules, "safetensors", None)
-    status = main(["fit", "digits.npz", "inputs.npy", "-o", "out.safetensors"])
-    message = "-o 'out.safetensors' needs safetensors, which is not installed: pip install"
+    monkeypatch.setitem(sys.modules, package, None)
+    status = main(["fit", "digits.npz", "inputs.npy", *options.split()])
+    extra = {"jinja2": "cli"}.get(package, package)
+    message = f"{message}, which is not installed: pip install 'jacrot[{extra}]'"
     assert_refused(status, message, no_search, before, capsys)
 
 
@@ -221,7 +229,7 @@ def npy(shape, descr="<f8", data=bytes(64)):
     "shape", [(2**40, 8), (2**62, 4), (2**32, 2**32), (2**63,), (10**30, 64), (-1, 64), (3, 64)]
 )
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
-def test_a_size_that_is_only_declared_is_not_believed(shape, suffix, no_search, capsys):
+def test_declared_sizes_are_checked(shape, suffix, no_search, capsys):
     path = Path(f"huge{suffix}")
     path.write_bytes(npy(shape))
     if suffix == ".npz":

@@ -1,4 +1,4 @@
-"""What the command line says of files."""
+"""``jacrot info`` describes files."""
 
 import json
 from pathlib import Path
@@ -77,7 +77,7 @@ def test_info_of_other_formats(suffix, digits_folder, capsys):
     assert "Network(4 → 3; " in info(path, capsys)
 
 
-def test_info_of_what_is_no_network(digits_folder, capsys):
+def test_info_of_arrays_that_are_not_a_network(digits_folder, capsys):
     np.savez("odd.npz", a=np.ones((2, 3)), b=np.ones((5, 7)), c=np.ones(()))
     out = info("odd.npz", capsys)
     assert "a: (2, 3) float64" in out
@@ -140,7 +140,7 @@ def test_info_of_garbage(name, content, message, digits_folder, capsys):
 @pytest.mark.parametrize(
     "header", ["[]", "{", "3", "{}", '{"format": 3}', '{"format": "jacrot.Network/1"}']
 )
-def test_info_of_foreign_headers(header, digits_folder, capsys):
+def test_info_of_invalid_headers(header, digits_folder, capsys):
     np.savez("odd.npz", __jacrot__=np.array(header))
     assert main(["info", "odd.npz"]) == 2
     err = capsys.readouterr().err

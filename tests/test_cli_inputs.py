@@ -1,4 +1,4 @@
-"""What a fit reads is read once, and hashed as it is read; no activation is added in silence."""
+"""What a fit reads is read once, and hashed as it is read; activations are assumed only with a warning."""
 
 import hashlib
 import os
@@ -22,7 +22,7 @@ ASSUMED = "does not say which activations follow its layers; taken were relu, re
 
 
 def changing(monkeypatch, change):
-    """Have the files change when the search begins."""
+    """Change the files when the search begins."""
     solve = jacrot._estimators.base.solve
 
     def changed(*arguments, **options):
@@ -142,7 +142,7 @@ def test_held_out_rows_are_others(name, digits_folder, capsys):
     assert err.count("\n") == 1
 
 
-def test_no_relu_on_logits_that_nobody_asked_for(digits_folder, capsys):
+def test_assumed_activations_leave_logits_alone(digits_folder, capsys):
     assert fit("--from-inputs", "--layers", "1:", "--network", "rotated.npz") == 0
     err = capsys.readouterr().err
     assert err.count(ASSUMED) == 1
@@ -208,7 +208,7 @@ def test_the_report_has_the_assumption(digits_folder):
     assert ASSUMED in Text("r.html").words
 
 
-def test_quiet_says_the_assumption_too(digits_folder, capsys):
+def test_quiet_prints_the_assumption_too(digits_folder, capsys):
     assert fit("--layers", "1:2", "--from-inputs", "--quiet") == 0
     assert ASSUMED in capsys.readouterr().err
 

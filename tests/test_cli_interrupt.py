@@ -64,7 +64,7 @@ def test_ctrl_c_before_there_is_a_rotation(digits_folder, monkeypatch, capsys):
     assert files(digits_folder) == before
 
 
-def test_what_was_written_before_an_error_is_said(digits_folder, monkeypatch, capsys):
+def test_files_written_before_an_error_are_listed(digits_folder, monkeypatch, capsys):
     def failing(*arguments, **options):
         raise OSError("disk full")
 

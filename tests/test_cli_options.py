@@ -1,4 +1,4 @@
-"""The options: their types, and the help and the defaults that are made of them."""
+"""The options: their types, their defaults, and the help."""
 
 import importlib
 import re

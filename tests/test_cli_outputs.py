@@ -1,4 +1,4 @@
-"""What cannot be written, or must not, is found out before the search."""
+"""Outputs that cannot be written, or must not be, are refused before the search."""
 
 import errno
 import os

@@ -1,1 +1,1 @@
-"""The command line, by concept: options, what is read and written, what is computed and shown."""
+"""The parts of the command line: options, inputs and outputs, commands, console."""

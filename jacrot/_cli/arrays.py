@@ -87,7 +87,7 @@ def _read_npy(path: Path, shown: str) -> tuple[Any, str]:
     except _npz.UNREADABLE as error:
         raise ValueError(
             f"{shown} is not an .npy file, is damaged, or cannot be read without pickle ({error}); "
-            "write one with numpy.save."
+            "pass a file that numpy.save wrote."
         ) from error
     return array, hashlib.sha256(content).hexdigest()
 
@@ -126,7 +126,7 @@ def _memory_limit() -> float:
         limits: list[float] = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     except (AttributeError, OSError, ValueError):
         limits = [inf]
-    # Of a container: control groups of version 2 and of version 1.
+    # Containers limit memory by control groups, of version 2 or version 1.
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
         try:
             limits.append(int(Path("/sys/fs/cgroup", name).read_text("ascii")))

@@ -1,4 +1,4 @@
-"""What is printed: never more than a stream can take, and never at the cost of a result."""
+"""Printing: only what a stream can encode, and failures to print lose no result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from jacrot._utils.text import UNWRITABLE, encodable, printable
 
-# Seconds between the lines that stand for a progress bar where there is no terminal.
+# Seconds between the lines that replace a progress bar in a file or a pipe.
 PROGRESS_INTERVAL = 10.0
 
 
@@ -28,7 +28,7 @@ class Console:
     Attributes
     ----------
     failure : OSError or ValueError or None
-        The first failure to print, which is kept, not raised. Nothing is printed after it.
+        The first failure to print, which is not raised. Nothing is printed after it.
     messages : list of str
         The warnings, each once.
     """
@@ -39,7 +39,7 @@ class Console:
         self.messages: list[str] = []
 
     def show(self, text: str) -> None:
-        """Print lines to the standard output."""
+        """Print lines to the standard output, unless printing failed before."""
         if self.quiet or self.failure is not None:
             return
         try:
@@ -48,7 +48,7 @@ class Console:
             self.failure = error
 
     def announce(self, text: str) -> None:
-        """Print to the standard error what takes long."""
+        """Print one line to the standard error, unless `quiet`."""
         if not self.quiet:
             print_message(text)
 
@@ -94,9 +94,9 @@ def progress_as_lines() -> Iterator[None]:
 
 
 class _Lines(TextIOBase):
-    """A stream that passes on whole lines, and the state of a progress bar now and then.
+    """A stream that passes on whole lines, and the state of a progress bar at intervals.
 
-    A bar is drawn again and again after a carriage return, which a file would keep.
+    A bar is redrawn after a carriage return, and a file would keep every drawing.
     """
 
     def __init__(self, stream: Any, clock: Callable[[], float] = time.monotonic) -> None:
@@ -120,7 +120,7 @@ class _Lines(TextIOBase):
         return len(text)
 
     def end(self) -> None:
-        """Pass on what has not ended with a line."""
+        """Pass on the last line, which may be incomplete."""
         self._pass_on(self._text)
         self._text = ""
 
@@ -132,7 +132,7 @@ class _Lines(TextIOBase):
 
 
 def _write(stream: Any, text: str) -> None:
-    """Write lines to a stream, now."""
+    """Write lines to a stream, and flush it."""
     # A process whose streams are closed has none.
     if stream is not None:
         stream.write(f"{encodable(text, _encoding(stream))}\n")
@@ -146,7 +146,8 @@ def _encoding(stream: Any) -> str:
 def open_descriptors() -> None:
     """Open the standard streams that are closed on the null device.
 
-    The next file that is opened would take the place of one of them, and hold what libraries print.
+    Otherwise the next file that is opened would become one of them, and receive what libraries
+    print.
     """
     for descriptor in range(3):
         try:
@@ -157,7 +158,7 @@ def open_descriptors() -> None:
 
 
 def discard_unprinted() -> None:
-    """Discard what the standard output could not take, lest the interpreter tries again at exit."""
+    """Discard what could not be printed, so that the interpreter does not try again at exit."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Python code that continues from what a fit wrote."""
+"""Python code that continues from the files of a fit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from jacrot._cli.options import FitOptions
 
 
 def continuation(options: FitOptions, inputs: Inputs) -> str:
-    """Return Python code that continues from what was written.
+    """Return Python code that loads the data and the rotation of a fit.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""``jacrot fit``: a rotation is found, saved and compared, and a report is written."""
+"""``jacrot fit``: find, save and compare a rotation, and write a report."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Fit(NamedTuple):
 
     options: FitOptions
     inputs: Inputs
-    # What reads the outputs of the layers that are rotated.
+    # The layers after those that are rotated.
     readout: Network | None
     estimator: NetworkEstimator
     # Duration of the search.
@@ -66,7 +66,7 @@ def run(options: FitOptions, arguments: Sequence[str]) -> int:
     """
     check_outputs(options)
     if options.report is not None:
-        # Before the search: what draws may not be usable.
+        # An error here comes before the search.
         with draw_to_files():
             importlib.import_module("jacrot.report")
     console = Console(options.quiet)
@@ -78,7 +78,7 @@ def run(options: FitOptions, arguments: Sequence[str]) -> int:
         if written:
             console.show(f"written: {', '.join(printable(str(path)) for path in written)}")
         if console.failure is not None and not isinstance(console.failure, BrokenPipeError):
-            # What was asked for is in the files.
+            # The results are in the files.
             print_message(f"warning: not all could be printed ({console.failure}).")
     if interrupted is not None:
         print_message(f"interrupted: the rotation that was written is {interrupted}.")
@@ -89,10 +89,10 @@ def run(options: FitOptions, arguments: Sequence[str]) -> int:
 def _run(
     options: FitOptions, arguments: Sequence[str], console: Console, written: list[Path]
 ) -> str | None:
-    """Do everything, and return what was kept if Ctrl-C was pressed."""
+    """Fit, save, compare and report; return what was kept if Ctrl-C was pressed."""
     with console.collect_warnings():
         fit = _fit(options)
-        # Before anything is printed: nobody may be reading.
+        # Before anything is printed, which may fail.
         _save(fit, written)
     inputs, estimator = fit.inputs, fit.estimator
     title = _title(options.weights.name, inputs)
@@ -105,7 +105,7 @@ def _run(
     interrupted = "the best found by then" if estimator._interrupted else None
     null = stability = None
     if interrupted is None:
-        # A fit that was interrupted is nothing to compare with.
+        # An interrupted fit is not compared: the nulls would be searched for longer.
         try:
             null = _fit_nulls(fit, console)
             stability = _search_again(fit, console)
@@ -134,9 +134,9 @@ def _run(
 
 @contextmanager
 def draw_to_files() -> Iterator[None]:
-    """Import matplotlib with a backend that draws to files, whichever a notebook has set.
+    """Import matplotlib in a block with a backend that draws to files.
 
-    One that is not installed ends the import.
+    The backend that a notebook sets may not be installed, which makes the import fail.
     """
     before = os.environ.get("MPLBACKEND")
     os.environ["MPLBACKEND"] = "agg"
@@ -193,7 +193,7 @@ def _save(fit: Fit, written: list[Path]) -> None:
 
 
 def _fit_nulls(fit: Fit, console: Console) -> NullBaseline | None:
-    """Fit networks that learned nothing, if that is asked for."""
+    """Fit networks that learned nothing, if any were asked for."""
     number = fit.options.n_nulls
     if number == 0:
         return None
@@ -207,12 +207,12 @@ def _fit_nulls(fit: Fit, console: Console) -> NullBaseline | None:
 
 
 def _search_again(fit: Fit, console: Console) -> AxisStability | None:
-    """Fit as often as was searched, half from other starts and half on resampled rows."""
+    """Fit `n_init` times again, half from other starts and half on resampled rows."""
     n_init = fit.options.n_init
     if n_init == 1 or fit.options.report is None:
         return None
     _announce("axes found again", fit.seconds, "--n-init 1 leaves it out", console)
-    # Every start is one search, compared with the best of all of them, on purpose.
+    # Each refit is a single search, compared with the best of all the searches of the fit.
     once = copy(fit.estimator).set_params(n_init=1)
     parameters = once.provenance_["parameters"] | {"n_init": 1}
     once.provenance_ = once.provenance_ | {"parameters": parameters}
@@ -231,7 +231,7 @@ def _announce(what: str, seconds: float, how_to_skip: str, console: Console) -> 
 
 
 def _title(name: str, inputs: Inputs) -> str:
-    """Return what was rotated of the network in a file."""
+    """Return a title that says which layers of which file were rotated."""
     first, last = inputs.start, inputs.stop - 1
     if inputs.part.n_layers == inputs.network.n_layers:
         return name

@@ -20,7 +20,7 @@ from jacrot.network import Network
 from jacrot.readers import _files, load
 from jacrot.readers._limits import existing, naming
 
-# One row has no covariance.
+# The covariance of a single row is not defined.
 FEWEST_ROWS = 2
 
 
@@ -54,7 +54,7 @@ def read_inputs(options: FitOptions) -> Inputs:
     Returns
     -------
     Inputs
-        Nothing in it depends on the files any more.
+        The contents of the files, which may change from now on.
 
     Raises
     ------
@@ -202,7 +202,7 @@ def _read_activations(
 
 
 def _check_width(rows: Array, argument: str, network: Network, first: int) -> None:
-    """Check that a layer reads rows with so many features."""
+    """Check that the features of rows are those that a layer reads."""
     width, wanted = rows.shape[FEATURES_AXIS[rows.ndim]], network.layers[first].n_inputs
     if wanted not in (None, width):
         reads = [layer.n_inputs for layer in network]

@@ -1,4 +1,4 @@
-"""Ctrl-C, which extensions of Python hide or swallow."""
+"""Ctrl-C, which extension modules replace by other errors or ignore."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ REPEAT_DELAY = 0.05
 
 @contextmanager
 def exit_on_interrupt() -> Iterator[None]:
-    """End the process where Ctrl-C is pressed in a block that imports, and has nothing to clean up.
+    """End the process on Ctrl-C in a block that only imports, and has nothing to clean up.
 
-    An exception would come back as any error, or crash, in an extension that is half imported.
+    Raised in an extension module that is partly imported, an exception may become another error or
+    a crash.
     """
 
     def end(*arguments: Any) -> None:
         print_message("interrupted.")
         os._exit(INTERRUPTED)
 
-    # A shell has Ctrl-C ignored by what it starts in the background.
+    # A shell lets background processes ignore Ctrl-C.
     is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if not is_default or threading.current_thread() is not threading.main_thread():
         yield
@@ -43,10 +44,10 @@ def exit_on_interrupt() -> Iterator[None]:
 
 
 def repeat_swallowed_interrupts() -> None:
-    """Raise Ctrl-C again where a callback swallowed it, instead of printing where that was.
+    """Raise Ctrl-C again where it was raised in a callback that cannot raise exceptions.
 
-    JAX, which pymanopt imports, has the garbage collector call Python code. What that raises is
-    printed and forgotten.
+    JAX, which pymanopt imports, makes the garbage collector call Python code. Exceptions in it are
+    printed and ignored.
     """
     before = sys.unraisablehook
 
@@ -63,7 +64,7 @@ def repeat_swallowed_interrupts() -> None:
 
 
 def was_interrupted(error: BaseException | None) -> bool:
-    """Check whether an error hides Ctrl-C, as extensions that are imported then do."""
+    """Check whether Ctrl-C caused an error, as in an extension module that is being imported."""
     while error is not None:
         if isinstance(error, KeyboardInterrupt):
             return True

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-# Fewer draws say nothing about the spread.
+# The spread of fewer draws is not defined.
 FEWEST_NULLS = 2
-# What a report compares with, where --nulls is not passed.
+# Null networks of each kind in a report, where --nulls is not passed.
 DEFAULT_NULLS = 3
-# The largest that NumPy takes.
+# The largest seed that NumPy accepts.
 LARGEST_SEED = 2**32 - 1
 
 
@@ -147,7 +147,7 @@ class SearchOptions:
     rotate_output : str
         A basis for the outputs too; tied: the same one.
     n_components : N
-        Keep so many axes, or this share of the sensitivity (default: all).
+        The number of axes to keep, or the share of the sensitivity (default: all).
     criterion : str
         What is minimised.
     coordinates : str
@@ -168,7 +168,7 @@ class SearchOptions:
     whole_network: bool = False
     rotate_output: Literal["no", "yes", "tied"] = "no"
     n_components: Number = None
-    # What the estimators define, and what would take seconds to import for the help.
+    # These repeat the estimators, which take seconds to import; the tests compare them.
     criterion: Literal["hoyer", "l1", "log", "logcosh", "quartimax"] = "hoyer"
     coordinates: Literal["neurons", "functional"] = "neurons"
     n_init: int = 1

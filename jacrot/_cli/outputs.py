@@ -1,4 +1,4 @@
-"""What a fit writes, checked before anything is computed."""
+"""Checks of the files that a fit writes, before anything is computed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check_outputs(options: FitOptions) -> None:
     Raises
     ------
     ImportError
-        If the package that writes a format is not installed.
+        If a package that writes a format is not installed.
     OSError, ValueError
         If a file cannot be written, or must not be.
     """
@@ -35,7 +35,9 @@ def check_outputs(options: FitOptions) -> None:
         if path is None:
             continue
         shown = f"{flag} {str(path)!r}"
-        if flag != "--report":
+        if flag == "--report":
+            require("jinja2", shown, "cli")
+        else:
             _check_format(path, shown)
         for other, taken_path in taken.items():
             if _is_same_file(path, taken_path):
