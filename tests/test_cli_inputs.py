@@ -1,4 +1,4 @@
-"""What a fit reads is read once, and hashed as it is read; activations are assumed only with a warning."""
+"""Inputs are read once, and hashed as they are read; assumed activations come with a warning."""
 
 import hashlib
 import os

@@ -14,6 +14,7 @@ from jacrot._cli.options import InfoOptions
 from jacrot._utils.text import printable
 from jacrot.layers._described import FORMAT
 from jacrot.layers._weights import Layout
+from jacrot.network import Network
 from jacrot.readers import list_arrays, load
 from jacrot.readers._limits import existing
 from jacrot.readers._saved import parsed
@@ -53,7 +54,7 @@ def run(options: InfoOptions, arguments: Sequence[str]) -> int:
 
 
 def _describe_saved(path: Path, description: dict[str, Any]) -> dict[str, Any]:
-    """Describe what jacrot wrote."""
+    """Describe a file that jacrot wrote."""
     found = {"file": str(path), "format": description["format"]}
     if found["format"] == FORMAT:
         found["network"] = repr(load(path))
@@ -61,7 +62,7 @@ def _describe_saved(path: Path, description: dict[str, Any]) -> dict[str, Any]:
 
 
 def _describe_weights(path: Path) -> dict[str, Any]:
-    """Describe a file of weights that others wrote, and how to rotate them."""
+    """Describe a file of weights that jacrot did not write, and how to rotate them."""
     arrays = list_arrays(path)
     found: dict[str, Any] = {
         "file": str(path),
@@ -71,9 +72,9 @@ def _describe_weights(path: Path) -> dict[str, Any]:
             for name, array in arrays.items()
         },
     }
-    graph = path.suffix.lower() == ".onnx"
+    is_graph = path.suffix.lower() == ".onnx"
     network = problem = None
-    layouts: tuple[Layout, ...] = ("out_in",) if graph else ("out_in", "in_out")
+    layouts: tuple[Layout, ...] = ("out_in",) if is_graph else ("out_in", "in_out")
     for layout in layouts:
         try:
             network = load(path, layout=layout)
@@ -82,32 +83,34 @@ def _describe_weights(path: Path) -> dict[str, Any]:
             problem = problem or str(error)
     if network is None:
         found["problem"] = problem
-        if not graph:
+        if not is_graph:
             found["hint"] = "--names MATRIX,BIAS,MATRIX,BIAS... says what to take, in layer order"
         return found
-    if not graph:
+    if not is_graph:
         network = without_last_activation(network)
     found["network"] = repr(network)
     options = [] if layout == "out_in" else ["--layout", layout]
-    if not graph:
-        names = ["relu"] * (network.n_layers - 1) + ["identity"]
-        options += ["--activation", ",".join(names)]
+    if not is_graph:
+        activations = ["relu"] * (network.n_layers - 1) + ["identity"]
+        options += ["--activation", ",".join(activations)]
         found["hint"] = (
             "the file does not say which activation follows a layer: pass --activation, one for "
             "each; by default relu follows every layer but the last, and nothing the last"
         )
-    command = ["jacrot", "fit", str(path)]
-    written = ["-o", "rotation.npz", "--report", "report.html"]
-    if network.n_layers == 1:
-        commands = [[*command, "ACTIVATIONS.npy", *options, *written]]
-    else:
-        middle = ["--from-inputs", "--layers", "1:2"]
-        commands = [
-            [*command, "INPUTS.npy", *middle, *options, *written],
-            [*command, "INPUTS.npy", "--whole-network", *options, *written],
-        ]
-    found["commands"] = [shlex.join(words) for words in commands]
+    found["commands"] = _suggest_commands(path, network, options)
     return found
+
+
+def _suggest_commands(path: Path, network: Network, options: list[str]) -> list[str]:
+    """Return commands that rotate the activations of a network."""
+    layers = [["ACTIVATIONS.npy"]]
+    if network.n_layers > 1:
+        layers = [
+            ["INPUTS.npy", "--from-inputs", "--layers", "1:2"],
+            ["INPUTS.npy", "--whole-network"],
+        ]
+    written = ["-o", "rotation.npz", "--report", "report.html"]
+    return [shlex.join(["jacrot", "fit", str(path), *part, *options, *written]) for part in layers]
 
 
 def _lines(value: Any, indent: str = "") -> Iterator[str]:
