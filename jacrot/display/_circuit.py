@@ -57,10 +57,10 @@ class CircuitDisplay(Display):
     mean of its absolute value, grey where the sign depends on the input. A line is dashed where the
     mean is negative. The area of a dot is the sum of the strengths of its connections.
 
-    Axes without connections are left out. Where there is no room for all others, those with the
-    weakest connections are left out too, which the title reports. A hollow dot is on no path from
-    an input to a logit: it passes nothing on, or nothing that depends on the input. Its connections
-    still count. The axes of a site are ordered so that lines cross little.
+    Axes without connections are left out. If not all others fit, those with the weakest connections
+    are left out too, which the title reports. A hollow dot is on no path from an input to a logit:
+    it passes nothing on, or nothing that depends on the input. Its connections still count. The
+    axes of a site are ordered so that lines cross little.
 
     In a network that reads images, the image beside an input axis is what a step along that axis
     adds to the input: its column of the decoder. (The row of the encoder, which is what the axis

@@ -18,8 +18,10 @@ Against = Literal["seconds", "evaluations"]
 NAME_SIZE = 8.0
 # Height of a line and width of a letter in such a name, in font sizes.
 LINE_HEIGHT, LETTER_WIDTH = 1.4, 0.65
-# The line of a stage is thin from so many points on, and its points are marked below so many.
-THIN_LINE, MARKED_POINTS = 500, 30
+# The line of a stage of this many points or more is thin.
+THIN_LINE = 500
+# The points of a stage of fewer points than this are marked.
+MARKED_POINTS = 30
 TITLE = "Compare costs within a stage only: smoothing ε and samples differ"
 
 
@@ -97,7 +99,7 @@ class ConvergenceDisplay(Display):
     def from_estimator(
         cls, estimator: Any, *, against: Against = "seconds", ax: Axes | None = None
     ) -> Self:
-        """Draw the search of a fitted estimator; of several searches, the one that was kept.
+        """Draw the search of a fitted estimator, the best one if there were several.
 
         Parameters
         ----------

@@ -20,8 +20,8 @@ class LocalityDisplay(ResultDisplay[LocalityCurve]):
     Parameters
     ----------
     result : LocalityCurve
-        Return value of :func:`jacrot.inspection.locality_curve`; of a whole network, that of one
-        layer.
+        Return value of :func:`jacrot.inspection.locality_curve`, or one entry of it for a whole
+        network.
 
     Attributes
     ----------

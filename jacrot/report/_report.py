@@ -119,7 +119,7 @@ def write_report(
 
 
 def _load_template() -> Any:
-    """Load the template of the page, which escapes whatever it shows."""
+    """Load the template of the page, in an environment that escapes all values."""
     jinja2 = require("jinja2", caller="write_report", extra="cli")
     markup = require("markupsafe", caller="write_report", extra="cli").Markup
 
