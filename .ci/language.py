@@ -22,6 +22,8 @@ ROOT = Path(__file__).parents[1]
 CHECKED = ("jacrot", "examples", "benchmarks", "tests", "docs", ".ci", "README.md")
 # Generated pages, and this file, which has an example of every habit.
 SKIPPED = ("docs/auto_examples", "docs/_build", "docs/api/generated", ".ci/language.py")
+# Python code, pages and templates of pages.
+SUFFIXES = (".py", ".md", ".jinja")
 # Paths that do not follow the rules yet. Shorten the list, never extend it.
 PENDING = (
     "jacrot/_cli",
@@ -30,11 +32,9 @@ PENDING = (
     "jacrot/_search",
     "jacrot/cli.py",
     "jacrot/criteria",
-    "jacrot/display",
     "jacrot/inspection",
     "jacrot/layers",
     "jacrot/network.py",
-    "jacrot/report",
     "jacrot/segments.py",
     "jacrot/writers",
     "jacrot/_utils",
@@ -47,7 +47,6 @@ PENDING = (
     "benchmarks/ablation.py",
     "benchmarks/solver.py",
     "docs/guide/extending.md",
-    "docs/guide/reading.md",
     "docs/mathematics/cost.md",
     "docs/mathematics/search.md",
     "tests",
@@ -277,7 +276,7 @@ def files(arguments: list[str]) -> Iterator[Path]:
         found = [start] if start.is_file() else sorted(start.rglob("*"))
         for path in found:
             relative = path.relative_to(ROOT).as_posix()
-            if path.suffix in (".py", ".md") and not relative.startswith((*SKIPPED, *PENDING)):
+            if path.suffix in SUFFIXES and not relative.startswith((*SKIPPED, *PENDING)):
                 yield path
 
 
