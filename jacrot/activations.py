@@ -103,7 +103,7 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 def get_activation(activation: str | Elementwise) -> Activation:
-    """Find a named activation or make one of a user's elementwise function.
+    """Return a named activation, or build one of a user's elementwise function.
 
     The slope of a user's function comes from autograd, so ``autograd.numpy`` conventions
     hold at kinks (the slope of ``maximum(x, 0)`` at 0 is 0.5).
@@ -137,19 +137,19 @@ def get_activation(activation: str | Elementwise) -> Activation:
     if isinstance(activation, str):
         if activation not in ACTIVATIONS:
             raise ValueError(
-                f"activation={activation!r} is unknown; write one of {sorted(ACTIVATIONS)} or "
-                "pass an elementwise function written with autograd.numpy."
+                f"activation={activation!r} is unknown; pass one of {sorted(ACTIVATIONS)} or "
+                "an elementwise function written with autograd.numpy."
             )
         return ACTIVATIONS[activation]
     if not callable(activation):
         raise TypeError(
-            f"activation must be a name or a callable, got {type(activation).__name__}; write one "
+            f"activation must be a name or a callable, got {type(activation).__name__}; pass one "
             f"of {sorted(ACTIVATIONS)} or an elementwise function written with autograd.numpy."
         )
     derivative = elementwise_grad(activation)
 
     def slope(x: Array) -> Array:
-        # Where a root has no slope, what comes before it may be constant.
+        # A root has no slope at zero, where its argument may be constant.
         with np.errstate(divide="ignore"), exclusive_autograd():
             return np.asarray(derivative(x))
 
@@ -158,12 +158,12 @@ def get_activation(activation: str | Elementwise) -> Activation:
 
 
 def activation_name(activation: str | Elementwise) -> str:
-    """Name an activation, for display.
+    """Return the name of an activation, for display.
 
     Parameters
     ----------
     activation : str or callable
-        As given to a layer.
+        As passed to a layer.
 
     Returns
     -------
@@ -195,6 +195,6 @@ def _check_elementwise(function: Elementwise, slope: Elementwise) -> None:
     if not elementwise:
         raise ValueError(
             f"activation {name} is not elementwise: an entry of its result depends on other "
-            "entries, or its shape differs from its argument's. Give the whole layer as a "
+            "entries, or its shape differs from its argument's. Pass the whole layer as a "
             "callable network instead."
         )

@@ -1,4 +1,4 @@
-"""A chain of layers: what is computed from some activations on."""
+"""A network: a chain of layers."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from jacrot._io import archive
 from jacrot._utils.arrays import FEATURES_AXIS, Array, Immutable, real_array
 from jacrot.layers import Basis, Dense, Layer
-from jacrot.layers._described import FORMAT, described
 from jacrot.layers._renamed import deprecated_alias
+from jacrot.layers._serialization import FORMAT, serialize
 from jacrot.layers._weights import (
     ActivationLike,
     Layout,
@@ -24,7 +24,7 @@ from jacrot.layers._weights import (
     transposed_hint,
 )
 
-# What single precision leaves of an orthogonal matrix of some thousand axes.
+# Largest error of Q Qᵀ of an orthogonal matrix of some thousand axes in single precision.
 ORTHOGONALITY_TOL = 1e-5
 
 
@@ -39,9 +39,9 @@ class Network(Immutable):
         list of :mod:`jacrot.layers`; or a callable ``(n, d_in) -> (n, d_out)`` written with
         ``autograd.numpy``.
     activation : str, callable or sequence of them, default="relu"
-        Applied after every layer of raw weights, the last one included; a sequence gives one per
+        Applied after every layer of raw weights, including the last; a sequence has one for each
         layer (``["relu", "relu", "identity"]`` for a classifier with two hidden layers). Names
-        are in ``jacrot.activations.ACTIVATIONS``. Layers and callables know their own.
+        are in ``jacrot.activations.ACTIVATIONS``. Layers and callables have their own.
     layout : {"out_in", "in_out"}, default="out_in"
         Whether a matrix of raw weights is stored ``(n_out, n_in)``, as PyTorch does, or
         ``(n_in, n_out)``, as Keras, Flax and scikit-learn do.
@@ -95,7 +95,7 @@ class Network(Immutable):
                 hint = (
                     transposed_hint(layout)
                     if chains_transposed(layers)
-                    else "write the layers in the order in which they are computed."
+                    else "pass the layers in the order in which they are computed."
                 )
                 raise ValueError(
                     f"weights do not chain: layer {index} writes {first.n_outputs} activations "
@@ -105,14 +105,14 @@ class Network(Immutable):
         vars(self).update(layers=layers, rotated_sites=sites)
 
     @classmethod
-    def _of_rotated(cls, layers: Sequence[Layer], sites: Iterable[int]) -> Network:
-        """Build a network of layers that has other bases at some sites."""
+    def _with_rotated_sites(cls, layers: Sequence[Layer], sites: Iterable[int]) -> Network:
+        """Build a network of layers that are in other bases at some sites."""
         network = cls(layers)
         vars(network).update(rotated_sites=tuple(sorted(set(sites))))
         return network
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Network._of_rotated, (self.layers, self.rotated_sites)
+        return Network._with_rotated_sites, (self.layers, self.rotated_sites)
 
     def __sklearn_clone__(self) -> Network:
         # Immutable, so that a clone may share the weights.
@@ -151,17 +151,17 @@ class Network(Immutable):
     def __getitem__(self, index: slice) -> Network: ...
 
     def __getitem__(self, index: int | slice) -> Layer | Network:
-        """Take one layer, or a part of the network as a network."""
+        """Return one layer, or a part of the network as a network."""
         if isinstance(index, slice):
             layers = self.layers[index]
             if not layers or index.step not in (None, 1):
                 raise IndexError(
-                    f"network[{index.start}:{index.stop}:{index.step}] is no part of a network of "
-                    f"{self.n_layers} layers; write at least one layer, in order."
+                    f"network[{index.start}:{index.stop}:{index.step}] is not a part of a network "
+                    f"of {self.n_layers} layers; slice at least one layer, in order."
                 )
             start, stop, _ = index.indices(self.n_layers)
             sites = (site - start for site in self.rotated_sites if start <= site <= stop)
-            return Network._of_rotated(layers, sites)
+            return Network._with_rotated_sites(layers, sites)
         return self.layers[index]
 
     def __iter__(self) -> Iterator[Layer]:
@@ -221,7 +221,7 @@ class Network(Immutable):
         return tangents.reshape(*tangents.shape[:-1], *np.shape(X)[1:])
 
     def rotate_inputs(self, rotation: Array) -> Network:
-        """Make the network that reads ``rotation @ x`` in place of ``x``.
+        """Return the network that reads ``rotation @ x`` in place of ``x``.
 
         Parameters
         ----------
@@ -234,10 +234,10 @@ class Network(Immutable):
             The same function of the rotated inputs.
         """
         layers = [self.layers[0].rotate_inputs(rotation), *self.layers[1:]]
-        return Network._of_rotated(layers, (0, *self.rotated_sites))
+        return Network._with_rotated_sites(layers, (0, *self.rotated_sites))
 
     def rotate_outputs(self, rotation: Array) -> Network:
-        """Make the network that writes ``rotation @ y`` in place of ``y``.
+        """Return the network that writes ``rotation @ y`` in place of ``y``.
 
         Parameters
         ----------
@@ -250,13 +250,13 @@ class Network(Immutable):
             The same function with rotated outputs.
         """
         layers = [*self.layers[:-1], self.layers[-1].rotate_outputs(rotation)]
-        return Network._of_rotated(layers, (*self.rotated_sites, self.n_layers))
+        return Network._with_rotated_sites(layers, (*self.rotated_sites, self.n_layers))
 
     reading = deprecated_alias(rotate_inputs, "reading")
     writing = deprecated_alias(rotate_outputs, "writing")
 
     def rotated(self, rotations: Mapping[int, ArrayLike]) -> Network:
-        """Put activations inside the network in another basis.
+        """Change the basis of activations inside the network.
 
         At site ``l`` (what layer ``l`` reads) the activations become ``z = Q a``: ``Q`` is folded
         into layer ``l - 1``, ``Qᵀ`` into layer ``l``. The function from the inputs to the outputs
@@ -295,14 +295,14 @@ class Network(Immutable):
         """
         if not isinstance(rotations, Mapping):
             raise TypeError(
-                f"rotations is a {type(rotations).__name__}; write a mapping {{site: Q}}."
+                f"rotations is a {type(rotations).__name__}; pass a mapping {{site: Q}}."
             )
         layers = list(self.layers)
         inputs: list[Layer] = []
         for site, given in rotations.items():
             if not isinstance(site, Integral) or site not in range(self.n_layers):
                 raise ValueError(
-                    f"rotations has site {site!r}; write a site from 0 to {self.n_layers - 1}: "
+                    f"rotations has site {site!r}; pass a site from 0 to {self.n_layers - 1}: "
                     "site l is what layer l reads."
                 )
             rotation = orthogonal(given, f"rotations[{site}]", self._width(site))
@@ -311,22 +311,22 @@ class Network(Immutable):
                 layers[site - 1] = layers[site - 1].rotate_outputs(rotation)
             else:
                 inputs = [Basis(rotation)]
-        # A layer before the others moves their sites on.
+        # A layer before the others shifts their sites by one.
         sites = (site + len(inputs) for site in {*self.rotated_sites, *map(int, rotations)})
-        return Network._of_rotated([*inputs, *layers], sites)
+        return Network._with_rotated_sites([*inputs, *layers], sites)
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
         """Write the network to an ``.npz`` or ``.safetensors`` file, without pickle.
 
-        ``jacrot.readers.load`` reads it. The file appears whole or not at all. Where there is one
-        already it keeps its permissions; a symbolic link is followed.
+        ``jacrot.readers.load`` reads it. If saving fails, no file appears and an existing one stays
+        as it was. A file that is replaced keeps its permissions; a symbolic link is followed.
 
         Parameters
         ----------
         path : str or path-like
-            Where to, ending in ``.npz`` or ``.safetensors``.
+            The file, ending in ``.npz`` or ``.safetensors``.
         metadata : mapping, default=None
-            What JSON can hold, to be kept beside the layers, such as the ``provenance_`` of the
+            JSON-serialisable data to store beside the layers, such as the ``provenance_`` of the
             estimator whose rotation was folded in; :func:`jacrot.readers.metadata` reads it.
 
         Raises
@@ -334,16 +334,16 @@ class Network(Immutable):
         ImportError
             If ``safetensors`` is needed and not installed.
         TypeError
-            If `metadata` holds what JSON cannot.
+            If `metadata` is not JSON-serialisable.
         OSError
             If the file cannot be written: its folder does not exist, it is write-protected, its
-            name is too long, or the disk is full. What stood there stays.
+            name is too long, or the disk is full.
         ValueError
             If `path` has another ending or is a folder, a device or a pipe; or if a layer is a
             user's own or holds a user's function, which only pickle could store.
         """
         arrays: dict[str, Any] = {}
-        layers = [described(layer, str(index), arrays) for index, layer in enumerate(self.layers)]
+        layers = [serialize(layer, str(index), arrays) for index, layer in enumerate(self.layers)]
         description = {"format": FORMAT, "layers": layers, "metadata": dict(metadata or {})}
         if self.rotated_sites:
             description["rotated_sites"] = list(self.rotated_sites)
@@ -358,21 +358,21 @@ class Network(Immutable):
         n_features = x.shape[FEATURES_AXIS[x.ndim]]
         if self.n_inputs not in (None, n_features):
             raise ValueError(
-                f"X has {n_features} features but the network reads {self.n_inputs}; write the "
+                f"X has {n_features} features but the network reads {self.n_inputs}; pass the "
                 "activations that its first layer reads."
             )
         return x
 
 
 def orthogonal(matrix: ArrayLike, name: str, n_features: int | None) -> NDArray[np.float64]:
-    """Read an orthogonal matrix, in double precision.
+    """Convert an orthogonal matrix to double precision.
 
     Parameters
     ----------
     matrix : array-like of shape (n_features, n_features)
-        What the user gave.
+        The matrix that the user passed.
     name : str
-        Its name in error messages.
+        Name of the argument, for errors.
     n_features : int or None
         The size it must have, ``None`` for any.
 
@@ -389,14 +389,14 @@ def orthogonal(matrix: ArrayLike, name: str, n_features: int | None) -> NDArray[
     rotation = real_array(matrix, name, ndim=2).astype(np.float64)
     size = rotation.shape[0] if n_features is None else n_features
     if rotation.shape != (size, size):
-        raise ValueError(f"{name} has shape {rotation.shape}; write a matrix ({size}, {size}).")
+        raise ValueError(f"{name} has shape {rotation.shape}; pass a matrix ({size}, {size}).")
     error = np.abs(rotation @ rotation.T - np.eye(size)).max()
     if error > ORTHOGONALITY_TOL:
         raise ValueError(
-            f"{name} is not orthogonal: Q Qᵀ differs from the identity by {error:.1e}; write "
+            f"{name} is not orthogonal: Q Qᵀ differs from the identity by {error:.1e}; pass "
             "orthonormal rows (np.linalg.qr gives them)."
         )
-    # One that was computed or kept in single precision would change the function by as much.
+    # A matrix that was computed or stored in single precision would change the function by as much.
     if error > 1e-13:
         left, _, right = np.linalg.svd(rotation)
         return np.asarray(left @ right)

@@ -89,7 +89,7 @@ def test_callable_gets_its_slope_from_autograd():
 @pytest.mark.parametrize(
     ("activation", "error", "message"),
     [
-        ("rleu", ValueError, "'rleu' is unknown; write one of"),
+        ("rleu", ValueError, "'rleu' is unknown; pass one of"),
         (3, TypeError, "must be a name or a callable, got int"),
         (lambda x: x / anp.sum(x), ValueError, "is not elementwise"),
         (lambda x: anp.sum(x, axis=1), ValueError, "cannot be evaluated|is not elementwise"),

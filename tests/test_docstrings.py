@@ -77,16 +77,13 @@ def public_names():
             yield f"{name}.{member}"
             if inspect.isclass(object_):
                 for method in vars(object_):
-                    if hasattr(getattr(object_, method), "__deprecated__"):
-                        continue
                     # What a base class documents need not be said again.
                     inherited = any(hasattr(base, method) for base in object_.__bases__)
-                    silent = getattr(object_, method).__doc__ is None and inherited
-                    if (
-                        not method.startswith("_")
-                        and callable(getattr(object_, method))
-                        and not silent
-                    ):
+                    value = getattr(object_, method, None)
+                    silent = value.__doc__ is None and (
+                        inherited or hasattr(value, "__deprecated__")
+                    )
+                    if not method.startswith("_") and callable(value) and not silent:
                         yield f"{name}.{member}.{method}"
 
 

@@ -9,7 +9,7 @@ from builders import framework, random_network
 
 from jacrot import JacobianSparsityRotation, NetworkRotation
 from jacrot._io import archive
-from jacrot.layers._described import described
+from jacrot.layers._serialization import serialize
 from jacrot.readers._files import read_saved
 
 pytestmark = pytest.mark.filterwarnings("ignore:the search")
@@ -86,7 +86,7 @@ def part(name, side, to):
 def other_network(widths):
     def change(description, arrays):
         layers = random_network(widths, ["tanh", "identity"][: len(widths) - 1]).layers
-        description["attributes"]["network_"] = {"network": described(list(layers), "n", arrays)}
+        description["attributes"]["network_"] = {"network": serialize(list(layers), "n", arrays)}
 
     return change
 

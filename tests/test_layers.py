@@ -1,6 +1,7 @@
 """Every layer: its tangents against finite differences, rotations folded in, reach, pickling."""
 
 import pickle
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -261,22 +262,22 @@ def test_a_network_of_images_chains_rotates_and_differentiates():
         (lambda: Conv2d(np.ones((1, 1, 1, 1)), stride=1.5), "stride=1.5 must be a whole number"),
         (lambda: Conv2d(np.ones((1, 1, 1, 1)), padding=-1), "padding=-1 must be at least 0"),
         (lambda: Conv2d(np.ones((1, 1, 1, 1)), padding=((1, 1),)), "must be"),
-        (lambda: AvgPool2d(stride=2), "write no stride"),
+        (lambda: AvgPool2d(stride=2), "pass no stride"),
         (lambda: BatchNorm([0.0], [1.0, 1.0]), "mean has 1 entries, variance has 2"),
         (lambda: BatchNorm([0.0], [-1.0]), "negative"),
-        (lambda: LayerNorm([1.0], [1.0, 2.0]), "write as many"),
+        (lambda: LayerNorm([1.0], [1.0, 2.0]), "pass as many"),
         (lambda: GatedDense(np.ones((2, 2)), np.ones((3, 2))), "one shape"),
         (lambda: Attention(*np.ones((4, 4, 4)), n_heads=3), "n_heads=3 does not divide"),
         (lambda: Attention(*np.ones((4, 4, 4)), n_heads=1, mask="future"), "must be 'causal'"),
         (lambda: Attention(*np.ones((4, 4, 4)), n_heads=1, mask=np.zeros((2, 2), bool)), "nothing"),
         (
             lambda: Attention(np.ones((2, 4)), np.ones((3, 4)), *np.ones((2, 4, 4)), n_heads=1),
-            "write query and key of one shape",
+            "pass query and key of one shape",
         ),
         (lambda: attention(ALLOWED)(np.ones((1, 5, 4))), "sequences of 3 positions, got 5"),
         (lambda: attention()(np.ones((1, 4))), "reads sequences"),
         (lambda: attention().value_output(2), "from 0 to 1"),
-        (lambda: Dense(normal(3, 4))(np.ones((1, 2, 2, 4))), "write Flatten"),
+        (lambda: Dense(normal(3, 4))(np.ones((1, 2, 2, 4))), r"put Flatten\(\) before it"),
         (lambda: Sequential([]), "layers is empty"),
         (lambda: Network([conv(3, 4), conv(3, 4)]), "layer 0 writes 3 activations"),
         (lambda: Network([conv(3, 4)])(np.ones((1, 3, 6, 6))), "X has 3 features"),
@@ -288,9 +289,52 @@ def test_what_does_not_fit_is_refused(make, words):
         make()
 
 
+@pytest.mark.parametrize("value", [2.5, "2", None])
+def test_whole_numbers_are_checked(value):
+    with pytest.raises(TypeError, match=f"groups={value!r} must be a whole number"):
+        Conv2d(np.ones((2, 2, 1, 1)), groups=value)
+    with pytest.raises(TypeError, match=f"n_heads={value!r} must be a whole number"):
+        Attention(*np.ones((4, 4, 4)), n_heads=value)
+    assert type(Conv2d(np.ones((2, 1, 1, 1)), groups=np.int64(2)).groups) is int
+
+
+def test_a_required_argument_is_required():
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'weight'"):
+        Dense()
+
+
+def test_a_class_of_the_same_name_is_not_saved_as_the_layer(tmp_path):
+    namesake = type("Dense", (Dense,), {"__call__": lambda self, x: 2 * Dense.__call__(self, x)})
+    with pytest.raises(ValueError, match="without pickle"):
+        Network([namesake(np.eye(2))]).save(tmp_path / "network.npz")
+
+
 def test_what_is_no_layer_is_refused():
     with pytest.raises(TypeError, match=r"branch\[1\] is a int"):
         Residual([Dense([[1.0]]), 3])
+
+
+def test_a_frozen_dataclass_is_a_layer(rng):
+    @dataclass(frozen=True)
+    class Power(BaseLayer):
+        exponent: float
+        positionwise = True
+
+        def __call__(self, x):
+            return np.abs(x) ** self.exponent * x
+
+        def jvp(self, x, tangents):
+            tangents = identity_tangents(x) if tangents is None else tangents
+            return self(x), ((self.exponent + 1) * np.abs(x) ** self.exponent)[..., None] * tangents
+
+    layer = Power(0.5)
+    assert layer.arguments == {"exponent": 0.5}
+    assert layer.changed(exponent=1.0) == Power(1.0)
+    with pytest.raises(AttributeError, match="exponent"):
+        layer.exponent = 2.0
+    network = Network([layer, Dense(normal(2, 3), activation="tanh")])
+    x, Q = rng.normal(size=(4, 3)), rotation(3)
+    np.testing.assert_allclose(network.rotated({0: Q, 1: Q})(x), network(x), atol=1e-13)
 
 
 def test_a_layer_of_ones_own_needs_two_methods(rng):

@@ -86,17 +86,17 @@ def test_callables_are_rotated_too():
 @pytest.mark.parametrize(
     ("sites", "error", "message"),
     [
-        ({3: np.eye(2)}, ValueError, r"write a site from 0 to 2: site l is what layer l reads\.$"),
+        ({3: np.eye(2)}, ValueError, r"pass a site from 0 to 2: site l is what layer l reads\.$"),
         ({-1: np.eye(2)}, ValueError, "has site -1"),
-        ({1: np.eye(4)}, ValueError, r"rotations\[1\] has shape \(4, 4\); write a matrix \(5, 5\)"),
+        ({1: np.eye(4)}, ValueError, r"rotations\[1\] has shape \(4, 4\); pass a matrix \(5, 5\)"),
         ({1.0: np.eye(5)}, ValueError, "has site 1.0"),
         (
             {1: 2 * np.eye(5)},
             ValueError,
-            r"not orthogonal: .* 3\.0e\+00; write orthonormal rows \(np\.linalg\.qr gives .*\)\.$",
+            r"not orthogonal: .* 3\.0e\+00; pass orthonormal rows \(np\.linalg\.qr gives .*\)\.$",
         ),
         ({1: np.full((5, 5), np.nan)}, ValueError, r"^rotations\[1\] contains NaN"),
-        ([np.eye(5)], TypeError, "rotations is a list; write a mapping"),
+        ([np.eye(5)], TypeError, "rotations is a list; pass a mapping"),
     ],
 )
 def test_bad_rotations_are_refused(sites, error, message):
@@ -117,7 +117,7 @@ def test_bases_that_a_neighbour_bounds_are_checked():
     # Nothing says what a callable that comes first reads.
     inputs = X[:, [0, 1, 2, 0]]
     np.testing.assert_allclose(after.rotated({0: rotation(4)})(inputs), after(inputs), atol=1e-12)
-    with pytest.raises(ValueError, match=r"has shape \(3, 2\); write a matrix \(3, 3\)"):
+    with pytest.raises(ValueError, match=r"has shape \(3, 2\); pass a matrix \(3, 3\)"):
         after.rotated({0: np.eye(3)[:, :2]})
 
 
@@ -148,7 +148,7 @@ def test_layouts_are_read_alike():
 
 def test_weights_that_do_not_chain_are_refused():
     message = (
-        "^weights do not chain: layer 1 writes 4 activations but layer 2 reads 3; write the layers "
+        "^weights do not chain: layer 1 writes 4 activations but layer 2 reads 3; pass the layers "
         r"in the order in which they are computed\.$"
     )
     with pytest.raises(ValueError, match=message):
@@ -166,7 +166,7 @@ def test_parts_compose_to_the_whole():
 
 @pytest.mark.parametrize("part", [slice(3, 3), slice(5, 9), slice(None, None, -1), slice(0, 3, 2)])
 def test_no_part_is_refused(part):
-    with pytest.raises(IndexError, match="is no part of a network of 3 layers"):
+    with pytest.raises(IndexError, match="is not a part of a network of 3 layers"):
         NETWORK[part]
 
 
@@ -206,9 +206,13 @@ def test_it_is_immutable():
         (network.layers[0], "activation"),
         (Network(anp.sin).layers[0], "function"),
     ):
-        with pytest.raises(AttributeError, match=f"instead of setting {name}"):
+        with pytest.raises(
+            AttributeError, match=f"instead of setting {name}|cannot assign to field .{name}."
+        ):
             setattr(holder, name, None)
-        with pytest.raises(AttributeError, match=f"{name} cannot be deleted"):
+        with pytest.raises(
+            AttributeError, match=f"{name} cannot be deleted|cannot delete field .{name}."
+        ):
             delattr(holder, name)
 
 
@@ -220,7 +224,7 @@ def test_inputs_are_checked_and_not_modified():
     for bad, message in (
         (
             X[:, :2],
-            "^X has 2 features but the network reads 3; write the activations that its first layer "
+            "^X has 2 features but the network reads 3; pass the activations that its first layer "
             r"reads\.$",
         ),
         (X[0], r"^X has 1 dimension"),

@@ -414,7 +414,7 @@ def test_a_start_is_improved_not_forgotten(rng):
         (None, (X, [(W, np.ones(16))]), "the network stands where the activations belong"),
         (None, (np.ones((60, 0, 10)), X), "have no outputs"),
         (None, (W, X[:, :9]), "X has 9 features but the network reads 10; pass the layers from"),
-        (None, (W.T, X), r"write Network\(weights, layout='in_out'\)"),
+        (None, (W.T, X), r"pass Network\(weights, layout='in_out'\)"),
         (None, (np.ones((3, 10, 10)), X), "one Jacobian .* for each sample"),
         (None, (W, X[0]), "no network, or the activations have fewer than two dimensions"),
         (None, (W, X * np.nan), "contains NaN"),

@@ -114,7 +114,7 @@ def test_callable_is_a_network_of_any_width():
 
 def test_the_hint_names_the_other_layout():
     for weights in ([W0, W1, W2], [(W0, B0), (W1, B1)]):
-        with pytest.raises(ValueError, match=r"write Network\(weights, layout='out_in'\)"):
+        with pytest.raises(ValueError, match=r"pass Network\(weights, layout='out_in'\)"):
             Network(weights, layout="in_out")
 
 
@@ -136,17 +136,17 @@ def test_one_activation_for_each_layer():
 @pytest.mark.parametrize(
     ("weights", "error", "message"),
     [
-        ([], ValueError, "weights is empty; write"),
+        ([], ValueError, "weights is empty; pass"),
         ({}, ValueError, "empty mapping"),
         (
             [W0, W2],
             ValueError,
-            "layer 0 writes 5 activations but layer 1 reads 4; write the layers",
+            "layer 0 writes 5 activations but layer 1 reads 4; pass the layers",
         ),
         (np.full((3, 2), np.inf), ValueError, "weights contains NaN or infinity"),
-        ([W0.T, W1.T, W2.T], ValueError, r"write Network\(weights, layout='in_out'\)"),
-        ([(W0.T, B0), (W1.T, B1)], ValueError, r"write Network\(weights, layout='in_out'\)"),
-        ([(W0, B1)], ValueError, "5 outputs but its bias has 4 entries; write a bias of 5"),
+        ([W0.T, W1.T, W2.T], ValueError, r"pass Network\(weights, layout='in_out'\)"),
+        ([(W0.T, B0), (W1.T, B1)], ValueError, r"pass Network\(weights, layout='in_out'\)"),
+        ([(W0, B1)], ValueError, "5 outputs but its bias has 4 entries; pass a bias of 5"),
         (np.ones(3), ValueError, "1 dimension"),
         (np.ones((2, 3, 4, 5)), ValueError, "4 dimension"),
         ([W0, np.ones((1, 2, 3))], ValueError, r"weights\[1\] has shape \(1, 2, 3\)"),
@@ -199,7 +199,7 @@ def test_bad_options_are_refused(options, message):
 
 @pytest.mark.parametrize("activation", [None, 3])
 def test_activation_of_another_kind_is_refused(activation):
-    with pytest.raises(TypeError, match="write a name, an elementwise function, or a list"):
+    with pytest.raises(TypeError, match="pass a name, an elementwise function, or a list"):
         Network(W0, activation)
 
 

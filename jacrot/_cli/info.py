@@ -12,7 +12,7 @@ from jacrot._cli.console import Console
 from jacrot._cli.inputs import read_header, without_last_activation
 from jacrot._cli.options import InfoOptions
 from jacrot._utils.text import printable
-from jacrot.layers._described import FORMAT
+from jacrot.layers._serialization import FORMAT
 from jacrot.layers._weights import Layout
 from jacrot.network import Network
 from jacrot.readers import list_arrays, load

@@ -489,7 +489,7 @@ class NetworkRotation(NetworkEstimator):
             if site < len(layers):
                 layers[site] = read_by(layers[site], basis.decoder, mean)
         sites = (site + len(inputs) for site in self.rotations_)
-        return Network._of_rotated([*inputs, *layers], sites)
+        return Network._with_rotated_sites([*inputs, *layers], sites)
 
 
 class _Part(NamedTuple):

@@ -15,7 +15,7 @@ from jacrot._estimators.fitted_range import FittedRange
 from jacrot._estimators.fitted_state import Unsaved, check_fitted_state
 from jacrot._io import archive
 from jacrot._jacobians.coordinates import Coordinates
-from jacrot.layers._described import described, restored
+from jacrot.layers._serialization import deserialize, serialize
 from jacrot.network import Network
 from jacrot.readers._files import read_saved
 from jacrot.readers._saved import ALTERED, altered, described_network
@@ -124,7 +124,7 @@ class _Writer:
         """Describe a value; raise ValueError where it holds a function of a user's."""
         match value:
             case Network():
-                layers = described(list(value.layers), name, self.arrays)
+                layers = serialize(list(value.layers), name, self.arrays)
                 if value.rotated_sites:
                     return {"rotated network": [layers, list(value.rotated_sites)]}
                 return {"network": layers}
@@ -148,7 +148,7 @@ class _Writer:
                 return value.item()
             case np.ndarray() if value.dtype == object:
                 return {"names": value.tolist()}
-        return described(value, name, self.arrays)
+        return serialize(value, name, self.arrays)
 
     def parameter(self, value: Any, name: str) -> Any:
         """Describe a parameter, or note that no file can hold it."""
@@ -202,4 +202,4 @@ class _Reader:
                 return np.array(content, dtype=object)
             case "unsaved":
                 return Unsaved(str(content))
-        return restored(description, self.arrays)
+        return deserialize(description, self.arrays)

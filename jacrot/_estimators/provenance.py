@@ -16,7 +16,7 @@ from sklearn.base import BaseEstimator
 from jacrot._io.fingerprints import fingerprint
 from jacrot._utils.arrays import Array
 from jacrot._version import __version__
-from jacrot.layers._described import described
+from jacrot.layers._serialization import serialize
 from jacrot.network import Network
 from jacrot.segments import source_of
 
@@ -40,7 +40,7 @@ def network_fingerprint(network: Network) -> str | None:
     """
     arrays: dict[str, Any] = {}
     try:
-        layers = [described(layer, str(site), arrays) for site, layer in enumerate(network.layers)]
+        layers = [serialize(layer, str(site), arrays) for site, layer in enumerate(network.layers)]
     except ValueError:
         return None
     digest = hashlib.sha256(json.dumps(layers).encode())

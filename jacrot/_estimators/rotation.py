@@ -614,7 +614,7 @@ class JacobianSparsityRotation(NetworkEstimator):
             mean = np.zeros(encoder.shape[1]) if self._outer is None else self._outer.mean
             layers[-1] = written_by(layers[-1], encoder, mean)
         last = () if self._output_encoder is None else (network.n_layers,)
-        return Network._of_rotated(layers, (0, *last))
+        return Network._with_rotated_sites(layers, (0, *last))
 
     @property
     def _output_encoder(self) -> Matrix | None:

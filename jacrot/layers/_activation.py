@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.special import softmax
 
+from jacrot import activations
 from jacrot._utils.arrays import Array
 from jacrot.activations import Elementwise, activation_name, get_activation
 from jacrot.layers._base import BaseLayer, features_axis, identity_tangents
 
-if TYPE_CHECKING:
-    from jacrot import activations
 
-
+@dataclass(frozen=True, eq=False)
 class Activation(BaseLayer):
-    """Elementwise function ``y = f(x)``, where no weights go before it.
+    """Elementwise function ``y = f(x)``, as a layer of its own.
 
     Parameters
     ----------
@@ -38,11 +37,11 @@ class Activation(BaseLayer):
     """
 
     activation: str | Elementwise
-    _activation: activations.Activation
+    _activation: activations.Activation = field(init=False)
     positionwise = True
 
-    def __init__(self, activation: str | Elementwise) -> None:
-        vars(self).update(activation=activation, _activation=get_activation(activation))
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_activation", get_activation(self.activation))
 
     def __repr__(self) -> str:
         return f"Activation({activation_name(self.activation)})"

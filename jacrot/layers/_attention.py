@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,29 @@ from scipy.special import softmax
 from jacrot._utils.arrays import Array, any_array, read_only
 from jacrot.layers._base import BaseLayer, identity_tangents
 from jacrot.layers._dense import Dense
+from jacrot.layers._fields import Converted, bias_beside, integer, weight_matrix
 
 SIDES = ("query", "key", "value", "output")
 
 
+def _mask(value: Any, name: str, layer: object) -> str | Array | None:
+    if value is None or (isinstance(value, str) and value == "causal"):
+        return value
+    allowed = any_array(value, name)
+    if allowed.dtype != bool or allowed.ndim != 2 or allowed.shape[0] != allowed.shape[1]:
+        raise ValueError(
+            f"{name}={value!r} must be 'causal', None, or a square array of bool: True where a "
+            "row's position may attend to a column's."
+        )
+    if not allowed.any(axis=1).all():
+        raise ValueError(
+            f"{name} leaves a position nothing to attend to; set at least one entry of every row "
+            "to True."
+        )
+    return read_only(allowed)
+
+
+@dataclass(frozen=True, eq=False)
 class Attention(BaseLayer):
     """Multi-head self-attention of sequences.
 
@@ -38,8 +58,8 @@ class Attention(BaseLayer):
     query_bias, key_bias, value_bias, output_bias : array-like, default=None
         The vectors ``b``, zero if ``None``.
     mask : {"causal"} or array-like of bool of shape (n_positions, n_positions), default=None
-        Which position (row) may look at which (column); ``"causal"`` looks back only, ``None``
-        everywhere.
+        Which position (row) may attend to which (column); ``"causal"`` is to itself and those
+        before it, ``None`` to all.
     scale : float, default=None
         ``None`` is one over the square root of the width of a query's head.
     frozen : bool, default=False
@@ -48,7 +68,7 @@ class Attention(BaseLayer):
     Raises
     ------
     ValueError
-        If shapes do not fit, a mask leaves a position nothing to look at, or an entry is NaN or
+        If shapes do not fit, a mask leaves a position nothing to attend to, or an entry is NaN or
         infinite.
 
     References
@@ -68,62 +88,33 @@ class Attention(BaseLayer):
             [0.33, 0.67]]])
     """
 
-    query: Array
-    key: Array
-    value: Array
-    output: Array
-    query_bias: Array
-    key_bias: Array
-    value_bias: Array
-    output_bias: Array
-    n_heads: int
-    mask: str | Array | None
-    scale: float | None
-    frozen: bool
-    _sides: dict[str, Dense]
+    query: Converted[ArrayLike, Array] = Converted(weight_matrix)
+    key: Converted[ArrayLike, Array] = Converted(weight_matrix)
+    value: Converted[ArrayLike, Array] = Converted(weight_matrix)
+    output: Converted[ArrayLike, Array] = Converted(weight_matrix)
+    _: KW_ONLY
+    n_heads: Converted[int, int] = Converted(integer)
+    query_bias: Converted[ArrayLike | None, Array] = Converted(bias_beside("query"), None)
+    key_bias: Converted[ArrayLike | None, Array] = Converted(bias_beside("key"), None)
+    value_bias: Converted[ArrayLike | None, Array] = Converted(bias_beside("value"), None)
+    output_bias: Converted[ArrayLike | None, Array] = Converted(bias_beside("output"), None)
+    mask: Converted[Any, str | Array | None] = Converted(_mask, None)
+    scale: float | None = None
+    frozen: bool = False
 
-    def __init__(
-        self,
-        query: ArrayLike,
-        key: ArrayLike,
-        value: ArrayLike,
-        output: ArrayLike,
-        *,
-        n_heads: int,
-        query_bias: ArrayLike | None = None,
-        key_bias: ArrayLike | None = None,
-        value_bias: ArrayLike | None = None,
-        output_bias: ArrayLike | None = None,
-        mask: Any = None,
-        scale: float | None = None,
-        frozen: bool = False,
-    ) -> None:
-        weights = zip(SIDES, (query, key, value, output), strict=True)
-        biases = (query_bias, key_bias, value_bias, output_bias)
-        sides = {
-            side: Dense(weight, bias, "identity")
-            for (side, weight), bias in zip(weights, biases, strict=True)
-        }
-        q, k, v, o = (sides[side].weight.shape for side in SIDES)
+    def __post_init__(self) -> None:
+        q, k, v, o = (getattr(self, side).shape for side in SIDES)
         if q != k or q[1] != v[1] or o[1] != v[0]:
             raise ValueError(
-                f"query has shape {q}, key {k}, value {v} and output {o}; write query and key of "
+                f"query has shape {q}, key {k}, value {v} and output {o}; pass query and key of "
                 "one shape, all three with as many columns, and output with as many columns as "
                 "value has rows."
             )
-        if n_heads < 1 or q[0] % n_heads or v[0] % n_heads:
+        if self.n_heads < 1 or q[0] % self.n_heads or v[0] % self.n_heads:
             raise ValueError(
-                f"n_heads={n_heads} does not divide the {q[0]} rows of query and {v[0]} of value."
+                f"n_heads={self.n_heads} does not divide the {q[0]} rows of query and {v[0]} of "
+                "value."
             )
-        vars(self).update(
-            {side: dense.weight for side, dense in sides.items()},
-            **{f"{side}_bias": dense.bias for side, dense in sides.items()},
-            n_heads=int(n_heads),
-            mask=_read_mask(mask),
-            scale=scale,
-            frozen=frozen,
-            _sides=sides,
-        )
 
     def __repr__(self) -> str:
         return f"Attention({self.n_inputs} → {self.n_outputs}, {self.n_heads} heads)"
@@ -138,10 +129,11 @@ class Attention(BaseLayer):
 
     def __call__(self, x: Array) -> Array:
         pattern, values = self.pattern(x), self._heads("value", x)
-        return self._sides["output"](_merged(np.einsum("nhts,nshe->nthe", pattern, values)))
+        heads = _merged(np.einsum("nhts,nshe->nthe", pattern, values))
+        return heads @ self.output.T + self.output_bias
 
     def pattern(self, x: Array) -> Array:
-        """Compute how much every position looks at every other.
+        """Compute how much every position attends to every other.
 
         Parameters
         ----------
@@ -167,10 +159,10 @@ class Attention(BaseLayer):
         return np.asarray(softmax(scores, axis=-1))
 
     def value_output(self, head: int) -> Dense:
-        """Make the value–output circuit of a head, ``W_o W_v``, as a layer.
+        """Return the value–output circuit of a head, ``W_o W_v``, as a layer.
 
-        What the head writes at a position is the mean, by its pattern, of this map of the
-        positions that it looks at.
+        What the head writes at a position is the mean of this map over the positions that it
+        attends to, weighted by its pattern.
 
         Parameters
         ----------
@@ -185,15 +177,14 @@ class Attention(BaseLayer):
         Raises
         ------
         ValueError
-            If there is no such head.
+            If the head does not exist.
         """
         if head not in range(self.n_heads):
             raise ValueError(f"head={head!r} must be from 0 to {self.n_heads - 1}.")
         width = len(self.value) // self.n_heads
         rows = slice(head * width, (head + 1) * width)
-        value = self._sides["value"]
         output = self.output[:, rows]
-        return Dense(output @ self.value[rows], output @ value.bias[rows], "identity")
+        return Dense(output @ self.value[rows], output @ self.value_bias[rows], "identity")
 
     def jvp(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
         tangents = identity_tangents(x) if tangents is None else tangents
@@ -220,8 +211,7 @@ class Attention(BaseLayer):
         return self.changed(**read)
 
     def rotate_outputs(self, rotation: Array) -> Attention:
-        output = self._sides["output"].rotate_outputs(rotation)
-        return self.changed(output=output.weight, output_bias=output.bias)
+        return self.changed(output=rotation @ self.output, output_bias=rotation @ self.output_bias)
 
     @property
     def _scale(self) -> float:
@@ -240,7 +230,7 @@ class Attention(BaseLayer):
 
     def _heads(self, side: str, x: Array) -> Array:
         """Compute ``(n_samples, n_positions, n_heads, head_width)`` queries, keys or values."""
-        y = self._sides[side](x)
+        y = x @ getattr(self, side).T + getattr(self, f"{side}_bias")
         return y.reshape(*y.shape[:2], self.n_heads, -1)
 
     def _tangent_heads(self, side: str, tangents: Array) -> Array:
@@ -249,22 +239,6 @@ class Attention(BaseLayer):
 
 
 def _merged(heads: Array) -> Array:
-    """Put the heads beside one another: ``(n, t, h, e, ...)`` to ``(n, t, h e, ...)``."""
+    """Concatenate the heads: ``(n, t, h, e, ...)`` to ``(n, t, h e, ...)``."""
     n, t, h, e = heads.shape[:4]
     return heads.reshape(n, t, h * e, *heads.shape[4:])
-
-
-def _read_mask(mask: Any) -> str | Array | None:
-    if mask is None or (isinstance(mask, str) and mask == "causal"):
-        return mask
-    allowed = any_array(mask, "mask")
-    if allowed.dtype != bool or allowed.ndim != 2 or allowed.shape[0] != allowed.shape[1]:
-        raise ValueError(
-            f"mask={mask!r} must be 'causal', None, or a square array of bool: True where a row's "
-            "position may look at a column's."
-        )
-    if not allowed.any(axis=1).all():
-        raise ValueError(
-            "mask leaves a position nothing to look at; write at least one True a row."
-        )
-    return read_only(allowed)

@@ -1,4 +1,4 @@
-"""What layers have in common, and what one of a user's own starts from."""
+"""The base class of layers, and functions that layers share."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from jacrot._utils.arrays import FEATURES_AXIS, Array, Immutable, read_only, real_array
+from jacrot._utils.arrays import FEATURES_AXIS, Array, Immutable
 from jacrot.layers._renamed import deprecated_alias, keep_old_names
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class BaseLayer(Immutable, ABC):
         """
 
     def rotate_inputs(self, rotation: Array) -> Layer:
-        """Make the layer that reads ``rotation @ x`` in place of ``x``.
+        """Return the layer that reads ``rotation @ x`` in place of ``x``.
 
         Parameters
         ----------
@@ -112,7 +112,7 @@ class BaseLayer(Immutable, ABC):
         return Sequential([Basis(rotation.T), self])
 
     def rotate_outputs(self, rotation: Array) -> Layer:
-        """Make the layer that writes ``rotation @ y`` in place of ``y``.
+        """Return the layer that writes ``rotation @ y`` in place of ``y``.
 
         Parameters
         ----------
@@ -143,22 +143,22 @@ class BaseLayer(Immutable, ABC):
         Returns
         -------
         ndarray of bool or None
-            The positions of the outputs that can change, ``None`` for all there are.
+            The positions of the outputs that can change, ``None`` for all.
         """
         return positions if self.positionwise else None
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What the constructor was given, by name."""
+        """Arguments of the constructor, by name."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def changed(self, **changes: Any) -> Self:
-        """Make the same layer with some arguments of its constructor changed.
+        """Return the same layer with some arguments of its constructor changed.
 
         Parameters
         ----------
         **changes : dict
-            The new ones.
+            Their new values.
 
         Returns
         -------
@@ -177,7 +177,7 @@ def _rebuilt(layer: Any, arguments: dict[str, Any]) -> Any:
 
 
 def identity_tangents(x: Array) -> Array:
-    """Make the tangents of all entries of the inputs, one after the other.
+    """Return the tangents of all entries of the inputs, one after the other.
 
     Parameters
     ----------
@@ -204,7 +204,7 @@ def identity_tangents(x: Array) -> Array:
 
 
 def features_axis(x: Array) -> int:
-    """Find the axis of the features: of rows, of sequences or of images.
+    """Return the axis of the features of rows, sequences or images.
 
     Parameters
     ----------
@@ -214,7 +214,7 @@ def features_axis(x: Array) -> int:
     Returns
     -------
     int
-        The axis, also that of a stack of tangents at `x`.
+        The axis, in `x` and in a stack of tangents at `x`.
     """
     return FEATURES_AXIS[x.ndim]
 
@@ -234,7 +234,7 @@ def along_features(matrix: Array, x: Array, axis: int) -> Array:
     Returns
     -------
     ndarray
-        The same with ``n_out`` features.
+        The batch or tangents with ``n_out`` features.
     """
     if axis == x.ndim - 1:
         return np.asarray(x @ matrix.T)
@@ -244,7 +244,7 @@ def along_features(matrix: Array, x: Array, axis: int) -> Array:
 
 
 def broadcast_features(vector: Array, x: Array, axis: int) -> Array:
-    """Lay a vector of features out so that it multiplies or adds to a batch.
+    """Reshape a vector of features so that it broadcasts against a batch.
 
     Parameters
     ----------
@@ -263,62 +263,33 @@ def broadcast_features(vector: Array, x: Array, axis: int) -> Array:
     return vector.reshape(-1, *[1] * (x.ndim - axis - 1))
 
 
-def read_bias(bias: ArrayLike | None, weight: Array) -> Array:
-    """Read the bias of a layer.
+def affine(layer: BaseLayer, weight: Array, bias: Array, x: Array) -> Array:
+    """Compute ``W x + b`` of rows, or at every position of sequences.
 
     Parameters
     ----------
-    bias : array-like of shape (n_outputs,) or None
-        What the user gave, ``None`` for zero.
-    weight : ndarray of shape (n_outputs, ...)
-        The layer's weight.
+    layer : BaseLayer
+        The layer that computes it, for the error.
+    weight : ndarray of shape (n_outputs, n_inputs)
+        ``W``.
+    bias : ndarray of shape (n_outputs,)
+        ``b``.
+    x : ndarray of shape (n_samples, n_inputs) or (n_samples, n_positions, n_inputs)
+        A batch.
 
     Returns
     -------
-    ndarray of shape (n_outputs,)
-        A read-only copy.
+    ndarray of shape (n_samples, n_outputs) or (n_samples, n_positions, n_outputs)
+        The affine map of the batch.
 
     Raises
     ------
     ValueError
-        If it has another size.
+        If `x` is a batch of images.
     """
-    n_outputs = len(weight)
-    vector = real_array(np.zeros(n_outputs, weight.dtype) if bias is None else bias, "bias", 1)
-    if vector.shape != (n_outputs,):
+    if x.ndim > 3:
         raise ValueError(
-            f"bias has {vector.size} entries but weight has shape {weight.shape}, outputs first: "
-            f"write a bias of {n_outputs} entries."
+            f"{layer!r} reads rows or sequences, got shape {x.shape}; put Flatten() before it, or "
+            "a 1 × 1 Conv2d in its place."
         )
-    return read_only(vector)
-
-
-def read_output_rotation(rotation: ArrayLike | None, n_outputs: int) -> Array | None:
-    """Read the change of basis after the activation of a layer.
-
-    Parameters
-    ----------
-    rotation : array-like of shape (n_rotated, n_outputs) or None
-        What the user gave.
-    n_outputs : int
-        Number of neurons.
-
-    Returns
-    -------
-    ndarray or None
-        A read-only copy.
-
-    Raises
-    ------
-    ValueError
-        If it has another number of columns.
-    """
-    if rotation is None:
-        return None
-    matrix = real_array(rotation, "output_rotation", ndim=2)
-    if matrix.shape[1] != n_outputs:
-        raise ValueError(
-            f"output_rotation has shape {matrix.shape} but the layer has {n_outputs} outputs: "
-            f"write a matrix of {n_outputs} columns."
-        )
-    return read_only(matrix)
+    return x @ weight.T + bias

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jacrot._utils.arrays import Array, read_only, real_array
+from jacrot._utils.arrays import Array
 from jacrot.layers._base import (
     BaseLayer,
     along_features,
@@ -13,15 +15,17 @@ from jacrot.layers._base import (
     features_axis,
     identity_tangents,
 )
+from jacrot.layers._fields import Converted, matrix, optional_vector
 
 # An entry that differs by less from the identity's is rounding.
 ROUNDING = 1e-12
 
 
+@dataclass(frozen=True, eq=False)
 class Basis(BaseLayer):
     """Affine map ``y = R x + c`` of the features, the same at every position.
 
-    It is how layers that cannot take a rotation into their weights read and write one.
+    It rotates the inputs and outputs of layers that cannot fold a rotation into their weights.
 
     Parameters
     ----------
@@ -33,7 +37,7 @@ class Basis(BaseLayer):
     Raises
     ------
     ValueError
-        If `matrix` is no matrix, `offset` does not fit it, or an entry is NaN or infinite.
+        If `matrix` is not a matrix, `offset` does not fit it, or an entry is NaN or infinite.
 
     Examples
     --------
@@ -43,20 +47,16 @@ class Basis(BaseLayer):
     array([[2., 1.]])
     """
 
-    matrix: Array
-    offset: Array | None
+    matrix: Converted[ArrayLike, Array] = Converted(matrix)
+    offset: Converted[ArrayLike | None, Array | None] = Converted(optional_vector, None)
     positionwise = True
 
-    def __init__(self, matrix: ArrayLike, offset: ArrayLike | None = None) -> None:
-        matrix = read_only(real_array(matrix, "matrix", ndim=2))
-        if offset is not None:
-            offset = read_only(real_array(offset, "offset", ndim=1))
-            if offset.shape != matrix.shape[:1]:
-                raise ValueError(
-                    f"offset has {offset.size} entries but matrix has {len(matrix)} rows; write "
-                    "one for each row."
-                )
-        vars(self).update(matrix=matrix, offset=offset)
+    def __post_init__(self) -> None:
+        if self.offset is not None and len(self.offset) != len(self.matrix):
+            raise ValueError(
+                f"offset has {self.offset.size} entries but matrix has {len(self.matrix)} rows; "
+                "pass one for each row."
+            )
 
     def __repr__(self) -> str:
         return f"Basis({self.n_inputs} → {self.n_outputs})"
@@ -71,7 +71,7 @@ class Basis(BaseLayer):
 
     @property
     def is_identity(self) -> bool:
-        """Whether it changes nothing but roundings."""
+        """Whether it is the identity up to rounding."""
         square = self.n_inputs == self.n_outputs and self.offset is None
         return square and bool(np.abs(self.matrix - np.eye(self.n_inputs)).max() < ROUNDING)
 

@@ -1,20 +1,29 @@
-"""Batch norm with the statistics of training, and what it folds into."""
+"""Batch norm with the statistics of training."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from jacrot._utils.arrays import Array
 from jacrot.layers._base import BaseLayer, broadcast_features, features_axis, identity_tangents
-from jacrot.layers._norm import optional_vector, same_size
+from jacrot.layers._fields import (
+    Converted,
+    check_equal_sizes,
+    number,
+    optional_vector,
+    vector,
+)
 
 
+@dataclass(frozen=True, eq=False)
 class BatchNorm(BaseLayer):
     """Batch norm at inference, ``y = g ∘ (x − mean) / √(variance + eps) + b``.
 
-    It scales and shifts every feature; :func:`jacrot.layers.fused` puts that into a dense layer
-    or a convolution before it.
+    It scales and shifts every feature; :func:`jacrot.layers.fused` folds that into a dense layer or
+    a convolution before it.
 
     Parameters
     ----------
@@ -28,8 +37,8 @@ class BatchNorm(BaseLayer):
     Raises
     ------
     ValueError
-        If the shapes differ or are no vectors, an entry is NaN or infinite, or a variance is
-        negative.
+        If the shapes differ or are not those of vectors, an entry is NaN or infinite, or a variance
+        is negative.
 
     References
     ----------
@@ -43,27 +52,19 @@ class BatchNorm(BaseLayer):
     array([[2.]])
     """
 
-    mean: Array
-    variance: Array
-    weight: Array | None
-    bias: Array | None
-    eps: float
+    mean: Converted[ArrayLike, Array] = Converted(vector)
+    variance: Converted[ArrayLike, Array] = Converted(vector)
+    weight: Converted[ArrayLike | None, Array | None] = Converted(optional_vector, None)
+    bias: Converted[ArrayLike | None, Array | None] = Converted(optional_vector, None)
+    eps: Converted[float, float] = Converted(number, 1e-5)
     positionwise = True
 
-    def __init__(
-        self,
-        mean: ArrayLike,
-        variance: ArrayLike,
-        weight: ArrayLike | None = None,
-        bias: ArrayLike | None = None,
-        eps: float = 1e-5,
-    ) -> None:
-        given = {"mean": mean, "variance": variance, "weight": weight, "bias": bias}
-        vectors = {name: optional_vector(vector, name) for name, vector in given.items()}
-        same_size(vectors)
-        if np.any(np.asarray(variance) < 0):
-            raise ValueError("variance has a negative entry; write the running variance.")
-        vars(self).update(vectors, eps=float(eps))
+    def __post_init__(self) -> None:
+        check_equal_sizes(
+            mean=self.mean, variance=self.variance, weight=self.weight, bias=self.bias
+        )
+        if np.any(self.variance < 0):
+            raise ValueError("variance has a negative entry; pass the running variance.")
 
     def __repr__(self) -> str:
         return f"BatchNorm({self.mean.size})"
@@ -78,13 +79,13 @@ class BatchNorm(BaseLayer):
 
     @property
     def scale(self) -> Array:
-        """What every feature is multiplied by."""
+        """Factor of every feature."""
         scale = 1 / np.sqrt(self.variance + self.eps)
         return scale if self.weight is None else scale * self.weight
 
     @property
     def shift(self) -> Array:
-        """What is then added."""
+        """Term added to every feature after that."""
         shift = -self.mean * self.scale
         return shift if self.bias is None else shift + self.bias
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass, field
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -12,12 +15,27 @@ from jacrot.layers._base import (
     Positions,
     along_features,
     identity_tangents,
-    read_bias,
-    read_output_rotation,
 )
-from jacrot.layers._windows import Padding, Pair, Windows, expect_images, pair, read_padding
+from jacrot.layers._fields import Converted, basis_change, bias_beside, integer
+from jacrot.layers._windows import (
+    Padding,
+    Pair,
+    Sides,
+    Windows,
+    check_images,
+    pair,
+    sides,
+)
 
 
+def _kernel(value: ArrayLike, name: str, layer: object) -> Array:
+    kernel = real_array(value, name, ndim=4)
+    if 0 in kernel.shape:
+        raise ValueError(f"{name} has shape {kernel.shape}; a kernel needs all its sides.")
+    return read_only(kernel)
+
+
+@dataclass(frozen=True, eq=False)
 class Conv2d(BaseLayer):
     """Convolution of images, ``y(p) = R f(Σ_δ W_δ x(s p + δ) + b)``, as PyTorch's.
 
@@ -41,7 +59,7 @@ class Conv2d(BaseLayer):
     dilation : int or pair of int, default=1
         Steps between the entries of the kernel.
     groups : int, default=1
-        Into how many groups the channels fall, between which the kernel is zero.
+        Number of groups of channels; between two groups the kernel is zero.
     output_rotation : array-like of shape (n_rotated, n_outputs), default=None
         ``R``, a change of basis of the channels after the activation; ``None`` is the identity.
 
@@ -70,52 +88,25 @@ class Conv2d(BaseLayer):
              [6., 9.]]]])
     """
 
-    weight: Array
-    bias: Array
-    output_rotation: Array | None
-    activation: str | Elementwise
-    stride: Pair
-    padding: tuple[Pair, Pair]
-    dilation: Pair
-    groups: int
-    windows: Windows
-    _activation: Activation
+    weight: Converted[ArrayLike, Array] = Converted(_kernel)
+    bias: Converted[ArrayLike | None, Array] = Converted(bias_beside("weight"), None)
+    activation: str | Elementwise = "relu"
+    _: KW_ONLY
+    stride: Converted[int | Pair, Pair] = Converted(pair, 1)
+    padding: Converted[Padding, Sides] = Converted(sides, 0)
+    dilation: Converted[int | Pair, Pair] = Converted(pair, 1)
+    groups: Converted[int, int] = Converted(integer, 1)
+    output_rotation: Converted[ArrayLike | None, Array | None] = Converted(basis_change, None)
+    _activation: Activation = field(init=False)
 
-    def __init__(
-        self,
-        weight: ArrayLike,
-        bias: ArrayLike | None = None,
-        activation: str | Elementwise = "relu",
-        *,
-        stride: int | Pair = 1,
-        padding: Padding = 0,
-        dilation: int | Pair = 1,
-        groups: int = 1,
-        output_rotation: ArrayLike | None = None,
-    ) -> None:
-        weight = real_array(weight, "weight", ndim=4)
-        if 0 in weight.shape:
-            raise ValueError(f"weight has shape {weight.shape}; a kernel needs all its sides.")
-        n_outputs = len(weight)
-        if groups < 1 or n_outputs % groups:
+    def __post_init__(self) -> None:
+        n_outputs = len(self.weight)
+        if self.groups < 1 or n_outputs % self.groups:
             raise ValueError(
-                f"groups={groups} does not divide the {n_outputs} outputs of weight, which has "
-                f"shape {weight.shape}: (n_outputs, n_inputs // groups, height, width)."
+                f"groups={self.groups} does not divide the {n_outputs} outputs of weight, which "
+                f"has shape {self.weight.shape}: (n_outputs, n_inputs // groups, height, width)."
             )
-        stride, dilation = pair(stride, "stride"), pair(dilation, "dilation")
-        padding = read_padding(padding)
-        vars(self).update(
-            weight=read_only(weight),
-            bias=read_bias(bias, weight),
-            activation=activation,
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            groups=int(groups),
-            output_rotation=read_output_rotation(output_rotation, len(weight)),
-            windows=Windows(weight.shape[2:], stride, dilation, padding),
-            _activation=get_activation(activation),
-        )
+        object.__setattr__(self, "_activation", get_activation(self.activation))
 
     def __repr__(self) -> str:
         kernel = " × ".join(map(str, self.weight.shape[2:]))
@@ -129,6 +120,11 @@ class Conv2d(BaseLayer):
     @property
     def n_outputs(self) -> int:
         return int((self.weight if self.output_rotation is None else self.output_rotation).shape[0])
+
+    @cached_property
+    def windows(self) -> Windows:
+        """The windows that the kernel slides over."""
+        return Windows(self.weight.shape[2:], self.stride, self.dilation, self.padding)
 
     @property
     def offsets(self) -> Array:
@@ -186,13 +182,13 @@ class Conv2d(BaseLayer):
         return self.windows.reach(positions)
 
     def _grouped(self) -> Array:
-        """Lay the kernel out as ``(n_offsets, groups, n_outputs / groups, n_inputs / groups)``."""
+        """Return the kernel as ``(n_offsets, groups, n_outputs / groups, n_inputs / groups)``."""
         n_outputs, n_inputs, _, _ = self.weight.shape
         kernel = self.weight.reshape(self.groups, n_outputs // self.groups, n_inputs, -1)
         return kernel.transpose(3, 0, 1, 2)
 
     def _preactivation(self, x: Array) -> Array:
-        x = expect_images(np.asarray(x), self, self.n_inputs)
+        x = check_images(np.asarray(x), self, self.n_inputs)
         return self._convolved(x) + self.bias[:, None, None]
 
     def _convolved(self, x: Array) -> Array:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass, field
+
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jacrot._utils.arrays import Array, read_only, real_array
+from jacrot._utils.arrays import Array
 from jacrot.activations import Activation, Elementwise, activation_name, get_activation
-from jacrot.layers._base import BaseLayer, identity_tangents, read_bias, read_output_rotation
+from jacrot.layers._base import BaseLayer, affine, identity_tangents
+from jacrot.layers._fields import Converted, basis_change, bias_beside, weight_matrix
 
 
+@dataclass(frozen=True, eq=False)
 class Dense(BaseLayer):
     """Fully connected layer ``y = R f(W x + b)``.
 
@@ -51,31 +55,16 @@ class Dense(BaseLayer):
     array([[0., 2.]])
     """
 
-    weight: Array
-    bias: Array
-    output_rotation: Array | None
-    activation: str | Elementwise
-    _activation: Activation
+    weight: Converted[ArrayLike, Array] = Converted(weight_matrix)
+    bias: Converted[ArrayLike | None, Array] = Converted(bias_beside("weight"), None)
+    activation: str | Elementwise = "relu"
+    _: KW_ONLY
+    output_rotation: Converted[ArrayLike | None, Array | None] = Converted(basis_change, None)
+    _activation: Activation = field(init=False)
     positionwise = True
 
-    def __init__(
-        self,
-        weight: ArrayLike,
-        bias: ArrayLike | None = None,
-        activation: str | Elementwise = "relu",
-        *,
-        output_rotation: ArrayLike | None = None,
-    ) -> None:
-        weight = real_array(weight, "weight", ndim=2)
-        if 0 in weight.shape:
-            raise ValueError(f"weight has shape {weight.shape}; a layer needs both sides.")
-        vars(self).update(
-            weight=read_only(weight),
-            bias=read_bias(bias, weight),
-            output_rotation=read_output_rotation(output_rotation, len(weight)),
-            activation=activation,
-            _activation=get_activation(activation),
-        )
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_activation", get_activation(self.activation))
 
     def __repr__(self) -> str:
         name = self.activation_name
@@ -135,13 +124,7 @@ class Dense(BaseLayer):
         return Dense(self.weight, self.bias, self.activation, output_rotation=rotation)
 
     def _preactivation(self, x: ArrayLike) -> Array:
-        x = np.asarray(x)
-        if x.ndim > 3:
-            raise ValueError(
-                f"{self!r} reads rows or sequences, got shape {x.shape}; write Flatten() before "
-                "it, or a 1 × 1 Conv2d in its place."
-            )
-        return x @ self.weight.T + self.bias
+        return affine(self, self.weight, self.bias, np.asarray(x))
 
     def _write(self, y: Array) -> Array:
         return y if self.output_rotation is None else y @ self.output_rotation.T

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,14 @@ from numpy.typing import ArrayLike
 from jacrot._utils.arrays import Array, read_only
 from jacrot._utils.threads import exclusive_autograd
 from jacrot.layers._base import BaseLayer
+from jacrot.layers._fields import Converted
 
 
+def _basis(value: ArrayLike | None, name: str, layer: object) -> Array | None:
+    return None if value is None else read_only(value)
+
+
+@dataclass(frozen=True, eq=False)
 class Function(BaseLayer):
     """A callable ``y = P f(Qᵀ x)``, its Jacobians by reverse-mode autograd.
 
@@ -47,23 +54,13 @@ class Function(BaseLayer):
     """
 
     function: Callable[[Any], Any]
-    input_rotation: Array | None
-    output_rotation: Array | None
+    _: KW_ONLY
+    input_rotation: Converted[ArrayLike | None, Array | None] = Converted(_basis, None)
+    output_rotation: Converted[ArrayLike | None, Array | None] = Converted(_basis, None)
 
-    def __init__(
-        self,
-        function: Callable[[Any], Any],
-        *,
-        input_rotation: ArrayLike | None = None,
-        output_rotation: ArrayLike | None = None,
-    ) -> None:
-        if not callable(function):
-            raise TypeError(f"function must be a callable, got {type(function).__name__}.")
-        vars(self).update(
-            function=function,
-            input_rotation=None if input_rotation is None else read_only(input_rotation),
-            output_rotation=None if output_rotation is None else read_only(output_rotation),
-        )
+    def __post_init__(self) -> None:
+        if not callable(self.function):
+            raise TypeError(f"function must be a callable, got {type(self.function).__name__}.")
 
     def __repr__(self) -> str:
         return f"Function({getattr(self.function, '__name__', type(self.function).__name__)})"
@@ -119,15 +116,15 @@ class Function(BaseLayer):
         if bad.size:
             raise ValueError(
                 f"{self!r} returns NaN or infinity for {bad.size} of {len(x)} samples, the first "
-                f"of them sample {bad[0]}; mend the function, or leave these samples out."
+                f"of them sample {bad[0]}; correct the function, or leave these samples out."
             )
         scale = np.abs(outputs).max(initial=0)
         if len(x) > 1 and not np.allclose(
             self.function(x[:1]), outputs[:1], rtol=1e-4, atol=1e-6 * scale
         ):
             raise ValueError(
-                f"{self!r} gives a sample another output when it stands in another batch; write "
-                "a function that treats the rows of its argument independently."
+                f"{self!r} returns another output for a sample in another batch; pass a "
+                "function that treats the rows of its argument independently."
             )
         jacobians = np.empty((len(x), outputs.shape[1], x.shape[1]), dtype=x.dtype)
         with exclusive_autograd():
@@ -161,7 +158,7 @@ class Function(BaseLayer):
         if x.ndim != 2:
             raise ValueError(
                 f"{self!r} reads rows (n_samples, n_inputs), got shape {x.shape}; for sequences "
-                "and images write a layer of your own, derived from jacrot.layers.BaseLayer."
+                "and images derive a layer of your own from jacrot.layers.BaseLayer."
             )
         return x if self.input_rotation is None else x @ self.input_rotation
 
@@ -175,7 +172,7 @@ class Function(BaseLayer):
             )
         if outputs.ndim != 2 or len(outputs) != len(x) or outputs.shape[1] == 0:
             raise ValueError(
-                f"{self!r} returned shape {outputs.shape} for {len(x)} samples; write a function "
+                f"{self!r} returned shape {outputs.shape} for {len(x)} samples; pass a function "
                 "(n_samples, n_inputs) -> (n_samples, n_outputs) with at least one output."
             )
         return outputs

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from jacrot._utils.arrays import Array
-from jacrot.activations import Elementwise
-from jacrot.layers._base import BaseLayer, identity_tangents
-from jacrot.layers._dense import Dense
+from jacrot.activations import Activation, Elementwise, activation_name, get_activation
+from jacrot.layers._base import BaseLayer, affine, identity_tangents
+from jacrot.layers._fields import Converted, bias_beside, weight_matrix
 
 
+@dataclass(frozen=True, eq=False)
 class GatedDense(BaseLayer):
     """Gated layer ``y = f(W_g x + b_g) ∘ (W_u x + b_u)``.
 
@@ -44,58 +47,45 @@ class GatedDense(BaseLayer):
     array([[18.]])
     """
 
-    gate_weight: Array
-    up_weight: Array
-    gate_bias: Array
-    up_bias: Array
-    activation: str | Elementwise
-    _gate: Dense
-    _up: Dense
+    gate_weight: Converted[ArrayLike, Array] = Converted(weight_matrix)
+    up_weight: Converted[ArrayLike, Array] = Converted(weight_matrix)
+    gate_bias: Converted[ArrayLike | None, Array] = Converted(bias_beside("gate_weight"), None)
+    up_bias: Converted[ArrayLike | None, Array] = Converted(bias_beside("up_weight"), None)
+    activation: str | Elementwise = "silu"
+    _activation: Activation = field(init=False)
     positionwise = True
 
-    def __init__(
-        self,
-        gate_weight: ArrayLike,
-        up_weight: ArrayLike,
-        gate_bias: ArrayLike | None = None,
-        up_bias: ArrayLike | None = None,
-        activation: str | Elementwise = "silu",
-    ) -> None:
-        if np.shape(gate_weight) != np.shape(up_weight):
+    def __post_init__(self) -> None:
+        if self.gate_weight.shape != self.up_weight.shape:
             raise ValueError(
-                f"gate_weight has shape {np.shape(gate_weight)} and up_weight "
-                f"{np.shape(up_weight)}; write two matrices (n_outputs, n_inputs) of one shape."
+                f"gate_weight has shape {self.gate_weight.shape} and up_weight "
+                f"{self.up_weight.shape}; pass two matrices (n_outputs, n_inputs) of one shape."
             )
-        gate = Dense(gate_weight, gate_bias, activation)
-        up = Dense(up_weight, up_bias, "identity")
-        vars(self).update(
-            gate_weight=gate.weight,
-            up_weight=up.weight,
-            gate_bias=gate.bias,
-            up_bias=up.bias,
-            activation=activation,
-            _gate=gate,
-            _up=up,
-        )
+        object.__setattr__(self, "_activation", get_activation(self.activation))
 
     def __repr__(self) -> str:
-        return f"GatedDense({self.n_inputs} → {self.n_outputs}, {self._gate.activation_name})"
+        name = activation_name(self.activation)
+        return f"GatedDense({self.n_inputs} → {self.n_outputs}, {name})"
 
     @property
     def n_inputs(self) -> int:
-        return self._gate.n_inputs
+        return int(self.gate_weight.shape[1])
 
     @property
     def n_outputs(self) -> int:
-        return self._gate.n_outputs
+        return len(self.gate_weight)
 
     def __call__(self, x: Array) -> Array:
-        return self._gate(x) * self._up(x)
+        gate, up = self._products(x)
+        return self._activation.function(gate) * up
 
     def jvp(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
         tangents = identity_tangents(x) if tangents is None else tangents
-        gate, gate_tangents = self._gate.jvp(x, tangents)
-        up, up_tangents = self._up.jvp(x, tangents)
+        product, up = self._products(x)
+        gate = self._activation.function(product)
+        slopes = self._activation.slope(product)[..., None]
+        gate_tangents = slopes * np.matmul(self.gate_weight, tangents)
+        up_tangents = np.matmul(self.up_weight, tangents)
         return gate * up, gate_tangents * up[..., None] + gate[..., None] * up_tangents
 
     def rotate_inputs(self, rotation: Array) -> GatedDense:
@@ -106,3 +96,7 @@ class GatedDense(BaseLayer):
             self.up_bias,
             self.activation,
         )
+
+    def _products(self, x: Array) -> tuple[Array, Array]:
+        gate = affine(self, self.gate_weight, self.gate_bias, x)
+        return gate, affine(self, self.up_weight, self.up_bias, x)

@@ -1,4 +1,4 @@
-"""What the names of stored weights say about the order of the layers, and what they do not."""
+"""The order of layers, as far as the names of stored weights determine it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def is_automatic(name: str) -> bool:
     Parameters
     ----------
     name : str
-        Of a module, perhaps with the modules that it is in before it.
+        Name of a module, or its path.
 
     Returns
     -------
@@ -37,20 +37,20 @@ def is_automatic(name: str) -> bool:
 def only_order(
     follows: Sequence[Collection[int]], first: Iterable[int] | None = None
 ) -> list[int] | None:
-    """Find the order in which every item follows the one before it, if there is one only.
+    """Find the only order in which every item can follow the one before it.
 
     Parameters
     ----------
     follows : sequence of collection of int
-        For each item those that can come right after it.
+        For each item, those that can come directly after it.
     first : iterable of int, default=None
         The items that can come first; ``None`` for all.
 
     Returns
     -------
     list of int or None
-        The order; ``None`` if there is none, if there are several, or if too many would have to
-        be tried.
+        The order; ``None`` if there is none, if there are several, or if finding out takes too
+        many steps.
 
     Examples
     --------
@@ -81,7 +81,7 @@ def only_order(
 
 
 def first_out_of_order(names: Iterable[str]) -> tuple[str, str] | None:
-    """Find two names that differ in numbers only, the larger of which comes first.
+    """Find two names that differ only in their numbers, of which the larger comes first.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def first_out_of_order(names: Iterable[str]) -> tuple[str, str] | None:
     Returns
     -------
     tuple of str or None
-        The two, ``None`` if there are no such.
+        The two names, ``None`` if there are none.
 
     Examples
     --------

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jacrot._utils.arrays import Array, read_only, real_array
+from jacrot._utils.arrays import Array
 from jacrot.layers._base import (
     BaseLayer,
     broadcast_features,
     features_axis,
     identity_tangents,
 )
+from jacrot.layers._fields import Converted, check_equal_sizes, number, optional_vector
 
 
+@dataclass(frozen=True, eq=False)
 class LayerNorm(BaseLayer):
     """Layer norm ``y = g ∘ x̂ + b``, ``x̂ = (x − mean(x)) / √(var(x) + eps)`` over the features.
 
@@ -30,7 +34,7 @@ class LayerNorm(BaseLayer):
     Raises
     ------
     ValueError
-        If the shapes differ or are no vectors, or an entry is NaN or infinite.
+        If the shapes differ or are not those of vectors, or an entry is NaN or infinite.
 
     References
     ----------
@@ -45,27 +49,21 @@ class LayerNorm(BaseLayer):
     array([[-1.,  1.]])
     """
 
-    weight: Array | None
-    bias: Array | None
-    eps: float
+    weight: Converted[ArrayLike | None, Array | None] = Converted(optional_vector, None)
+    bias: Converted[ArrayLike | None, Array | None] = Converted(optional_vector, None)
+    eps: Converted[float, float] = Converted(number, 1e-5)
     positionwise = True
 
-    def __init__(
-        self, weight: ArrayLike | None = None, bias: ArrayLike | None = None, eps: float = 1e-5
-    ) -> None:
-        vectors = {
-            "weight": optional_vector(weight, "weight"),
-            "bias": optional_vector(bias, "bias"),
-        }
-        same_size(vectors)
-        vars(self).update(vectors, eps=float(eps))
+    def __post_init__(self) -> None:
+        check_equal_sizes(weight=self.weight, bias=self.bias)
 
     def __repr__(self) -> str:
         return f"LayerNorm({'' if self.n_inputs is None else self.n_inputs})"
 
     @property
     def n_inputs(self) -> int | None:
-        return size_of(self.weight, self.bias)
+        vector = self.bias if self.weight is None else self.weight
+        return None if vector is None else vector.size
 
     @property
     def n_outputs(self) -> int | None:
@@ -97,6 +95,7 @@ class LayerNorm(BaseLayer):
         return centred / size, size
 
 
+@dataclass(frozen=True, eq=False)
 class RMSNorm(BaseLayer):
     """Root-mean-square norm ``y = g ∘ x̂``, ``x̂ = x / √(mean(x²) + eps)`` over the features.
 
@@ -113,7 +112,7 @@ class RMSNorm(BaseLayer):
     Raises
     ------
     ValueError
-        If `weight` is no vector, or an entry is NaN or infinite.
+        If `weight` is not a vector, or an entry is NaN or infinite.
 
     References
     ----------
@@ -127,19 +126,16 @@ class RMSNorm(BaseLayer):
     array([[1., 1.]])
     """
 
-    weight: Array | None
-    eps: float
+    weight: Converted[ArrayLike | None, Array | None] = Converted(optional_vector, None)
+    eps: Converted[float, float] = Converted(number, 1e-6)
     positionwise = True
-
-    def __init__(self, weight: ArrayLike | None = None, eps: float = 1e-6) -> None:
-        vars(self).update(weight=optional_vector(weight, "weight"), eps=float(eps))
 
     def __repr__(self) -> str:
         return f"RMSNorm({'' if self.n_inputs is None else self.n_inputs})"
 
     @property
     def n_inputs(self) -> int | None:
-        return size_of(self.weight)
+        return None if self.weight is None else self.weight.size
 
     @property
     def n_outputs(self) -> int | None:
@@ -164,56 +160,3 @@ class RMSNorm(BaseLayer):
 
     def _size(self, x: Array) -> Array:
         return np.sqrt((x**2).mean(axis=features_axis(x), keepdims=True) + self.eps)
-
-
-def optional_vector(vector: ArrayLike | None, name: str) -> Array | None:
-    """Read a vector, or none.
-
-    Parameters
-    ----------
-    vector : array-like of shape (n_features,) or None
-        What the user gave.
-    name : str
-        Its name in error messages.
-
-    Returns
-    -------
-    ndarray or None
-        A read-only copy.
-    """
-    return None if vector is None else read_only(real_array(vector, name, ndim=1))
-
-
-def same_size(vectors: dict[str, Array | None]) -> None:
-    """Check that vectors have as many entries as one another.
-
-    Parameters
-    ----------
-    vectors : dict of str to (ndarray or None)
-        The vectors by name.
-
-    Raises
-    ------
-    ValueError
-        If they differ.
-    """
-    sizes = {name: vector.size for name, vector in vectors.items() if vector is not None}
-    if len(set(sizes.values())) > 1:
-        found = ", ".join(f"{name} has {size} entries" for name, size in sizes.items())
-        raise ValueError(f"{found}; write as many for each.")
-
-
-def size_of(*vectors: Array | None) -> int | None:
-    """Count the entries of the first vector that is there.
-
-    Parameters
-    ----------
-    *vectors : ndarray or None
-        Vectors of one size.
-
-    Returns
-    -------
-    int or None
-        Their size.
-    """
-    return next((vector.size for vector in vectors if vector is not None), None)

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from jacrot._utils.arrays import Array
 from jacrot.layers._base import BaseLayer, Positions, identity_tangents
+from jacrot.layers._fields import Converted
 from jacrot.layers._protocol import Layer
-from jacrot.layers._windows import Padding, Pair, Windows, expect_images, pair, read_padding
+from jacrot.layers._windows import Padding, Pair, Sides, Windows, check_images, pair, sides
 
 NO_PADDING = ((0, 0), (0, 0))
 
 
+def _optional_pair(value: int | Pair | None, name: str, layer: object) -> Pair | None:
+    return None if value is None else pair(value, name)
+
+
+def _stride(value: int | Pair | None, name: str, layer: Any) -> Any:
+    return layer.size if value is None else pair(value, name)
+
+
+@dataclass(frozen=True, eq=False)
 class AvgPool2d(BaseLayer):
     """Mean over windows of images, or over all positions.
 
@@ -26,7 +40,7 @@ class AvgPool2d(BaseLayer):
     padding : int, pair of int, or pair of pairs of int, default=0
         Zeros around the image.
     count_padding : bool, default=True
-        Whether these zeros count in the mean, as they do in PyTorch; ONNX's default is not.
+        Whether these zeros count in the mean, as they do by default in PyTorch but not in ONNX.
 
     Raises
     ------
@@ -41,39 +55,29 @@ class AvgPool2d(BaseLayer):
     array([[[[1.5]]]])
     """
 
-    size: Pair | None
-    stride: Pair | None
-    padding: tuple[Pair, Pair]
-    count_padding: bool
+    size: Converted[int | Pair | None, Pair | None] = Converted(_optional_pair, None)
+    stride: Converted[int | Pair | None, Pair | None] = Converted(_stride, None)
+    padding: Converted[Padding, Sides] = Converted(sides, 0)
+    count_padding: bool = True
 
-    def __init__(
-        self,
-        size: int | Pair | None = None,
-        stride: int | Pair | None = None,
-        padding: Padding = 0,
-        count_padding: bool = True,
-    ) -> None:
-        size = None if size is None else pair(size, "size")
-        stride = size if stride is None else pair(stride, "stride")
-        padding = read_padding(padding)
-        if size is None and (stride is not None or padding != NO_PADDING):
+    def __post_init__(self) -> None:
+        if self.size is None and (self.stride is not None or self.padding != NO_PADDING):
             raise ValueError(
-                "size is None, one window over the whole image: write no stride and no padding."
+                "size is None, one window over the whole image: pass no stride and no padding."
             )
-        vars(self).update(size=size, stride=stride, padding=padding, count_padding=count_padding)
 
     def __repr__(self) -> str:
         return f"AvgPool2d({'' if self.size is None else self.size})"
 
     def __call__(self, x: Array) -> Array:
-        return self._mean(expect_images(x, self))
+        return self._mean(check_images(x, self))
 
     def jvp(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
         tangents = identity_tangents(x) if tangents is None else tangents
         return self(x), self._mean(tangents)
 
     def rotate_inputs(self, rotation: Array) -> Layer:
-        # A mean over positions does not mix channels: the rotation goes through it.
+        # A mean over positions does not mix channels: it commutes with the rotation.
         return super().rotate_outputs(rotation.T)
 
     def reach(self, positions: Positions) -> Positions:
@@ -97,8 +101,9 @@ class AvgPool2d(BaseLayer):
         return np.asarray(total / sum(self._windows.slices(ones)))
 
 
+@dataclass(frozen=True, eq=False)
 class MaxPool2d(BaseLayer):
-    """Largest entry of every window; of equal ones the first counts, as in PyTorch.
+    """Largest entry of every window; of equal entries the first, as in PyTorch.
 
     Parameters
     ----------
@@ -124,29 +129,15 @@ class MaxPool2d(BaseLayer):
     array([[[[3.]]]])
     """
 
-    size: Pair
-    stride: Pair
-    padding: tuple[Pair, Pair]
-    dilation: Pair
-    windows: Windows
+    size: Converted[int | Pair, Pair] = Converted(pair)
+    stride: Converted[int | Pair | None, Pair] = Converted(_stride, None)
+    padding: Converted[Padding, Sides] = Converted(sides, 0)
+    dilation: Converted[int | Pair, Pair] = Converted(pair, 1)
 
-    def __init__(
-        self,
-        size: int | Pair,
-        stride: int | Pair | None = None,
-        padding: Padding = 0,
-        dilation: int | Pair = 1,
-    ) -> None:
-        size, dilation = pair(size, "size"), pair(dilation, "dilation")
-        stride = size if stride is None else pair(stride, "stride")
-        padding = read_padding(padding)
-        vars(self).update(
-            size=size,
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            windows=Windows(size, stride, dilation, padding),
-        )
+    @cached_property
+    def windows(self) -> Windows:
+        """The windows whose largest entries are found."""
+        return Windows(self.size, self.stride, self.dilation, self.padding)
 
     def __repr__(self) -> str:
         return f"MaxPool2d({self.size})"
@@ -166,7 +157,7 @@ class MaxPool2d(BaseLayer):
         return self.windows.reach(positions)
 
     def _largest(self, x: Array) -> tuple[Array, NDArray[np.intp]]:
-        expect_images(x, self)
+        check_images(x, self)
         best = np.full((*x.shape[:2], *self.windows.grid(x.shape[2:])), -np.inf, x.dtype)
         place = np.zeros(best.shape, np.intp)
         for index, seen in enumerate(self.windows.slices(x, fill=-np.inf)):
@@ -175,6 +166,7 @@ class MaxPool2d(BaseLayer):
         return best, place
 
 
+@dataclass(frozen=True, eq=False)
 class Flatten(BaseLayer):
     """All entries of a sample in one row, the last axis fastest.
 

@@ -1,4 +1,4 @@
-"""What the rest of the package knows of a layer."""
+"""The protocol of layers, on which the rest of the package relies."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from jacrot._utils.arrays import Array
 class Layer(Protocol):
     """The protocol of a layer: an immutable object with these members.
 
-    A layer of one's own is best derived from :class:`BaseLayer`, which leaves two of them to be
-    written. Batches are rows ``(n_samples, n_features)``, sequences ``(n_samples, n_positions,
-    n_features)`` or images ``(n_samples, n_channels, height, width)``.
+    Derive a layer of your own from :class:`BaseLayer`, which leaves two of them to define. Batches
+    are rows ``(n_samples, n_features)``, sequences ``(n_samples, n_positions, n_features)`` or
+    images ``(n_samples, n_channels, height, width)``.
 
     Examples
     --------
@@ -40,10 +40,10 @@ class Layer(Protocol):
         """Compute the outputs of a batch and their derivatives along tangents."""
 
     def rotate_inputs(self, rotation: Array) -> Layer:
-        """Make the layer that reads ``rotation @ x`` in place of ``x``."""
+        """Return the layer that reads ``rotation @ x`` in place of ``x``."""
 
     def rotate_outputs(self, rotation: Array) -> Layer:
-        """Make the layer that writes ``rotation @ y`` in place of ``y``."""
+        """Return the layer that writes ``rotation @ y`` in place of ``y``."""
 
     def reach(self, positions: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
         """Find which output positions depend on some input positions, ``None`` for all."""

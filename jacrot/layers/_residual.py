@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from jacrot._utils.arrays import Array
 from jacrot.layers._base import BaseLayer, Positions, identity_tangents
 from jacrot.layers._basis import Basis
+from jacrot.layers._fields import Converted
 from jacrot.layers._protocol import Layer
 from jacrot.layers._sequential import Sequential, chain
 
 
+def _branch(value: Layer | Sequence[Layer], name: str, layer: object) -> Layer:
+    layers = chain(value, name)
+    return layers[0] if len(layers) == 1 else Sequential(layers)
+
+
+def _shortcut(value: Layer | Sequence[Layer] | None, name: str, layer: object) -> Layer | None:
+    return None if value is None else _branch(value, name, layer)
+
+
+@dataclass(frozen=True, eq=False)
 class Residual(BaseLayer):
     """Sum of two branches, ``y = s(x) + f(x)``, one of which is mostly the identity.
 
@@ -31,7 +43,7 @@ class Residual(BaseLayer):
     ValueError
         If a sequence is empty.
     TypeError
-        If something in it is no layer.
+        If something in it is not a layer.
 
     Examples
     --------
@@ -42,16 +54,8 @@ class Residual(BaseLayer):
     array([[9., 3.]])
     """
 
-    branch: Layer
-    shortcut: Layer | None
-
-    def __init__(
-        self, branch: Layer | Sequence[Layer], shortcut: Layer | Sequence[Layer] | None = None
-    ) -> None:
-        vars(self).update(
-            branch=_one(branch, "branch"),
-            shortcut=None if shortcut is None else _one(shortcut, "shortcut"),
-        )
+    branch: Converted[Layer | Sequence[Layer], Layer] = Converted(_branch)
+    shortcut: Converted[Layer | Sequence[Layer] | None, Layer | None] = Converted(_shortcut, None)
 
     def __repr__(self) -> str:
         return f"Residual({self.branch!r}{'' if self.shortcut is None else f', {self.shortcut!r}'})"
@@ -96,11 +100,6 @@ class Residual(BaseLayer):
         return None if kept is None or branched is None else kept | branched
 
 
-def _one(layers: Layer | Sequence[Layer], name: str) -> Layer:
-    chained = chain(layers, name)
-    return chained[0] if len(chained) == 1 else Sequential(chained)
-
-
 def _simplest(shortcut: Layer) -> Layer | None:
-    """Leave a shortcut out that a tied rotation has made the identity again."""
+    """Replace a shortcut that a tied rotation has made the identity again by None."""
     return None if isinstance(shortcut, Basis) and shortcut.is_identity else shortcut

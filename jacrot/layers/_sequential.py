@@ -3,13 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from jacrot._utils.arrays import Array
 from jacrot.layers._base import BaseLayer, Positions
+from jacrot.layers._fields import Converted
 from jacrot.layers._protocol import Layer
 
 
+def chain(value: Any, name: str, layer: object = None) -> tuple[Layer, ...]:
+    """Convert the layers that a layer is made of.
+
+    Parameters
+    ----------
+    value : Layer, Network or sequence of Layer
+        What a constructor was passed.
+    name : str
+        Name of the argument, for the error.
+    layer : object, default=None
+        Not used: it makes this the converter of a field.
+
+    Returns
+    -------
+    tuple of Layer
+        At least one layer.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    TypeError
+        If one is not a layer.
+    """
+    layers = (value,) if isinstance(value, Layer) else tuple(value)
+    if not layers:
+        raise ValueError(f"{name} is empty; pass at least one layer.")
+    for index, item in enumerate(layers):
+        if not isinstance(item, Layer):
+            raise TypeError(
+                f"{name}[{index}] is a {type(item).__name__}; pass one of jacrot.layers."
+            )
+    return layers
+
+
+@dataclass(frozen=True, eq=False)
 class Sequential(BaseLayer):
     """Layers one after the other, as one layer.
 
@@ -23,7 +61,7 @@ class Sequential(BaseLayer):
     ValueError
         If there are none.
     TypeError
-        If one is no layer.
+        If one is not a layer.
 
     Examples
     --------
@@ -33,10 +71,7 @@ class Sequential(BaseLayer):
     Sequential(LayerNorm(), Dense(2 → 1, identity))
     """
 
-    layers: tuple[Layer, ...]
-
-    def __init__(self, layers: Sequence[Layer]) -> None:
-        vars(self).update(layers=chain(layers, "layers"))
+    layers: Converted[Layer | Sequence[Layer], tuple[Layer, ...]] = Converted(chain)
 
     def __repr__(self) -> str:
         return f"Sequential({', '.join(map(repr, self.layers))})"
@@ -75,36 +110,3 @@ class Sequential(BaseLayer):
         for layer in self.layers:
             reached = None if reached is None else layer.reach(reached)
         return reached
-
-
-def chain(layers: Any, name: str) -> tuple[Layer, ...]:
-    """Read what a layer is made of.
-
-    Parameters
-    ----------
-    layers : Layer, Network or sequence of Layer
-        What the user gave.
-    name : str
-        Its name in error messages.
-
-    Returns
-    -------
-    tuple of Layer
-        At least one layer.
-
-    Raises
-    ------
-    ValueError
-        If there are none.
-    TypeError
-        If one is no layer.
-    """
-    chained = (layers,) if isinstance(layers, Layer) else tuple(layers)
-    if not chained:
-        raise ValueError(f"{name} is empty; write at least one layer.")
-    for index, layer in enumerate(chained):
-        if not isinstance(layer, Layer):
-            raise TypeError(
-                f"{name}[{index}] is a {type(layer).__name__}; write one of jacrot.layers."
-            )
-    return chained

@@ -1,4 +1,4 @@
-"""Exported weights, in the forms that people hold them, read as layers."""
+"""Exported weights in the forms in which they are stored, converted to layers."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ ACCEPTED = (
 def layers_from_weights(
     weights: Any, activation: ActivationLike = "relu", layout: Layout = "out_in"
 ) -> list[Layer]:
-    """Read exported weights as a list of layers.
+    """Convert exported weights to a list of layers.
 
     Parameters
     ----------
     weights : array-like, sequence, mapping, callable or Layer
         See ``jacrot.Network``.
     activation : str, callable or sequence of them, default="relu"
-        Applied after every layer of raw weights; a sequence gives one per layer.
+        Applied after every layer of raw weights; a sequence has one for each layer.
     layout : {"out_in", "in_out"}, default="out_in"
         Whether a matrix is stored ``(n_out, n_in)``, as PyTorch does, or ``(n_in, n_out)``, as
         Keras, Flax and scikit-learn do.
@@ -56,7 +56,7 @@ def layers_from_weights(
         if `activation` is unknown or is a sequence of the wrong length.
     """
     if layout not in ("out_in", "in_out"):
-        raise ValueError(f"layout={layout!r} is unknown; write 'out_in' or 'in_out'.")
+        raise ValueError(f"layout={layout!r} is unknown; pass 'out_in' or 'in_out'.")
     layers = _ready_layers(weights)
     if layers is not None:
         if not (isinstance(activation, str) and activation == "relu") or layout != "out_in":
@@ -73,13 +73,13 @@ def layers_from_weights(
             activations = list(activation)
         except TypeError as error:
             raise TypeError(
-                f"activation is a {type(activation).__name__}; write a name, an elementwise "
+                f"activation is a {type(activation).__name__}; pass a name, an elementwise "
                 "function, or a list of one for each layer."
             ) from error
         if len(activations) != len(pairs):
             raise ValueError(
                 f"activation lists {len(activations)} activations for {len(pairs)} layers; "
-                "write one for each layer ('identity' where there is none)."
+                "pass one for each layer ('identity' where there is none)."
             )
     if layout == "in_out":
         pairs = [(name, weight.T, bias) for name, weight, bias in pairs]
@@ -111,25 +111,25 @@ def chains_transposed(layers: Sequence[Any]) -> bool:
 
 
 def is_made_of_layers(weights: Any) -> bool:
-    """Check for layers, networks and callables, which know their activations.
+    """Check whether weights are layers, networks or callables, which have their activations.
 
     Parameters
     ----------
     weights : object
-        What the user gave.
+        Weights in any form.
 
     Returns
     -------
     bool
-        Whether an activation has no place beside it.
+        Whether no activation can be passed beside them.
     """
     return _ready_layers(weights) is not None
 
 
 def _ready_layers(weights: Any) -> list[Layer] | None:
-    """List layers that need no reading; ``None`` for raw weights."""
+    """List weights that are layers already; return ``None`` for raw weights."""
     if isinstance(weights, type):
-        raise TypeError(f"weights is the class {weights.__name__}; write an instance of it.")
+        raise TypeError(f"weights is the class {weights.__name__}; pass an instance of it.")
     foreign = foreign_model(weights)
     if foreign is not None:
         raise TypeError(f"weights {foreign}.")
@@ -149,7 +149,7 @@ def _ready_layers(weights: Any) -> list[Layer] | None:
             layers = _ready_layers(item)
             if layers is None:
                 raise TypeError(
-                    f"weights[{index}] is a {type(item).__name__} among layers; write it as a "
+                    f"weights[{index}] is a {type(item).__name__} among layers; pass it as a "
                     "jacrot.layers.Dense."
                 )
             ready += layers
@@ -158,14 +158,14 @@ def _ready_layers(weights: Any) -> list[Layer] | None:
 
 
 def _pairs(weights: Any) -> list[_Pair]:
-    """Read raw weights as ``(name, W, b or None)``, one for each layer."""
+    """Convert raw weights to ``(name, W, b or None)``, one for each layer."""
     if issparse(weights):
         raise TypeError("weights is a sparse matrix; pass weights.toarray().")
     if isinstance(weights, Mapping):
         return _pairs_of_mapping(weights)
     if isinstance(weights, (list, tuple)):
         if len(weights) == 0:
-            raise ValueError(f"weights is empty; write {ACCEPTED}.")
+            raise ValueError(f"weights is empty; pass {ACCEPTED}.")
         if all(np.isscalar(item) or _is_vector(item) for item in weights):
             # Rows of one matrix, written as nested lists.
             return [("weights", real_array(weights, "weights", ndim=2), None)]
@@ -174,7 +174,7 @@ def _pairs(weights: Any) -> list[_Pair]:
         return _pairs_of_flat_list(weights)
     if hasattr(weights, "__array__"):
         return [("weights", real_array(weights, "weights", ndim=2), None)]
-    raise TypeError(f"weights is a {type(weights).__name__}; write {ACCEPTED}.")
+    raise TypeError(f"weights is a {type(weights).__name__}; pass {ACCEPTED}.")
 
 
 def _is_vector(item: Any) -> bool:
@@ -209,7 +209,7 @@ def _pairs_of_flat_list(weights: Sequence[Any]) -> list[_Pair]:
         else:
             raise ValueError(
                 f"{name} has shape {array.shape}, which is neither a matrix nor the bias of the "
-                "matrix before it; write matrices (n_out, n_in), each followed by its bias (n_out,)"
+                "matrix before it; pass matrices (n_out, n_in), each followed by its bias (n_out,)"
                 " or by none."
             )
     return pairs
@@ -226,7 +226,7 @@ def _pairs_of_mapping(weights: Mapping[str, Any]) -> list[_Pair]:
 
 
 def layer_names(weights: Mapping[str, Any]) -> list[tuple[str, str | None]]:
-    """Find the matrices in a mapping, and by their places the bias of each.
+    """Find the matrices in a mapping, and the bias of each by its place.
 
     Parameters
     ----------
@@ -245,7 +245,7 @@ def layer_names(weights: Mapping[str, Any]) -> list[tuple[str, str | None]]:
         vector is.
     """
     if len(weights) == 0:
-        raise ValueError(f"weights is an empty mapping; write {ACCEPTED}.")
+        raise ValueError(f"weights is an empty mapping; pass {ACCEPTED}.")
     matrices: list[str] = []
     vectors: list[str] = []
     order = ""
@@ -255,7 +255,7 @@ def layer_names(weights: Mapping[str, Any]) -> list[tuple[str, str | None]]:
         if ndim not in (1, 2):
             raise ValueError(
                 f"{name} has shape {np.shape(weights[key])}; only matrices (n_out, n_in) and biases"
-                " (n_out,) make dense layers. Leave it out, or give the layers as jacrot.layers."
+                " (n_out,) make dense layers. Leave it out, or pass the layers as jacrot.layers."
             )
         (matrices if ndim == 2 else vectors).append(key)
         order += "Wb"[ndim == 1]
@@ -318,7 +318,7 @@ def _check_biases(pairs: list[_Pair], layout: Layout) -> None:
             hint = (
                 transposed_hint(layout)
                 if all(b is None or b.size == w.shape[1] for _, w, b in pairs)
-                else f"write a bias of {weight.shape[0]} entries."
+                else f"pass a bias of {weight.shape[0]} entries."
             )
             raise ValueError(
                 f"{name}: the matrix has {weight.shape[0]} outputs but its bias has {bias.size} "
@@ -327,12 +327,12 @@ def _check_biases(pairs: list[_Pair], layout: Layout) -> None:
 
 
 def transposed_hint(layout: Layout) -> str:
-    """Describe how to pass matrices that were read the wrong way round.
+    """Describe how to pass matrices that are stored the other way round.
 
     Parameters
     ----------
     layout : {"out_in", "in_out"}
-        As which they were read.
+        The layout that was passed.
 
     Returns
     -------
@@ -340,8 +340,8 @@ def transposed_hint(layout: Layout) -> str:
         End of an error message.
     """
     other = {
-        "out_in": "(n_in, n_out), as Keras, Flax and scikit-learn do, write Network(weights, "
+        "out_in": "(n_in, n_out), as Keras, Flax and scikit-learn do, pass Network(weights, "
         "layout='in_out')",
-        "in_out": "(n_out, n_in), as PyTorch does, write Network(weights, layout='out_in')",
+        "in_out": "(n_out, n_in), as PyTorch does, pass Network(weights, layout='out_in')",
     }
     return f"they fit when every matrix is transposed: if they are stored {other[layout]}."

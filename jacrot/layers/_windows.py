@@ -14,7 +14,8 @@ from jacrot._utils.arrays import Array
 from jacrot.layers._base import Positions
 
 Pair = tuple[int, int]
-Padding = int | Pair | tuple[Pair, Pair]
+Sides = tuple[Pair, Pair]
+Padding = int | Pair | Sides
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Windows:
     size: Pair
     stride: Pair = (1, 1)
     dilation: Pair = (1, 1)
-    padding: tuple[Pair, Pair] = ((0, 0), (0, 0))
+    padding: Sides = ((0, 0), (0, 0))
 
     def grid(self, shape: tuple[int, ...]) -> Pair:
         """Count the windows on images of some height and width."""
@@ -43,20 +44,20 @@ class Windows:
             if extent < span:
                 raise ValueError(
                     f"images have {name} {shape[axis]} (padded: {extent}) but a window takes "
-                    f"{span}; write larger images."
+                    f"{span}; pass larger images."
                 )
             counts.append((extent - span) // self.stride[axis] + 1)
         return counts[0], counts[1]
 
     def slices(self, x: NDArray[Any], fill: float = 0.0) -> Iterator[NDArray[Any]]:
-        """Yield for every place in the window what all windows see there.
+        """Yield, for every place in the window, the entries that all windows have there.
 
         Parameters
         ----------
         x : ndarray of shape (n_samples, n_channels, height, width, ...)
             Images, or tangents.
         fill : float, default=0.0
-            What the padding holds.
+            Value of the padding.
 
         Yields
         ------
@@ -77,21 +78,23 @@ class Windows:
             ]
 
     def reach(self, positions: Positions) -> Positions:
-        """Find the windows that see one of some positions."""
+        """Find the windows that contain one of some positions."""
         return np.any(list(self.slices(positions[None, None])), axis=0)[0, 0]
 
 
-def pair(value: Any, name: str, least: int = 1) -> Pair:
-    """Read a whole number for rows and columns.
+def pair(value: Any, name: str, layer: object = None, least: int = 1) -> Pair:
+    """Convert a whole number for rows and columns, or one for each.
 
     Parameters
     ----------
     value : int or pair of int
-        What the user gave.
+        What a constructor was passed.
     name : str
-        Its name in error messages.
+        Name of the argument, for the error.
+    layer : object, default=None
+        Not used: it makes this the converter of a field.
     least : int, default=1
-        The smallest that makes sense.
+        The smallest value allowed.
 
     Returns
     -------
@@ -111,13 +114,17 @@ def pair(value: Any, name: str, least: int = 1) -> Pair:
     return int(both[0]), int(both[1])
 
 
-def read_padding(value: Any) -> tuple[Pair, Pair]:
-    """Read what is added around images.
+def sides(value: Any, name: str, layer: object = None) -> Sides:
+    """Convert a padding, the same on opposite sides or one for each side.
 
     Parameters
     ----------
     value : int, pair of int, or pair of pairs of int
-        What the user gave.
+        What a constructor was passed.
+    name : str
+        Name of the argument, for the error.
+    layer : object, default=None
+        Not used: it makes this the converter of a field.
 
     Returns
     -------
@@ -131,23 +138,24 @@ def read_padding(value: Any) -> tuple[Pair, Pair]:
     """
     if isinstance(value, (tuple, list)) and any(isinstance(side, (tuple, list)) for side in value):
         if len(value) != 2:
-            raise ValueError(f"padding={value!r} must be ((top, bottom), (left, right)).")
-        return pair(value[0], "padding[0]", 0), pair(value[1], "padding[1]", 0)
-    rows, columns = pair(value, "padding", 0)
-    return (rows, rows), (columns, columns)
+            raise ValueError(f"{name}={value!r} must be ((top, bottom), (left, right)).")
+        rows, columns = (pair(item, f"{name}[{axis}]", least=0) for axis, item in enumerate(value))
+        return rows, columns
+    row, column = pair(value, name, least=0)
+    return (row, row), (column, column)
 
 
-def expect_images(x: Array, layer: object, n_channels: int | None = None) -> Array:
-    """Check that a batch is one of images.
+def check_images(x: Array, layer: object, n_channels: int | None = None) -> Array:
+    """Check that a batch consists of images.
 
     Parameters
     ----------
     x : ndarray
         The batch.
     layer : object
-        Which layer reads it, for the error.
+        The layer that reads it, for the error.
     n_channels : int, default=None
-        How many channels it must have.
+        Number of channels that it must have, ``None`` for any.
 
     Returns
     -------

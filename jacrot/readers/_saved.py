@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from jacrot.layers._base import BaseLayer
-from jacrot.layers._described import FORMAT, restored
+from jacrot.layers._serialization import FORMAT, deserialize
 from jacrot.network import Network
 
 # What restoring runs into where somebody changed the description. RecursionError, where layers or
@@ -78,12 +78,12 @@ def described_network(
     Exception
         One of `ALTERED`, if they do not fit.
     """
-    made = [restored(layer, arrays) for layer in layers]
+    made = [deserialize(layer, arrays) for layer in layers]
     if not all(isinstance(layer, BaseLayer) for layer in made):
         raise TypeError("something in it is not a layer")
     if any(type(site) is not int or not 0 <= site <= len(made) for site in rotated_sites):
         raise ValueError(f"rotated_sites is {rotated_sites}")
-    return Network._of_rotated(made, rotated_sites)
+    return Network._with_rotated_sites(made, rotated_sites)
 
 
 def saved_network(header: str, arrays: dict[str, NDArray[Any]], path: Path) -> Network:
