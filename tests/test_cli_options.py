@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import MISSING, fields
+from inspect import cleandoc
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -30,12 +31,18 @@ from jacrot.readers import _files
 LEAST = ["fit", "w.npz", "x.npy", "-o", "o.npz"]
 
 
-def help_of(capsys, *arguments):
-    """Return the help in one line."""
-    with pytest.raises(SystemExit) as ended:
-        main([*arguments, "--help"])
-    assert ended.value.code == 0
-    return " ".join(capsys.readouterr().out.split())
+@pytest.fixture
+def help_of(capsys, monkeypatch):
+    """Return the help of a command, without line breaks in a text."""
+    monkeypatch.setenv("COLUMNS", "10000")
+
+    def help_of(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            main([*arguments, "--help"])
+        assert ended.value.code == 0
+        return capsys.readouterr().out
+
+    return help_of
 
 
 def test_defaults_are_those_of_the_classes():
@@ -97,21 +104,16 @@ def test_number_of_nulls(options, n_nulls):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_option_is_in_the_help(command, capsys):
-    shown = help_of(capsys, command)
-    options = COMMANDS[command]
-    docstrings = "".join(cls.__doc__ for cls in options.__mro__[:-1])
-    for attribute in fields(options):
-        flag = f"--{attribute.name.replace('_', '-')}"
-        name = flag if attribute.kw_only else attribute.name.upper()
-        _, _, text = shown.partition(f" {name} ")
-        # The docstring has it as a parameter, and the help has its first words.
-        _, _, documented = docstrings.partition(f"\n    {attribute.name} : ")
-        words = documented.splitlines()[1].split()[:3]
-        assert words
-        assert " ".join(words) in text
-        shown_default = attribute.default not in (MISSING, None, False, (None, None))
-        assert not shown_default or f"(default: {attribute.default})" in text
+def test_every_option_is_in_the_help(command, help_of):
+    shown = " ".join(help_of(command).split())
+    docstrings = "".join(cleandoc(cls.__doc__) + "\n" for cls in COMMANDS[command].__mro__[:-1])
+    for field in fields(COMMANDS[command]):
+        flag = f"--{field.name.replace('_', '-')}" if field.kw_only else field.name.upper()
+        _, _, documented = docstrings.partition(f"\n{field.name} : ")
+        text = re.match(r".*\n((?:    .*\n)+)", documented)[1]
+        if field.default not in (MISSING, None, False, (None, None)):
+            text += f" (default: {field.default})"
+        assert re.search(rf" {flag} (\S+ )?{re.escape(' '.join(text.split()))}", shown)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"], ["info", "--help"]])
@@ -133,10 +135,8 @@ def test_help(arguments, capsys):
         ("What is searched for", SearchOptions),
     ],
 )
-def test_groups_of_the_help(heading, options, capsys):
-    with pytest.raises(SystemExit):
-        main(["fit", "--help"])
-    group = capsys.readouterr().out.partition(f"\n{heading}:\n")[2].partition("\n\n")[0]
+def test_groups_of_the_help(heading, options, help_of):
+    group = help_of("fit").partition(f"\n{heading}:\n")[2].partition("\n\n")[0]
     flags = re.findall(r"^  (?:-\w.*, )?--([\w-]+)", group, re.MULTILINE)
     assert [flag.replace("-", "_") for flag in flags] == [field.name for field in fields(options)]
 
@@ -161,10 +161,10 @@ def test_defaults_are_those_of_the_estimators(estimator):
     assert all(attribute.default == parameters[attribute.name] for attribute in shared)
 
 
-def test_the_help_knows_criteria_and_formats(capsys):
+def test_the_help_knows_criteria_and_formats(help_of):
     criteria = get_args(get_type_hints(FitOptions)["criterion"])
     assert list(criteria) == sorted(CRITERIA)
-    shown = help_of(capsys, "fit")
+    shown = help_of("fit")
     assert all(f"{suffix}," in shown or f"{suffix} or" in shown for suffix in _files.SUFFIXES)
     assert f"(default: {DEFAULT_NULLS} with --report" in shown
 
