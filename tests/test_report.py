@@ -83,8 +83,8 @@ class Page(HTMLParser):
 
 def mean_hoyer(jacobians, P, Q):
     P = np.eye(jacobians.shape[1]) if P is None else P
-    alive = jacobians[np.abs(jacobians).any(axis=(1, 2))]
-    return hoyer(P @ alive @ Q.T).mean()
+    nonzero = jacobians[np.abs(jacobians).any(axis=(1, 2))]
+    return hoyer(P @ nonzero @ Q.T).mean()
 
 
 def principal(moment):
@@ -93,8 +93,8 @@ def principal(moment):
 
 
 def normalised(jacobians):
-    alive = jacobians[np.abs(jacobians).any(axis=(1, 2))]
-    return alive / np.linalg.norm(alive, axis=(1, 2), keepdims=True)
+    nonzero = jacobians[np.abs(jacobians).any(axis=(1, 2))]
+    return nonzero / np.linalg.norm(nonzero, axis=(1, 2), keepdims=True)
 
 
 @pytest.mark.parametrize("rotate_output", [False, True, "tied"])
