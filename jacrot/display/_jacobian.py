@@ -93,7 +93,7 @@ class JacobianDisplay:
         if not len(self.before) == len(self.after) == n_titles:
             raise ValueError(
                 f"before has {len(self.before)} panels, after {len(self.after)} and titles "
-                f"{n_titles}; pass as many of each."
+                f"{n_titles}; pass the same number of each."
             )
         self.titles = titles
         self.rotated_output = rotated_output
@@ -186,7 +186,8 @@ class JacobianDisplay:
         )
         if len(before) != len(after):
             raise ValueError(
-                f"before has {len(before)} samples and after {len(after)}; pass as many of each."
+                f"before has {len(before)} samples and after {len(after)}; pass the same number of "
+                "each."
             )
         titles = None
         if samples is not None:

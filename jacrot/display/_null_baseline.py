@@ -86,7 +86,9 @@ class NullBaselineDisplay(ResultDisplay[NullBaseline]):
                 fillstyle="none",
                 label=f"{hidden}nulls, given basis",
             )
-        self.ax_.set_yticks(range(len(result.nulls)), [NAMES[name] for name in result.nulls])
+        self.ax_.set_yticks(
+            range(len(result.nulls)), [NAMES.get(name, name) for name in result.nulls]
+        )
         self.ax_.set_ylim(len(result.nulls) - 0.5, -0.5)
         self.ax_.set_xlabel("mean Hoyer sparsity, held out")
         set_wrapped_title(self.ax_, result.verdict)

@@ -1,6 +1,7 @@
-"""Values that the template of the report shows, one function for each section with any of its own.
+"""Values that the sections of the report show.
 
-The functions return plain values and no text that a reader sees: that is in ``report.html.jinja``.
+Every function returns plain values for one section. The text of the sections, and the format of the
+numbers, are in ``report.html.jinja``.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def describe_fit(estimator: Any) -> Values:
     return {
         "whole_network": isinstance(estimator, NetworkRotation),
         "network": repr(estimator.network_),
-        # By site: the number of axes, and of the directions that they were chosen from.
+        # Number of axes, and of the dimensions that they were chosen from, by site.
         "shapes": {site: rotation.shape for site, rotation in rotations.items()},
         "projects": any(len(rotation) < rotation.shape[1] for rotation in rotations.values()),
         "rotate_output": parameters["rotate_output"],
@@ -96,8 +97,8 @@ def draw_jacobians(estimator: Any, X_test: Array) -> Values:
         P, Q = rotations.get(site + 1), rotations.get(site)
         figure = Figure(figsize=(WIDTH, 3.5), layout="constrained")
         JacobianDisplay.from_jacobians(
-            _subsample(layer.plain, n_samples, None, None),
-            _subsample(layer.stack, n_samples, P, Q),
+            _rotate_subsample(layer.plain, n_samples, None, None),
+            _rotate_subsample(layer.stack, n_samples, P, Q),
             rotated_output=P is not None,
             ax=figure.subplots(1, 2),
         )
@@ -201,7 +202,7 @@ def list_sources(
     }
 
 
-def _subsample(stack: Jacobians, n: int, P: Matrix | None, Q: Matrix | None) -> Array:
+def _rotate_subsample(stack: Jacobians, n: int, P: Matrix | None, Q: Matrix | None) -> Array:
     """Rotate some Jacobians of a stack, evenly spread over the samples."""
     chosen = stack.subset(np.linspace(0, stack.shape[0] - 1, n).astype(np.intp))
     rotated = np.concatenate(list(chosen.rotated(P, Q)))
