@@ -6,13 +6,14 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from numbers import Integral
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jacrot._io import archive
 from jacrot._utils.arrays import FEATURES_AXIS, Array, Immutable, real_array
+from jacrot._utils.random import random_source
 from jacrot.layers import Basis, Dense, Layer
 from jacrot.layers._renamed import deprecated_alias
 from jacrot.layers._serialization import FORMAT, serialize
@@ -23,6 +24,9 @@ from jacrot.layers._weights import (
     layers_from_weights,
     transposed_hint,
 )
+
+if TYPE_CHECKING:
+    from jacrot.segments import NetworkSegment
 
 # Largest error of Q Qᵀ of an orthogonal matrix of some thousand axes in single precision.
 ORTHOGONALITY_TOL = 1e-5
@@ -314,6 +318,64 @@ class Network(Immutable):
         # A layer before the others shifts their sites by one.
         sites = (site + len(inputs) for site in {*self.rotated_sites, *map(int, rotations)})
         return Network._with_rotated_sites([*inputs, *layers], sites)
+
+    def segment(
+        self,
+        layers: int | slice,
+        inputs: ArrayLike,
+        *,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> NetworkSegment:
+        """Return some layers of the network as a segment, on inputs of the whole network.
+
+        Parameters
+        ----------
+        layers : int or slice
+            One layer, or consecutive layers.
+        inputs : array-like of shape (n_samples, n_inputs)
+            Inputs of the whole network; sequences or images for layers that read them.
+        random_state : int, RandomState instance or None, default=None
+            Draws the samples, pairs of an input and a position, where positions mix and there are
+            more than 1024.
+
+        Returns
+        -------
+        NetworkSegment
+            What ``fit`` of :class:`jacrot.JacobianSparsityRotation` takes in the place of weights
+            and activations.
+
+        Raises
+        ------
+        IndexError
+            If there are no such layers.
+        ValueError
+            If the network does not read `inputs`.
+
+        Examples
+        --------
+        >>> from jacrot.datasets import load_digits_mlp
+        >>> digits = load_digits_mlp()
+        >>> segment = digits.network.segment(1, digits.X[:100])
+        >>> segment
+        NetworkSegment(site 1 to site 2; activations (100, 64))
+        >>> segment.jacobians.shape, segment.readout.shape
+        ((100, 64, 64), (64, 64))
+        """
+        # A segment consists of networks, so that its module imports this one.
+        from jacrot.segments import NetworkSegment
+
+        if isinstance(layers, slice):
+            chosen = range(*layers.indices(self.n_layers))
+        else:
+            chosen = range(layers, layers + 1)
+        if chosen.step != 1 or len(chosen) == 0 or chosen.start < 0 or chosen.stop > self.n_layers:
+            raise IndexError(
+                f"layers={layers!r} does not exist; pass a number from 0 to {self.n_layers - 1}, "
+                "or a slice of consecutive layers."
+            )
+        x = self._batch(inputs)
+        activations = self[: chosen.start](x) if chosen.start else x
+        return NetworkSegment.draw(self, chosen, activations, random_source(random_state))
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
         """Write the network to an ``.npz`` or ``.safetensors`` file, without pickle.

@@ -11,8 +11,8 @@ from jacrot import JacobianSparsityRotation, Network, NetworkRotation
 from jacrot.criteria import hoyer
 from jacrot.datasets import make_planted_problem
 from jacrot.inspection import NullBaseline, null_baseline
-from jacrot.inspection._null import same_spectrum, shuffled, with_weights
 from jacrot.layers import Attention, Conv2d, Dense, LayerNorm, Residual
+from jacrot.segments._null_weights import change_weights, draw_singular_vectors, shuffle
 
 pytestmark = pytest.mark.search
 
@@ -46,9 +46,9 @@ def arrays(layer):
                 yield name, part
 
 
-@pytest.mark.parametrize("change", [shuffled, same_spectrum])
+@pytest.mark.parametrize("change", [shuffle, draw_singular_vectors])
 def test_only_weights_change(network, change):
-    null = with_weights(network, change, np.random.RandomState(0))
+    null = change_weights(network, change, np.random.RandomState(0))
     n_weights = 0
     for before, after in zip(network, null, strict=True):
         for (name, old), (_, new) in zip(arrays(before), arrays(after), strict=True):
@@ -59,7 +59,7 @@ def test_only_weights_change(network, change):
                 continue
             n_weights += 1
             assert np.abs(new - old).max() > 0.1
-            if change is shuffled:
+            if change is shuffle:
                 np.testing.assert_array_equal(np.sort(new, axis=None), np.sort(old, axis=None))
             else:
                 values = [np.linalg.svd(w, compute_uv=False) for w in (old, new)]
@@ -69,7 +69,9 @@ def test_only_weights_change(network, change):
 
 def test_the_spectrum_of_a_convolution_is_that_of_its_flat_kernel(rng):
     kernel = rng.normal(size=(5, 3, 2, 2))
-    null = with_weights(Network([Conv2d(kernel)]), same_spectrum, np.random.RandomState(0))
+    null = change_weights(
+        Network([Conv2d(kernel)]), draw_singular_vectors, np.random.RandomState(0)
+    )
     values = [
         np.linalg.svd(weight.reshape(5, 12), compute_uv=False)
         for weight in (kernel, null[0].weight)
@@ -81,7 +83,7 @@ def test_singular_vectors_are_from_the_haar_measure():
     # The mean square of every entry of a random axis is 1/n, and its mean 0.
     weight = np.diag([1.0, 0, 0])
     rng = np.random.RandomState(0)
-    draws = np.array([same_spectrum(weight, rng) for _ in range(4000)])
+    draws = np.array([draw_singular_vectors(weight, rng) for _ in range(4000)])
     np.testing.assert_allclose(draws.mean(axis=0), 0, atol=0.03)
     np.testing.assert_allclose((draws**2).mean(axis=0), 1 / 9, atol=0.01)
 

@@ -6,7 +6,7 @@ from builders import rotation
 from sklearn import config_context
 
 from jacrot import JacobianSparsityRotation, Network
-from jacrot._jacobians.networks import MAX_PAIRS, drawn_pairs, network_jacobians, pooled_jacobians
+from jacrot._jacobians.networks import MAX_PAIRS, draw_samples, network_jacobians
 from jacrot.criteria import hoyer
 from jacrot.layers import (
     Activation,
@@ -20,6 +20,7 @@ from jacrot.layers import (
     Residual,
 )
 from jacrot.positions import at_positions, to_rows
+from jacrot.segments import NetworkSegment, pool
 
 pytestmark = pytest.mark.search
 
@@ -127,10 +128,19 @@ def test_blocks_that_are_recomputed_are_the_same():
     np.testing.assert_allclose(few.norms(), np.array(stored.norms())[:, [5, 3]])
 
 
+def pooled(networks, activations, samples):
+    return pool(
+        [
+            NetworkSegment(network, range(network.n_layers), X, chosen)
+            for network, X, chosen in zip(networks, activations, samples, strict=True)
+        ]
+    )
+
+
 def test_pooled_blocks_are_one_stack(rng):
     blocks = [Network(MLP), Network([BLOCK]), Network([conv(4, 4, padding=1)])]
     rows = rng.normal(size=(7, 4))
-    stack = pooled_jacobians([blocks[0]] * 2, [rows, SEQUENCES], [None, np.array([0, 3])])
+    stack = pooled([blocks[0]] * 2, [rows, SEQUENCES], [None, np.array([0, 3])])
     parts = [blocks[0].jacobians(rows), blocks[0].jacobians(to_rows(SEQUENCES)[[0, 3]])]
     expected = np.concatenate(parts)
     np.testing.assert_allclose(np.concatenate(list(stack.rotated(None, None))), expected)
@@ -139,7 +149,7 @@ def test_pooled_blocks_are_one_stack(rng):
         np.concatenate(list(stack.subset(order).rotated(None, None))), expected[order]
     )
     with pytest.raises(ValueError, match=r"shapes \(9, 4, 4\) and \(25, 4, 4\)"):
-        pooled_jacobians(blocks[1:], [IMAGES, IMAGES], [None, None])
+        pooled(blocks[1:], [IMAGES, IMAGES], [None, None])
 
 
 @pytest.mark.parametrize("output", [False, True])
@@ -211,10 +221,10 @@ def test_several_matrices_of_a_sample_may_be_computed_elsewhere():
 def test_many_positions_are_drawn_by_the_random_state(rng):
     network = Network([conv(3, 4, padding=1)])
     X = rng.normal(size=(2, 4, 30, 30))
-    pairs = drawn_pairs(network, X, np.random.RandomState(0))
+    pairs = draw_samples(network, X, np.random.RandomState(0))
     assert len(np.unique(pairs)) == MAX_PAIRS < 1800
-    assert drawn_pairs(network, X[:1], np.random.RandomState(0)) is None
-    assert drawn_pairs(Network([Dense(normal(3, 4))]), np.ones((2000, 4)), None) is None
+    assert draw_samples(network, X[:1], np.random.RandomState(0)) is None
+    assert draw_samples(Network([Dense(normal(3, 4))]), np.ones((2000, 4)), None) is None
     fits = [JacobianSparsityRotation(random_state=0).fit(network, X) for _ in range(2)]
     np.testing.assert_array_equal(fits[0].rotation_, fits[1].rotation_)
     assert fits[0].score(X) == fits[1].score(X)

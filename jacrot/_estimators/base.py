@@ -1,13 +1,11 @@
-"""What the estimators share: the door, the searches, the report."""
+"""What the estimators share: input validation, the searches, the attributes of every fit."""
 
 from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import replace
 from numbers import Integral, Real
 from types import NoneType
@@ -29,26 +27,21 @@ from sklearn.utils.validation import validate_data
 from jacrot._estimators import persistence, provenance
 from jacrot._estimators.callbacks import CallbackSupportMixin, Task
 from jacrot._estimators.fitted_range import FittedRange
+from jacrot._estimators.inputs import read_segments
 from jacrot._estimators.progress import Monitor, Progress
-from jacrot._jacobians.networks import SINGLE_PRECISION_ENTRIES
-from jacrot._jacobians.stacks import Indices, Jacobians
 from jacrot._search.problem import Problem
 from jacrot._search.solver import Ending, Solution, solve
-from jacrot._search.subspace import NEGLIGIBLE
-from jacrot._utils.arrays import FEATURES_AXIS, Array, Matrix, real_array
+from jacrot._utils.arrays import Array, Matrix, real_array
 from jacrot._utils.foreign import refuse_masked, without_gradient
-from jacrot._utils.threads import Apply, one_blas_thread
+from jacrot._utils.threads import one_blas_thread
 from jacrot._utils.warnings import warn
 from jacrot.activations import ACTIVATIONS
-from jacrot.criteria._measures import hoyer_of_norms
 from jacrot.criteria._minimised import CRITERIA
-from jacrot.layers._weights import chains_transposed, is_made_of_layers, transposed_hint
-from jacrot.network import Network
 from jacrot.positions import to_rows
-from jacrot.segments import Captured
+from jacrot.segments import Captured, RotatedSegment, Segment
 
-# Entries of the samples whose sparsity a progress bar shows.
-WATCHED_ENTRIES = 2**20
+# Draws the pairs of input and position that are scored, where there are too many for all.
+SCORE_SEED = 0
 
 
 class NetworkEstimator(
@@ -126,8 +119,9 @@ class NetworkEstimator(
             What `transform` returns.
         """
         data = y if self.network is None else X
-        if isinstance(X, Captured):
-            data = X.X
+        segments = read_segments(X)
+        if segments is not None:
+            data = segments[0].X
         return self.fit(X, y).transform(data)
 
     def __sklearn_tags__(self) -> Any:
@@ -164,18 +158,14 @@ class NetworkEstimator(
         """Set the fitted attributes, one by one."""
         raise NotImplementedError
 
-    def _network(self, weights: Any, X: Array) -> Network:
-        # What is made of layers knows its own activations.
-        network = Network(weights, "relu" if is_made_of_layers(weights) else self.activation)
-        n_features = X.shape[FEATURES_AXIS[X.ndim]]
-        if network.n_inputs not in (None, n_features):
-            hint = "pass the layers from these activations on, as network[1:] does."
-            if chains_transposed(network.layers) and network.layers[0].n_outputs == n_features:
-                hint = transposed_hint("out_in")
-            raise ValueError(
-                f"X has {n_features} features but the network reads {network.n_inputs}; {hint}"
-            )
-        return network
+    def rotated_segments(self, X: Any) -> list[RotatedSegment]:
+        """Return what was fitted on other inputs, between the bases that were found."""
+        raise NotImplementedError
+
+    @property
+    def segment_layers(self) -> list[range]:
+        """Layers of ``network_`` that each of the rotated segments consists of."""
+        raise NotImplementedError
 
     def _activations(self, X: Any, reset: bool) -> Array:
         refuse_masked(X, "X")
@@ -315,8 +305,7 @@ class NetworkEstimator(
         self,
         solution: Solution,
         seed: int | np.random.RandomState,
-        batches: list[Array],
-        analysed: Any,
+        segments: Sequence[Segment | Captured],
     ) -> None:
         columns = ("stage", "iteration", "evaluations", "cost", "seconds")
         table = np.array(solution.history, dtype=np.float64).reshape(-1, len(columns))
@@ -327,7 +316,7 @@ class NetworkEstimator(
         self.stages_ = solution.stages
         self.n_iter_ = solution.n_iter
         self.converged_ = solution.converged
-        self._fitted_range = FittedRange.of(batches)
+        self._fitted_range = FittedRange.of([segment.activations for segment in segments])
         self._interrupted = solution.ending in ("interrupted", "killed")
         reasons = {
             "max_iter": f"the search did not converge in max_iter={self.max_iter} steps; raise "
@@ -339,87 +328,9 @@ class NetworkEstimator(
         if solution.ending in reasons:
             warn(reasons[solution.ending], ConvergenceWarning)
         known = int(seed) if isinstance(seed, Integral) else None
-        self.provenance_ = provenance.of_fit(self, known, batches, analysed)
-
-
-def with_effect(jacobians: Jacobians) -> tuple[Jacobians, Matrix, Matrix]:
-    """Leave out samples whose Jacobian is zero, with a warning; give the ℓ₁ and ℓ₂ norms too."""
-    l1, l2 = jacobians.norms()
-    if not np.isfinite(l2).all():
-        raise ValueError(
-            f"{np.count_nonzero(~np.isfinite(l2))} of {len(l2)} samples have a Jacobian with NaN "
-            "or infinity; look at the weights and activations (an overflow?), or leave these "
-            "samples out."
-        )
-    alive = _alive(l2)
-    if alive.size == l2.size:
-        return jacobians, l1, l2
-    return jacobians.subset(alive), l1[alive], l2[alive]
-
-
-@contextmanager
-def naming(place: str) -> Iterator[None]:
-    """Name the layer or the site in an error about it."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{place}: {error}") from error
-
-
-@contextmanager
-def shared(jacobians: Jacobians) -> Iterator[Apply]:
-    """Share the blocks of a stack among threads."""
-    with ThreadPoolExecutor(cpu_count() if jacobians.concurrent else 1) as pool:
-        yield pool.map
-
-
-def some_hoyer(jacobians: Jacobians, P: Matrix | None, Q: Matrix | None) -> float:
-    """Average the sparsity of ``P J_i Qᵀ`` over the first few samples, for a progress bar."""
-    fitting = int(WATCHED_ENTRIES // jacobians.n_entries_each)
-    n_samples = min(jacobians.shape[0], max(1, fitting))
-    few = jacobians.subset(np.arange(n_samples)).cast(np.float32)
-    l1, l2 = few.norms(P, Q)
-    return float(np.mean(hoyer_of_norms(l1, l2, _n_entries(jacobians, P, Q))))
-
-
-def mean_hoyer(jacobians: Jacobians, norms: Matrix, P: Matrix | None, Q: Matrix | None) -> float:
-    """Average the sparsity of ``P J_i Qᵀ`` over the samples that are more than rounding in it.
-
-    In so many samples that rounding averages out, single precision halves the time.
-    """
-    stack = jacobians.scaled(1 / norms)
-    if jacobians.n_entries > SINGLE_PRECISION_ENTRIES:
-        stack = stack.cast(np.float32)
-    with one_blas_thread(), shared(stack) as apply:
-        l1, l2 = stack.norms(P, Q, apply)
-    alive = _alive(np.where(l2 > np.sqrt(NEGLIGIBLE), l2, 0))
-    return float(hoyer_of_norms(l1[alive], l2[alive], _n_entries(jacobians, P, Q)).mean())
-
-
-def _n_entries(jacobians: Jacobians, P: Matrix | None, Q: Matrix | None) -> int:
-    """Count the entries of a rotated sample."""
-    _, n_outputs, n_inputs = jacobians.shape
-    size = jacobians.n_matrices * (n_outputs if P is None else len(P))
-    return size * (n_inputs if Q is None else len(Q))
+        self.provenance_ = provenance.of_fit(self, known, segments)
 
 
 def _numbered_search(number: int, *search: Any, **options: Any) -> tuple[int, Solution]:
     """Run a search in another process, whose results come in any order."""
     return number, solve(*search, **options)
-
-
-def _alive(norms: Matrix) -> Indices:
-    """Find the samples whose Jacobian is not zero; warn of the others."""
-    alive = np.flatnonzero(norms)
-    if alive.size == 0:
-        raise ValueError(
-            f"the Jacobian is zero at every one of n_samples={norms.size}: nothing depends on "
-            "these activations (dead units, a saturated activation, the wrong layer, or too few "
-            "components?)."
-        )
-    if alive.size < norms.size:
-        warn(
-            f"{norms.size - alive.size} of {norms.size} samples have a zero Jacobian and are left "
-            "out."
-        )
-    return alive

@@ -183,6 +183,9 @@ def _check_two_coordinates(estimator: Any, n_outputs: set[int]) -> None:
     inner, outer = estimator._inner, estimator._outer
     functional = estimator.coordinates == "functional"
     weighed = functional and (estimator.rotate_output == "tied" or estimator.readout is not None)
+    if functional and "segments" in estimator.provenance_:
+        # A segment may have a readout of its own.
+        weighed = outer is not None
     for part, name, expected in ((inner, "_inner", functional), (outer, "_outer", weighed)):
         _require(
             (part is not None) == expected,

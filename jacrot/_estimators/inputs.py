@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import _num_samples
 
+from jacrot._utils.arrays import FEATURES_AXIS, Array
 from jacrot._utils.foreign import foreign_model
 from jacrot.layers import Layer
+from jacrot.layers._weights import chains_transposed, is_made_of_layers, transposed_hint
 from jacrot.network import Network
-from jacrot.segments import Captured
+from jacrot.segments import Captured, Segment
 
 
 def resolve_fit_inputs(estimator: str, network: Any, X: Any, y: Any) -> tuple[Any, Any]:
@@ -41,13 +43,15 @@ def resolve_fit_inputs(estimator: str, network: Any, X: Any, y: Any) -> tuple[An
     """
     forms = f"pass {estimator}(network).fit(X), or {estimator}().fit(weights, X)"
     given = network is not None
-    if isinstance(X, Captured):
+    segments = read_segments(X)
+    if segments is not None:
         if given or y is not None:
             raise ValueError(
-                f"what was captured has its own Jacobians and activations; pass {estimator}()"
-                ".fit(captured), or fit(*captured), without a network."
+                f"a segment has its own Jacobians and activations; pass {estimator}()"
+                ".fit(segment) without a network, or fit(*captured)."
             )
-        return X.jacobians, X.X
+        several = [segment.activations for segment in segments]
+        return segments, several if isinstance(X, (list, tuple)) and len(X) > 1 else several[0]
     weights, activations = (network, X) if given else (X, y)
     if given and _are_two_arrays(X, y):
         raise ValueError(f"there are two networks, in the constructor and in fit: {forms}.")
@@ -80,6 +84,61 @@ def resolve_fit_inputs(estimator: str, network: Any, X: Any, y: Any) -> tuple[An
         )
     _check_order(estimator, weights, activations)
     return weights, activations
+
+
+def read_segments(X: Any) -> list[Segment | Captured] | None:
+    """Return the segments that a user passed.
+
+    Parameters
+    ----------
+    X : object
+        What the user passed as first argument.
+
+    Returns
+    -------
+    list of (Segment or Captured), or None
+        ``None`` where it is something else.
+    """
+    kinds = (Segment, Captured)
+    if isinstance(X, kinds):
+        return [X]
+    if isinstance(X, (list, tuple)) and len(X) and all(isinstance(one, kinds) for one in X):
+        return list(X)
+    return None
+
+
+def read_network(weights: Any, activation: Any, X: Array) -> Network:
+    """Build the network that a user passed, and check that it reads the activations.
+
+    Parameters
+    ----------
+    weights : object
+        The network, in any of the forms in which it is accepted.
+    activation : str, callable or list of them
+        Of raw weights; what is made of layers knows its own.
+    X : ndarray
+        The activations.
+
+    Returns
+    -------
+    Network
+        The network.
+
+    Raises
+    ------
+    ValueError
+        If it reads another number of features.
+    """
+    network = Network(weights, "relu" if is_made_of_layers(weights) else activation)
+    n_features = X.shape[FEATURES_AXIS[X.ndim]]
+    if network.n_inputs not in (None, n_features):
+        hint = "pass the layers from these activations on, as network[1:] does."
+        if chains_transposed(network.layers) and network.layers[0].n_outputs == n_features:
+            hint = transposed_hint("out_in")
+        raise ValueError(
+            f"X has {n_features} features but the network reads {network.n_inputs}; {hint}"
+        )
+    return network
 
 
 def are_batches(X: Any) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from numbers import Integral
 from types import NoneType
 from typing import Any, ClassVar, Literal, NamedTuple, Self
@@ -15,55 +14,30 @@ from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
-from jacrot._estimators.base import (
-    NetworkEstimator,
-    mean_hoyer,
-    naming,
-    shared,
-    some_hoyer,
-    with_effect,
-)
+from jacrot._estimators.base import SCORE_SEED, NetworkEstimator
 from jacrot._estimators.callbacks import Task
-from jacrot._estimators.inputs import are_batches, resolve_fit_inputs
-from jacrot._estimators.rotation import SCORE_SEED, JacobianSparsityRotation
-from jacrot._jacobians.coordinates import (
-    Coordinates,
-    SiteBasis,
-    after,
-    read_by,
-    readout_moment,
-    written_by,
+from jacrot._estimators.inputs import are_batches, read_network, read_segments, resolve_fit_inputs
+from jacrot._estimators.joint import (
+    coordinate_factors,
+    interaction_start,
+    joint_problem,
+    read_layer,
+    site_moment,
+    whiten_sites,
 )
-from jacrot._jacobians.networks import drawn_pairs, network_jacobians
-from jacrot._jacobians.stacks import Jacobians
-from jacrot._search.frame import canonical_axes, drawn_for_search, scaled_for
-from jacrot._search.objective import Term
-from jacrot._search.problem import Problem
+from jacrot._estimators.rotation import JacobianSparsityRotation
+from jacrot._jacobians.coordinates import SiteBasis, after, rotate_network
+from jacrot._search.frame import canonical_axes
 from jacrot._search.solver import cheapest
-from jacrot._search.subspace import effective_basis, nearest_rotation, principal_directions
-from jacrot._utils.arrays import Array, Matrix
+from jacrot._search.subspace import effective_basis, nearest_rotation
+from jacrot._utils.arrays import FEATURES_AXIS, Array, Matrix
 from jacrot._utils.random import drawn_seed, random_source
-from jacrot._utils.threads import one_blas_thread
 from jacrot._utils.warnings import silenced
-from jacrot.criteria._minimised import Criterion, get_criterion
-from jacrot.layers import Basis, Layer
+from jacrot.criteria._minimised import get_criterion
 from jacrot.network import Network
-from jacrot.positions import at_positions, to_rows
+from jacrot.segments import NetworkSegment, RotatedSegment, network_segments
 
 Rotations = dict[int, Matrix]
-
-
-@dataclass(frozen=True)
-class _LayerJacobians:
-    """The Jacobians of one layer, without samples of no effect, and their norms."""
-
-    stack: Jacobians
-    norms: Matrix
-    # E[JᵀJ] and E[JJᵀ], every sample scaled alike.
-    reading: Matrix
-    writing: Matrix
-    # What reads its outputs, in functional coordinates.
-    readout: Matrix | None
 
 
 class NetworkRotation(NetworkEstimator):
@@ -262,6 +236,11 @@ class NetworkRotation(NetworkEstimator):
 
     def _set_attributes(self, X: Any, y: Any) -> None:
         weights, X = resolve_fit_inputs(type(self).__name__, self.network, X, y)
+        if read_segments(weights) is not None:
+            raise ValueError(
+                "NetworkRotation takes a network and its inputs, not segments; pass "
+                "NetworkRotation().fit(network, X), or the segment to JacobianSparsityRotation."
+            )
         if are_batches(X):
             raise ValueError(
                 f"X is a list of {len(X)} arrays; pass the inputs of one network, or "
@@ -272,7 +251,7 @@ class NetworkRotation(NetworkEstimator):
         rng = random_source(seed)
         task = Task.of_fit(self, X, None)
         X = self._activations(X, reset=True)
-        network = self._network(weights, X)
+        network = read_network(weights, self.activation, X)
         if network.n_layers < 2:
             raise ValueError(
                 f"the network has {network.n_layers} layer and no hidden activations; pass one of "
@@ -286,69 +265,62 @@ class NetworkRotation(NetworkEstimator):
                 f"criterion={self.criterion!r} is not defined in functional coordinates, where the "
                 "weights of the outputs turn with the axes; pass criterion='log'."
             )
-        parts = _parts(network, X, rng)
-        with one_blas_thread():
-            self._coordinates = _coordinates(parts, sites) if functional else {}
-            layers = [
-                _layer_jacobians(part, site, self._coordinates, network if functional else None)
-                for site, part in enumerate(parts)
-            ]
-            bases = {site: effective_basis(_moment(layers, site)) for site in sites}
-            problem = _problem(layers, sites, bases, criterion, rng)
-        identity = {site: np.eye(len(_moment(layers, site))) for site in sites}
-        # What every layer reads, rotated for that layer alone; the logits stay as they are.
-        one_by_one = dict(identity)
-        interrupted, n_steps = False, 0
-        for site in sites:
-            if site < last and not interrupted:
-                alone = self._alone(network, site, parts[site].X, rng, task)
-                one_by_one[site] = alone.rotation_
-                interrupted, n_steps = alone._interrupted, n_steps + alone.n_iter_
+        segments = network_segments(network, X, rng)
+        coordinates = whiten_sites(segments, sites) if functional else {}
+        # Callbacks look at estimators that have these and the attributes of a point.
+        self._coordinates = coordinates
+        layers = [read_layer(segment, coordinates) for segment in segments]
+        bases = {site: effective_basis(site_moment(layers, site)) for site in sites}
+        problem = joint_problem(layers, bases, criterion, rng)
+        alone = self._rotate_alone(segments, [site for site in sites if site < last], rng, task)
+        identity = {site: np.eye(len(site_moment(layers, site))) for site in sites}
+        # The logits stay as they are.
         given, start = (
             [nearest_rotation(axes[site], bases[site]) for site in sites]
-            for axes in (identity, one_by_one)
+            for axes in (identity, identity | alone.rotations)
         )
 
         def attributes(point: list[Matrix]) -> dict[str, Any]:
             rotations = {}
             for site, matrix in zip(sites, point, strict=True):
-                order = layers[site].reading if site < last else layers[site - 1].writing
+                moments = layers[min(site, last - 1)].effective.moments
+                order = moments.inputs if site < last else moments.outputs
                 rotations[site] = canonical_axes(matrix, bases[site], order, len(order))
             return {"network_": network, "rotations_": rotations}
 
         def sparsity(point: list[Matrix]) -> float:
             found = attributes(point)["rotations_"]
-            return float(
-                np.mean(
-                    [
-                        some_hoyer(layer.stack, found.get(site + 1), found.get(site))
-                        for site, layer in enumerate(layers)
-                    ]
-                )
+            sparsities = [
+                layer.effective.sparsity_of_first(found.get(site + 1), found.get(site))
+                for site, layer in enumerate(layers)
+            ]
+            return float(np.mean(sparsities))
+
+        if alone.interrupted:
+            solution = cheapest(problem, given, start, alone.n_iter)
+        else:
+            interaction = interaction_start(layers, bases) if functional else None
+            solution = self._search(
+                problem, (given, start), interaction, rng, task, attributes, sparsity
             )
-
-        with one_blas_thread():
-            if interrupted:
-                solution = cheapest(problem, given, start, n_steps)
-            else:
-                interaction = _interaction(layers, sites, bases) if functional else None
-                solution = self._search(
-                    problem, (given, start), interaction, rng, task, attributes, sparsity
-                )
-
-        self.__dict__.update(attributes(solution.point))
+        self.network_, self.rotations_ = network, attributes(solution.point)["rotations_"]
         self.means_ = self.whitenings_ = None
         if functional:
-            self.means_ = {site: part.mean for site, part in self._coordinates.items()}
-            self.whitenings_ = {site: part.forward for site, part in self._coordinates.items()}
-        plain = layers
-        if functional:
-            plain = [_layer_jacobians(part, site, {}, None) for site, part in enumerate(parts)]
-        self.sparsities_before_ = _sparsities(plain, {})
-        self.sparsities_ = _sparsities(layers, self.rotations_)
+            self.means_ = {site: one.mean for site, one in coordinates.items()}
+            self.whitenings_ = {site: one.forward for site, one in coordinates.items()}
+        given_layers = [read_layer(one, {}) for one in segments] if functional else layers
+        self.sparsities_before_ = np.array(
+            [layer.effective.sparsity(None, None) for layer in given_layers]
+        )
+        self.sparsities_ = np.array(
+            [
+                layer.effective.sparsity(self.rotations_.get(site + 1), self.rotations_.get(site))
+                for site, layer in enumerate(layers)
+            ]
+        )
         self.sparsity_before_ = float(self.sparsities_before_.mean())
         self.sparsity_ = float(self.sparsities_.mean())
-        self._report(solution, seed, [X], network)
+        self._report(solution, seed, segments[:1])
         task.end(attributes=lambda: attributes(solution.point))
 
     def transform(self, X: ArrayLike, site: int | None = None) -> Array:
@@ -382,9 +354,7 @@ class NetworkRotation(NetworkEstimator):
             raise ValueError(f"site={site!r} was not rotated; pass one of {list(self.rotations_)}.")
         x = self._activations(X, reset=False)
         activations = x if site == 0 else self.network_[:site](x)
-        encoder = self._site_basis(site).encoder.astype(activations.dtype, copy=False)
-        mean = self._coordinates[site].mean if site in self._coordinates else 0
-        Z = at_positions(lambda rows: (rows - mean) @ encoder.T, activations)
+        Z = self._site_basis(site).encode(activations)
         table = _get_output_config("transform", self)["dense"] != "default"
         if table and Z.shape[1:] != (self._n_features_out,):
             raise ValueError(
@@ -392,7 +362,7 @@ class NetworkRotation(NetworkEstimator):
                 f"{self._last_site}, but the activations at site={site!r} have shape {Z.shape}; "
                 "use set_output(transform='default')."
             )
-        return Z.astype(activations.dtype, copy=False)
+        return Z
 
     def score(self, X: ArrayLike, y: Any = None) -> float:
         """Mean over the layers of the Hoyer sparsity of the rotated Jacobians.
@@ -409,8 +379,48 @@ class NetworkRotation(NetworkEstimator):
         float
             Between 0 and 1. Samples whose Jacobian is zero are left out, with a warning.
         """
+        return float(np.mean([one.sparsity for one in self.rotated_segments(X)]))
+
+    def rotated_segments(self, X: Any) -> list[RotatedSegment]:
+        """Return the layers on other inputs, between the bases that were found.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Inputs of the network.
+
+        Returns
+        -------
+        list of RotatedSegment
+            One for every layer.
+        """
         check_is_fitted(self)
-        return float(_sparsities(self._layers(X), self.rotations_).mean())
+        x = self._activations(X, reset=False)
+        rng = np.random.RandomState(SCORE_SEED)
+        return self._rotate(network_segments(self.network_, x, rng))
+
+    @property
+    def segment_layers(self) -> list[range]:
+        """Layers of ``network_`` that each of the rotated segments consists of."""
+        return [range(number, number + 1) for number in range(self.network_.n_layers)]
+
+    def _rotate(self, segments: list[NetworkSegment]) -> list[RotatedSegment]:
+        rotated = []
+        for site, segment in enumerate(segments):
+            left, right = coordinate_factors(segment, self._coordinates)
+            rotated.append(
+                RotatedSegment(
+                    segment,
+                    (site, site + 1),
+                    self._site_basis(site),
+                    self._site_basis(site + 1, segment.written.shape),
+                    self.rotations_.get(site),
+                    self.rotations_.get(site + 1),
+                    left,
+                    right,
+                )
+            )
+        return rotated
 
     def rotated_network(self) -> Network:
         """Make the same network with all rotations folded in.
@@ -422,12 +432,8 @@ class NetworkRotation(NetworkEstimator):
             were rotated. If the inputs were, a first layer rotates them.
         """
         check_is_fitted(self)
-        last = self.network_.n_layers
-        if self._coordinates:
-            return self._functional_network()
-        inner = {site: Q for site, Q in self.rotations_.items() if site < last}
-        network = self.network_.rotated(inner)
-        return network.rotate_outputs(self.rotations_[last]) if last in self.rotations_ else network
+        bases = {site: self._site_basis(site) for site in self.rotations_}
+        return rotate_network(self.network_, bases, given_inputs=True)
 
     @property
     def _last_site(self) -> int:
@@ -437,25 +443,33 @@ class NetworkRotation(NetworkEstimator):
     def _n_features_out(self) -> int:
         return len(self.rotations_[self._last_site])
 
-    def _layers(self, X: ArrayLike) -> list[_LayerJacobians]:
-        """Make the Jacobians of every layer, those that are rotated."""
-        x = self._activations(X, reset=False)
-        parts = _parts(self.network_, x, np.random.RandomState(SCORE_SEED))
-        with one_blas_thread():
-            return [
-                _layer_jacobians(part, site, self._coordinates, None)
-                for site, part in enumerate(parts)
-            ]
+    def _rotate_alone(
+        self,
+        segments: list[NetworkSegment],
+        sites: list[int],
+        rng: np.random.RandomState,
+        task: Task,
+    ) -> LayerwiseInit:
+        """Rotate what every layer reads for that layer alone, with its outputs as they are."""
+        rotations: Rotations = {}
+        n_iter = 0
+        for site in sites:
+            alone = self._alone(segments[site], site, rng, task)
+            rotations[site] = alone.rotation_
+            n_iter += alone.n_iter_
+            if alone._interrupted:
+                return LayerwiseInit(rotations, n_iter, True)
+        return LayerwiseInit(rotations, n_iter, False)
 
     def _alone(
-        self, network: Network, site: int, X: Array, rng: np.random.RandomState, task: Task
+        self, segment: NetworkSegment, site: int, rng: np.random.RandomState, task: Task
     ) -> JacobianSparsityRotation:
         """Rotate what one layer reads, with its outputs in the given basis."""
         functional = self.coordinates == "functional"
         rotation = JacobianSparsityRotation(
             criterion=self.criterion,
             coordinates=self.coordinates,
-            readout=after(network, site + 1) if functional else None,
+            readout=after(segment.network, site + 1) if functional else None,
             max_iter=self.max_iter,
             tol=self.tol,
             on_interrupt=self.on_interrupt,
@@ -465,171 +479,18 @@ class NetworkRotation(NetworkEstimator):
         rotation._bar_label = f"site {site} alone"
         # What there is to warn of is said of the whole.
         with task.handed_to(rotation, f"site {site} alone"), silenced():
-            rotation.fit(network[site : site + 1], X)
+            rotation.fit(segment.computation, segment.activations)
         return rotation
 
-    def _site_basis(self, site: int) -> SiteBasis:
-        """Give the basis of a site, the identity where it was not rotated."""
-        if site not in self.rotations_:
-            network = self.network_
-            X = np.zeros((1, self.n_features_in_))
-            return SiteBasis.of(None, None, (network[:site](X) if site else X).shape[1])
-        rotation = self.rotations_[site]
-        return SiteBasis.of(rotation, self._coordinates.get(site), len(rotation))
-
-    def _functional_network(self) -> Network:
-        layers = list(self.network_.layers)
-        inputs: list[Layer] = []
-        for site in sorted(self.rotations_):
-            basis, mean = self._site_basis(site), self._coordinates[site].mean
-            if site == 0:
-                inputs = [Basis(basis.encoder, -basis.encoder @ mean)]
-            else:
-                layers[site - 1] = written_by(layers[site - 1], basis.encoder, mean)
-            if site < len(layers):
-                layers[site] = read_by(layers[site], basis.decoder, mean)
-        sites = (site + len(inputs) for site in self.rotations_)
-        return Network._with_rotated_sites([*inputs, *layers], sites)
+    def _site_basis(self, site: int, shape: tuple[int, ...] = ()) -> SiteBasis:
+        """Return the basis of a site, of the neurons where it was not rotated."""
+        size = shape[FEATURES_AXIS[len(shape)]] if shape else self.n_features_in_
+        return SiteBasis.from_rotation(self.rotations_.get(site), self._coordinates.get(site), size)
 
 
-class _Part(NamedTuple):
-    """A layer as a network, what it reads, and which samples of that are taken."""
+class LayerwiseInit(NamedTuple):
+    """The rotations of layers one by one, and whether Ctrl-C ended that."""
 
-    layer: Network
-    X: Array
-    pairs: Any
-
-
-def _parts(network: Network, X: Array, rng: np.random.RandomState) -> list[_Part]:
-    """List all layers."""
-    parts = []
-    for site in range(network.n_layers):
-        layer = network[site : site + 1]
-        parts.append(_Part(layer, X, drawn_pairs(layer, X, rng)))
-        X = layer(X)
-    return parts
-
-
-def _coordinates(parts: list[_Part], sites: list[int]) -> dict[int, Coordinates]:
-    """Whiten what is read and written at the sites to rotate."""
-    # E[JᵀJ] and E[JJᵀ] of every layer, every sample and every layer counting alike.
-    moments = []
-    for number, part in enumerate(parts):
-        with naming(f"layer {number}"), silenced():
-            stack, _, norms = with_effect(network_jacobians(*part))
-        moments.append(stack.scaled(1 / norms).moments())
-    coordinates = {}
-    for site in sites:
-        with naming(f"site {site}"):
-            if site == len(parts):
-                coordinates[site] = Coordinates.whitening(parts[-1].layer(parts[-1].X))
-                continue
-            effects, _ = moments[site]
-            if site > 0:
-                # What the layer before writes counts too, where the next does not read it.
-                effects = effects + moments[site - 1][1]
-            coordinates[site] = Coordinates.whitening(parts[site].X, effective_basis(effects))
-    return coordinates
-
-
-def _layer_jacobians(
-    part: _Part, site: int, coordinates: dict[int, Coordinates], network: Network | None
-) -> _LayerJacobians:
-    """Make the Jacobians of a layer in the coordinates of its two sides."""
-    stack = network_jacobians(*part)
-    inner, outer = coordinates.get(site), coordinates.get(site + 1)
-    readout = None
-    if coordinates:
-        # Inputs in their own basis count by how much they vary.
-        spread = np.diag(to_rows(part.X).std(axis=0)) if inner is None else inner.metric
-        stack = stack.transformed(None if outer is None else outer.forward, spread)
-    if outer is not None and network is not None:
-        outputs = part.layer(part.X)
-        moment = readout_moment(after(network, site + 1), outputs)
-        readout = outer.metric @ moment @ outer.metric
-    with naming(f"layer {site}"):
-        stack, _, norms = with_effect(stack)
-    with shared(stack) as apply:
-        reading, writing = stack.scaled(1 / norms).moments(apply=apply)
-    return _LayerJacobians(stack, norms, reading, writing, readout)
-
-
-def _moment(layers: list[_LayerJacobians], site: int) -> Matrix:
-    """Sum what the layer before a site moves and what the layer after it reads."""
-    moments = []
-    if site > 0:
-        moments.append(layers[site - 1].writing)
-    if site < len(layers):
-        moments.append(layers[site].reading)
-    return np.asarray(sum(moments))
-
-
-def _interaction(
-    layers: list[_LayerJacobians], sites: list[int], bases: dict[int, Matrix | None]
-) -> list[Matrix]:
-    """Make the axes of the local interaction basis: what the logits depend on most comes first."""
-    point = []
-    for site in sites:
-        readout = layers[max(site - 1, 0)].readout
-        assert readout is not None
-        moment = readout
-        if site == 0:
-            metric = Coordinates.weighing(readout).metric
-            moment, _ = layers[0].stack.transformed(metric, None).moments()
-        directions, _ = principal_directions(moment)
-        point.append(nearest_rotation(directions, bases[site]))
-    return point
-
-
-def _problem(
-    layers: list[_LayerJacobians],
-    sites: list[int],
-    bases: dict[int, Matrix | None],
-    criterion: Criterion,
-    rng: np.random.RandomState,
-) -> Problem:
-    """Make a term of every layer, whose rotations are those of the sites at its two ends."""
-    index = {site: number for number, site in enumerate(sites)}
-    terms = []
-    if criterion.of_table:
-        layers = _in_one_unit(layers)
-    for number, layer in enumerate(layers):
-        output, input_ = index.get(number + 1), index.get(number)
-        _, n_outputs, n_inputs = layer.stack.shape
-        size = 1
-        for site, n_features in ((number + 1, n_outputs), (number, n_inputs)):
-            basis = bases.get(site)
-            size *= n_features if basis is None else len(basis)
-        scaled = layer.stack
-        if not criterion.of_table:
-            scaled = scaled_for(criterion, layer.stack, layer.norms, size)
-        terms.append(Term(drawn_for_search(scaled, rng), output, input_, layer.readout))
-    return Problem(tuple(terms), criterion, tuple(bases.values()))
-
-
-def _in_one_unit(layers: list[_LayerJacobians]) -> list[_LayerJacobians]:
-    """Scale all layers so that their connections count in one unit, which is about 1."""
-    # Of the stack, and of what reads it.
-    sizes = [
-        (layer.norms.max(), 1.0 if layer.readout is None else np.sqrt(np.trace(layer.readout)))
-        for layer in layers
-    ]
-    unit = max(size * weight for size, weight in sizes)
-    scaled = []
-    for (size, weight), layer in zip(sizes, layers, strict=True):
-        factor, readout = 1 / unit, None
-        if layer.readout is not None:
-            factor, readout = 1 / size, (size * weight / unit) ** 2 * (layer.readout / weight**2)
-        stack = layer.stack.scaled(np.full(len(layer.norms), factor))
-        scaled.append(replace(layer, stack=stack, readout=readout))
-    return scaled
-
-
-def _sparsities(layers: list[_LayerJacobians], rotations: Rotations) -> Matrix:
-    """Compute the mean Hoyer sparsity of every layer between its two rotations."""
-    return np.array(
-        [
-            mean_hoyer(layer.stack, layer.norms, rotations.get(site + 1), rotations.get(site))
-            for site, layer in enumerate(layers)
-        ]
-    )
+    rotations: Rotations
+    n_iter: int
+    interrupted: bool

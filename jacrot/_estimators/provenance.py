@@ -18,7 +18,8 @@ from jacrot._utils.arrays import Array
 from jacrot._version import __version__
 from jacrot.layers._serialization import serialize
 from jacrot.network import Network
-from jacrot.segments import source_of
+from jacrot.segments import Captured, Segment
+from jacrot.segments._captured import source_of
 
 # What the numbers of a result depend on.
 PACKAGES = ("numpy", "scipy", "scikit-learn", "pymanopt", "autograd")
@@ -68,7 +69,7 @@ def parameters_of(estimator: BaseEstimator) -> dict[str, Any]:
 
 
 def of_fit(
-    estimator: BaseEstimator, seed: int | None, batches: Sequence[Array], analysed: Any
+    estimator: BaseEstimator, seed: int | None, segments: Sequence[Segment | Captured]
 ) -> dict[str, Any]:
     """Tell where a fit comes from, in what JSON can hold.
 
@@ -78,10 +79,8 @@ def of_fit(
         The fitted estimator.
     seed : int or None
         What its randomness was drawn from, ``None`` where nobody knows.
-    batches : sequence of ndarray
-        The activations.
-    analysed : Network, sequence of Network or ndarray
-        What reads them, or the Jacobians.
+    segments : sequence of (Segment or Captured)
+        What was fitted.
 
     Returns
     -------
@@ -90,13 +89,15 @@ def of_fit(
         ``"jacobians"`` (and ``"captured"``, where they were captured from a model), ``"versions"``,
         ``"scores"``.
     """
-    if isinstance(analysed, np.ndarray):
-        source: dict[str, Any] = {"jacobians": _data(analysed)}
-        captured = source_of(analysed)
-        if captured is not None:
-            source["captured"] = dict(captured)
+    network = estimator.network_
+    if network is None:
+        (captured,) = segments
+        source: dict[str, Any] = {"jacobians": _data(captured.jacobians)}
+        known = source_of(captured.jacobians)
+        if known is not None:
+            source["captured"] = dict(known)
     else:
-        networks = [analysed] if isinstance(analysed, Network) else analysed
+        networks = [network] if isinstance(network, Network) else network
         source = {
             "networks": [
                 {"repr": repr(network), "sha256": network_fingerprint(network)}
@@ -107,7 +108,7 @@ def of_fit(
         "estimator": type(estimator).__name__,
         "parameters": parameters_of(estimator),
         "seed": seed,
-        "data": [_data(batch) for batch in batches],
+        "data": [_data(segment.activations) for segment in segments],
         **source,
         "versions": dict(_versions()),
         "scores": {

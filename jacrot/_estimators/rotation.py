@@ -1,8 +1,8 @@
-"""The estimator: stores, canonicalises and explains a rotation."""
+"""One rotation of the activations that a computation reads."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Integral
 from types import NoneType
 from typing import Any, ClassVar, Literal, Self
@@ -10,40 +10,35 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
-from sklearn.utils.validation import check_is_fitted
 
-from jacrot._estimators.base import NetworkEstimator, mean_hoyer, shared, some_hoyer, with_effect
+from jacrot._estimators.base import NetworkEstimator
 from jacrot._estimators.callbacks import Task
-from jacrot._estimators.inputs import are_batches, resolve_fit_inputs
-from jacrot._jacobians.coordinates import (
-    Coordinates,
-    SiteBasis,
-    read_by,
-    readout_moment,
-    written_by,
+from jacrot._estimators.fitted_rotation import FittedRotation
+from jacrot._estimators.inputs import (
+    are_batches,
+    read_network,
+    read_segments,
+    resolve_fit_inputs,
 )
-from jacrot._jacobians.networks import (
-    drawn_pairs,
-    network_jacobians,
-    pooled_jacobians,
+from jacrot._estimators.segment_coordinates import (
+    SegmentCoordinates,
+    functional_coordinates,
+    read_readout,
 )
-from jacrot._jacobians.stacks import Jacobians, StackJacobians
+from jacrot._jacobians.coordinates import Coordinates
+from jacrot._jacobians.effective import EffectiveJacobians, thread_map
+from jacrot._jacobians.stacks import Jacobians
 from jacrot._search.frame import Frame
 from jacrot._search.objective import OutputMode
-from jacrot._search.subspace import effective_basis, nearest_rotation, sensitivities
-from jacrot._utils.arrays import FEATURES_AXIS, Array, Matrix, any_array, real_array
+from jacrot._search.subspace import nearest_rotation, sensitivities
+from jacrot._utils.arrays import Array, Matrix, any_array
 from jacrot._utils.random import drawn_seed, random_rotation, random_source
-from jacrot._utils.threads import one_blas_thread
-from jacrot.criteria._measures import hoyer_of_norms
 from jacrot.criteria._minimised import get_criterion
-from jacrot.layers._weights import is_made_of_layers
 from jacrot.network import Network, orthogonal
-
-# Which pairs of input and position are scored, where there are too many for all.
-SCORE_SEED = 0
+from jacrot.segments import Captured, NetworkSegment, Segment, pool
 
 
-class JacobianSparsityRotation(NetworkEstimator):
+class JacobianSparsityRotation(FittedRotation):
     """Rotation of a network's activations that makes the Jacobian of what follows sparse.
 
     Finds the orthogonal ``Q``, and on request an orthogonal ``P``, that minimise ::
@@ -103,7 +98,8 @@ class JacobianSparsityRotation(NetworkEstimator):
         inputs, weighed by what reads them, for which only ``criterion="log"`` is defined.
     readout : Network or what makes one, default=None
         For functional coordinates: what reads the outputs, from them on to the logits, as
-        ``network[2:]`` does where ``network[1:2]`` is fitted. ``None`` is ``G = I``.
+        ``network[2:]`` does where ``network[1:2]`` is fitted. ``None`` is that of the segment that
+        is passed to ``fit``, and ``G = I`` for weights.
     init : {"auto", "identity", "svd", "random"} or array-like, default="auto"
         Start of the first search. ``"auto"`` chooses, and never ends worse than the given basis;
         ``"svd"`` is the eigenvectors of ``E[JᵀJ]`` (and ``E[JJᵀ]``), every sample scaled to the
@@ -227,9 +223,6 @@ class JacobianSparsityRotation(NetworkEstimator):
     True
     """
 
-    rotation_: Matrix
-    output_rotation_: Matrix | None
-    network_: Network | tuple[Network, ...] | None
     _saved: ClassVar[dict[str, Any]] = {
         "rotation_": np.ndarray,
         "output_rotation_": (np.ndarray, NoneType),
@@ -302,7 +295,9 @@ class JacobianSparsityRotation(NetworkEstimator):
             The activations that the network reads; sequences or images for layers that read them;
             a list of arrays for a list of blocks. Finite real numbers; masked arrays are taken
             only where nothing is masked, and tensors without their gradients. In the form
-            ``fit(weights, X)`` the weights stand here: whatever the parameter `network` accepts.
+            ``fit(weights, X)`` the weights stand here: whatever the parameter `network` accepts. A
+            :class:`~jacrot.segments.Segment`, or a list of segments that share the rotation, has
+            both.
         y : Ignored, or array-like of shape (n_samples, n_features)
             Ignored if the network was given to the constructor. In the form ``fit(weights, X)``
             the activations stand here.
@@ -324,329 +319,127 @@ class JacobianSparsityRotation(NetworkEstimator):
         return self._fit_or_leave(X, y)
 
     def _set_attributes(self, X: Any, y: Any) -> None:
-        weights, X = resolve_fit_inputs(type(self).__name__, self.network, X, y)
         criterion = get_criterion(self.criterion)
+        weights, X = resolve_fit_inputs(type(self).__name__, self.network, X, y)
         seed = drawn_seed(self.random_state)
         rng = random_source(seed)
         task = Task.of_fit(self, X, self.n_init)
-        network, batches, given = self._network_and_jacobians(weights, X, rng)
-        if given.shape[1] == 0:
+        segments = self._segments(weights, X, rng)
+        stack = pool(segments)
+        if stack.shape[1] == 0:
             raise ValueError("the Jacobians have no outputs; pass a network that has some.")
-        output = _output_mode(self.rotate_output, given)
-        given, l1, l2 = with_effect(given)
-        before = hoyer_of_norms(l1, l2, given.n_entries_each)
-        readout = self._find_coordinates(network, batches, given.scaled(1 / l2), output)
-        jacobians = given
-        if self._inner is not None:
-            jacobians, _, l2 = with_effect(self._in_coordinates(given))
-        if isinstance(self.n_components, Integral) and self.n_components > jacobians.shape[2]:
+        output = _output_mode(self.rotate_output, stack)
+        given = EffectiveJacobians.select(stack)
+        networks = tuple(s.computation for s in segments if isinstance(s, NetworkSegment))
+        network = None if not networks else networks if are_batches(X) else networks[0]
+        # Of the segments that were passed the logits are known, of weights they are not.
+        passed = read_segments(weights)
+        coordinates, readout = self._find_coordinates(segments, given, output, passed is not None)
+        # Callbacks look at estimators that have these and the attributes of a point.
+        self._inner, self._outer = coordinates
+        effective = given
+        if coordinates.inner is not None:
+            in_coordinates = given.stack.transformed(coordinates.left, coordinates.right)
+            effective = EffectiveJacobians.select(in_coordinates)
+        n_features = stack.shape[2]
+        if isinstance(self.n_components, Integral) and self.n_components > n_features:
             raise ValueError(
-                f"n_components={self.n_components} must be at most n_features={jacobians.shape[2]}."
+                f"n_components={self.n_components} must be at most n_features={n_features}."
             )
+        with thread_map(effective.stack) as apply:
+            frame = Frame(effective.stack, effective.l2, output, self.n_components, apply)
+        problem = frame.problem(criterion, rng, readout)
+        start = self._start(frame, rng)
 
-        with one_blas_thread():
-            with shared(jacobians) as apply:
-                frame = Frame(jacobians, l2, output, self.n_components, apply)
-            problem = frame.problem(criterion, rng, readout)
-            start = self._start(frame, rng)
+        def attributes(point: list[Matrix]) -> dict[str, Any]:
+            P, Q = frame.axes(point)
+            return {"network_": network, "rotation_": Q, "output_rotation_": P}
 
-            def attributes(point: list[Matrix]) -> dict[str, Any]:
-                P, Q = frame.axes(point)
-                return {"network_": network, "rotation_": Q, "output_rotation_": P}
-
-            candidates = frame.given, frame.singular
-            solution = self._search(
-                problem,
-                candidates,
-                start,
-                rng,
-                task,
-                attributes,
-                lambda point: some_hoyer(jacobians, *frame.axes(point)),
-            )
-            self.__dict__.update(attributes(solution.point))
-
-        P, Q = self.output_rotation_, self.rotation_
+        solution = self._search(
+            problem,
+            (frame.given, frame.singular),
+            start,
+            rng,
+            task,
+            attributes,
+            lambda point: effective.sparsity_of_first(*frame.axes(point)),
+        )
+        P, Q = frame.axes(solution.point)
+        self.network_, self.rotation_, self.output_rotation_ = network, Q, P
+        inner, outer = coordinates
+        self.mean_ = None if inner is None else inner.mean
+        self.whitening_ = None if inner is None else inner.forward
+        self.output_whitening_ = None if outer is None else outer.forward
         effects = sensitivities(Q, frame.reading)
         self.explained_sensitivity_ratio_ = effects / np.trace(frame.reading)
-        self.sparsity_before_ = float(before.mean())
-        self.sparsity_ = mean_hoyer(jacobians, l2, P, Q)
-        analysed = any_array(weights, "jacobians") if network is None else network
-        self._report(solution, seed, batches, analysed)
+        self.sparsity_before_ = given.given_sparsity
+        self.sparsity_ = effective.sparsity(P, Q)
+        self._report(solution, seed, segments)
+        if passed is not None:
+            places = [f"{segment.read} to {segment.write}" for segment in passed]
+            self.provenance_["segments"] = places
         task.end(attributes=lambda: attributes(solution.point))
 
-    def transform(self, X: ArrayLike) -> Array:
-        """Rotate activations: ``Z = X Qᵀ``, or ``(X − mean) C^-½ Qᵀ`` in functional coordinates.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Activations.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_components)
-            The activations in the new basis, in the precision of `X`.
-
-        See Also
-        --------
-        jacrot.positions.at_positions : Rotates sequences and images.
-        """
-        check_is_fitted(self)
-        X = self._activations(X, reset=False)
-        if X.ndim > 2:
-            raise ValueError(
-                f"X has shape {X.shape}, but transform takes rows; write "
-                "jacrot.positions.at_positions(rotation.transform, X)."
-            )
-        if self._inner is None:
-            return X @ self.rotation_.T.astype(X.dtype, copy=False)
-        Z = (X - self._inner.mean) @ (self.rotation_ @ self._inner.forward).T
-        return Z.astype(X.dtype, copy=False)
-
-    def inverse_transform(self, X: ArrayLike) -> Array:
-        """Rotate back: ``X = Z Q``, or ``mean + Z Q C^½`` in functional coordinates.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_components)
-            Activations in the new basis.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features)
-            Activations; with fewer components than features, their projection.
-
-        Raises
-        ------
-        ValueError
-            If `X` has another number of components.
-        """
-        check_is_fitted(self)
-        Z = real_array(X, "X", ndim=2)
-        if Z.shape[1] != len(self.rotation_):
-            raise ValueError(
-                f"X has {Z.shape[1]} components but the rotation has {len(self.rotation_)}; write "
-                "what transform returned."
-            )
-        if self._inner is None:
-            return Z @ self.rotation_.astype(Z.dtype, copy=False)
-        X = self._inner.mean + Z @ (self.rotation_ @ self._inner.backward)
-        return X.astype(Z.dtype, copy=False)
-
-    def score(self, X: ArrayLike, y: Any = None) -> float:
-        """Mean Hoyer sparsity of the rotated Jacobians: on held-out inputs, what counts.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Activations.
-        y : Ignored
-            Not used; scikit-learn's interface.
-
-        Returns
-        -------
-        float
-            Between 0 (all entries of one size) and 1. Samples whose Jacobian is zero are left
-            out, with a warning.
-
-        Raises
-        ------
-        ValueError
-            If the estimator was fitted to Jacobians computed elsewhere, or all are zero.
-        """
-        check_is_fitted(self)
-        batches = self._batches(X, reset=False)
-        stack = _network_stack(self._networks, batches, np.random.RandomState(SCORE_SEED))
-        jacobians, _, norms = with_effect(self._in_coordinates(stack))
-        return mean_hoyer(jacobians, norms, self.output_rotation_, self.rotation_)
-
-    def jacobians(self, X: ArrayLike) -> Array:
-        """Compute the rotated Jacobians ``P J_i Qᵀ``, those of :meth:`rotated_network`.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Activations, in the given basis.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_outputs, n_components)
-            Derivatives of the (rotated) outputs with respect to the rotated activations. Of
-            sequences and images, every position is a sample; ``(n_samples, n_matrices, n_outputs,
-            n_components)`` where it acts on several positions.
-
-        Raises
-        ------
-        ValueError
-            If the estimator was fitted to Jacobians computed elsewhere.
-        """
-        check_is_fitted(self)
-        read = SiteBasis.of(self.rotation_, self._inner, self.n_features_in_)
-        return self._jacobians(X, self._output_encoder, read.decoder.T)
-
-    def rotated_network(self) -> Network | tuple[Network, ...]:
-        """Make the same function in the new basis, ``Q`` and ``P`` folded in.
-
-        ``rotated_network()(transform(X))`` is ``network_(X) @ P.T``; with fewer components than
-        features, it is that of the projected activations. In functional coordinates the outputs
-        are ``network_(X) @ output_whitening_ @ P.T``, if tied those of the transformed outputs.
-
-        Returns
-        -------
-        Network or tuple of Network
-            The network that reads ``Z = X Qᵀ``; one for each block, where there were several.
-
-        Raises
-        ------
-        ValueError
-            If the estimator was fitted to Jacobians computed elsewhere.
-        """
-        check_is_fitted(self)
-        if self._inner is not None:
-            return self._functional_network(self._networks[0], self._inner)
-        rotated = [network.rotate_inputs(self.rotation_) for network in self._networks]
-        if self.output_rotation_ is not None:
-            rotated = [network.rotate_outputs(self.output_rotation_) for network in rotated]
-        return tuple(rotated) if isinstance(self.network_, tuple) else rotated[0]
-
-    @property
-    def _n_features_out(self) -> int:
-        return len(self.rotation_)
-
-    def _network_and_jacobians(
+    def _segments(
         self, weights: Any, X: Any, rng: np.random.RandomState
-    ) -> tuple[Network | tuple[Network, ...] | None, list[Array], Jacobians]:
+    ) -> Sequence[Segment | Captured]:
+        """Return what is to be fitted, in whatever form it was passed."""
         batches = self._batches(X, reset=True)
+        segments = read_segments(weights)
+        if segments is not None:
+            return [
+                _precomputed(any_array(segment.jacobians, "jacobians"), segment.X)
+                if isinstance(segment, Captured)
+                else segment
+                for segment in segments
+            ]
         if getattr(weights, "ndim", 0) in (3, 4):
-            return None, batches, _precomputed(any_array(weights, "jacobians"), batches[0])
+            return [_precomputed(any_array(weights, "jacobians"), batches[0])]
         if not are_batches(X):
-            network = self._network(weights, batches[0])
-            return network, batches, _network_stack((network,), batches, rng)
-        if not isinstance(weights, (list, tuple)) or len(weights) != len(batches):
+            networks = [read_network(weights, self.activation, batches[0])]
+        elif not isinstance(weights, (list, tuple)) or len(weights) != len(batches):
             raise ValueError(
                 f"X is a list of {len(batches)} arrays, one for each block that shares the basis; "
                 "pass a list of as many networks: fit([block, block], [X, X])."
             )
-        networks = tuple(map(self._network, weights, batches))
-        return networks, batches, _network_stack(networks, batches, rng)
+        else:
+            networks = [
+                read_network(one, self.activation, x)
+                for one, x in zip(weights, batches, strict=True)
+            ]
+        return [
+            NetworkSegment.draw(network, range(network.n_layers), x, rng)
+            for network, x in zip(networks, batches, strict=True)
+        ]
 
     def _find_coordinates(
         self,
-        network: Network | tuple[Network, ...] | None,
-        batches: list[Array],
-        jacobians: Jacobians,
+        segments: Sequence[Segment | Captured],
+        given: EffectiveJacobians,
         output: OutputMode,
-    ) -> Matrix | None:
+        knows_readout: bool,
+    ) -> tuple[SegmentCoordinates, Matrix | None]:
         """Find the coordinates of both sides, and the weights of outputs that turn with them."""
-        self._inner = self._outer = self.mean_ = self.whitening_ = self.output_whitening_ = None
         if self.coordinates == "neurons":
             if self.readout is not None:
                 raise ValueError(
-                    "readout weighs the outputs in functional coordinates; write "
+                    "readout weighs the outputs in functional coordinates; pass "
                     "coordinates='functional', or leave it out."
                 )
-            return None
-        if len(batches) > 1:
+            return SegmentCoordinates(), None
+        if len(segments) > 1:
             raise ValueError(
                 "coordinates='functional' takes one network and its activations; pass one block, "
                 "or coordinates='neurons'."
             )
-        reading, writing = jacobians.moments()
-        effects = reading + writing if output == "tied" else reading
-        inside = effective_basis(effects)
-        self._inner = Coordinates.whitening(batches[0], inside, self.n_components)
-        self.mean_, self.whitening_ = self._inner.mean, self._inner.forward
-        readout = self._readout_moment(network, batches[0])
-        if output == "tied":
-            if self.criterion != "log":
-                raise ValueError(
-                    f"criterion={self.criterion!r} is not defined for rotate_output='tied' in "
-                    "functional coordinates, where the weights of the outputs turn with the axes; "
-                    "pass criterion='log'."
-                )
-            metric = self._inner.metric
-            self._outer = self._inner
-            self.output_whitening_ = self.whitening_
-            return metric @ (np.eye(len(metric)) if readout is None else readout) @ metric
-        if readout is not None:
-            if output == "fixed":
-                readout = np.diag(np.diag(readout))
-            self._outer = Coordinates.weighing(readout)
-            self.output_whitening_ = self._outer.forward
-        return None
-
-    def _readout_moment(self, network: Any, X: Array) -> Matrix | None:
-        if self.readout is None:
-            return None
-        if not isinstance(network, Network):
-            raise ValueError(
-                "readout needs the outputs of a network, but only Jacobians were given; leave it "
-                "out, or fit a network."
-            )
-        outputs = network(X)
-        readout = Network(
-            self.readout, "relu" if is_made_of_layers(self.readout) else self.activation
+        (segment,) = segments
+        network = segment.computation if isinstance(segment, NetworkSegment) else None
+        readout = segment.readout if knows_readout else None
+        if self.readout is not None:
+            readout = read_readout(self.readout, self.activation, network, segment.activations)
+        return functional_coordinates(
+            segment, given, output, self.criterion, self.n_components, readout
         )
-        n_outputs = outputs.shape[FEATURES_AXIS[outputs.ndim]]
-        if readout.n_inputs not in (None, n_outputs):
-            raise ValueError(
-                f"readout reads {readout.n_inputs} activations but the network writes {n_outputs}; "
-                "pass what follows the network, such as network[2:] after network[1:2]."
-            )
-        return readout_moment(readout, outputs)
-
-    def _in_coordinates(self, stack: Jacobians) -> Jacobians:
-        """Give the Jacobians that are rotated; null directions count for nothing."""
-        if self._inner is None:
-            return stack
-        left = None
-        if self._outer is not None:
-            left = self._outer.forward if self._outer is self._inner else self._outer.metric
-        return stack.transformed(left, self._inner.metric)
-
-    def _functional_network(self, network: Network, inner: Coordinates) -> Network:
-        first, *others = network.layers
-        read = SiteBasis.of(self.rotation_, inner, self.n_features_in_)
-        layers = [read_by(first, read.decoder, inner.mean), *others]
-        if self._output_encoder is not None:
-            encoder = self._output_encoder
-            mean = np.zeros(encoder.shape[1]) if self._outer is None else self._outer.mean
-            layers[-1] = written_by(layers[-1], encoder, mean)
-        last = () if self._output_encoder is None else (network.n_layers,)
-        return Network._with_rotated_sites(layers, (0, *last))
-
-    @property
-    def _output_encoder(self) -> Matrix | None:
-        """What the new outputs read of the given ones, ``None`` for the same."""
-        P = self.output_rotation_
-        if self._outer is None:
-            return P
-        return self._outer.forward if P is None else P @ self._outer.forward
-
-    def _batches(self, X: Any, reset: bool) -> list[Array]:
-        """Read the activations, in a list with one array unless there are several blocks."""
-        if not are_batches(X):
-            return [self._activations(X, reset)]
-        return [self._activations(x, reset and index == 0) for index, x in enumerate(X)]
-
-    def _jacobians(self, X: Any, P: Matrix | None, Q: Matrix | None) -> Array:
-        batches = self._batches(X, reset=False)
-        stack = _network_stack(self._networks, batches, None)
-        rotated = np.concatenate(list(stack.rotated(P, Q)))
-        if stack.n_matrices > 1:
-            rotated = rotated.reshape(-1, stack.n_matrices, *rotated.shape[1:])
-        return rotated.astype(batches[0].dtype, copy=False)
-
-    @property
-    def _networks(self) -> tuple[Network, ...]:
-        if self.network_ is None:
-            raise ValueError(
-                "this estimator was fitted to Jacobians computed elsewhere and has no network to "
-                "compute others; rotate yours with np.matmul(J, rotation_.T), and with "
-                "output_rotation_ from the left, and score them with jacrot.criteria.hoyer."
-            )
-        return self.network_ if isinstance(self.network_, tuple) else (self.network_,)
 
     def _start(self, frame: Frame, rng: np.random.RandomState) -> list[Matrix] | None:
         """Make the start that `init` asks for, ``None`` to leave the choice to the search."""
@@ -660,30 +453,17 @@ class JacobianSparsityRotation(NetworkEstimator):
         return [*frame.given[:-1], nearest_rotation(rotation, frame.input_basis)]
 
 
-def _network_stack(
-    networks: tuple[Network, ...], batches: list[Array], rng: np.random.RandomState | None
-) -> Jacobians:
-    """Make the Jacobians of one network or several, at pairs drawn by `rng`, or at all."""
-    pairs = [
-        None if rng is None else drawn_pairs(network, X, rng)
-        for network, X in zip(networks, batches, strict=True)
-    ]
-    if len(networks) == 1:
-        return network_jacobians(networks[0], batches[0], pairs[0])
-    return pooled_jacobians(networks, batches, pairs)
-
-
-def _precomputed(jacobians: Any, X: Array) -> Jacobians:
+def _precomputed(jacobians: Any, X: Array) -> Captured:
     shape = jacobians.shape
     if X.ndim != 2 or shape[0] != len(X) or shape[-1] != X.shape[1]:
         raise ValueError(
             f"a 3-D array holds one Jacobian (n_outputs, n_inputs) for each sample, a 4-D array "
-            f"several, but it has shape {shape} and X has shape {X.shape}; write Jacobians "
+            f"several, but it has shape {shape} and X has shape {X.shape}; pass Jacobians "
             f"({len(X)}, n_outputs, {X.shape[-1]}), or a stack of weights as a list."
         )
     if jacobians.dtype.kind not in "fiu":
         raise TypeError(f"Jacobians have dtype {jacobians.dtype}; pass real numbers.")
-    return StackJacobians(jacobians)
+    return Captured(jacobians, X)
 
 
 def _output_mode(rotate_output: bool | str, jacobians: Jacobians) -> OutputMode:

@@ -9,19 +9,20 @@ change of the logits by one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Self
 
 import numpy as np
 
-from jacrot._jacobians.networks import drawn_pairs, network_jacobians
+from jacrot._jacobians.networks import draw_samples, network_jacobians
 from jacrot._utils.arrays import Array, Matrix, scale_of
 from jacrot._utils.random import random_source
 from jacrot._utils.warnings import warn
 from jacrot.layers import Basis, Dense, Layer, Sequential
 from jacrot.network import Network
-from jacrot.positions import to_rows
+from jacrot.positions import at_positions, to_rows
 
 # A direction with less than this share of the largest variance (or effect) has none that counts.
 NULL_SHARE = 1e-10
@@ -148,7 +149,7 @@ class Coordinates:
 
 @dataclass(frozen=True)
 class SiteBasis:
-    """Coordinates ``z = encoder (a − mean)`` of the activations at a site.
+    """A basis of the activations at a place: ``z = encoder (a − mean)``.
 
     Attributes
     ----------
@@ -156,23 +157,89 @@ class SiteBasis:
         What each axis reads.
     decoder : ndarray of shape (n_features, n_axes)
         What each axis writes: the inverse, at least for directions that have an effect.
+    mean : ndarray of shape (n_features,)
+        The activations whose coordinates are zero.
     """
 
     encoder: Matrix
     decoder: Matrix
+    mean: Matrix
 
     @classmethod
-    def orthogonal(cls, axes: Matrix) -> SiteBasis:
-        """Make the basis of orthonormal rows."""
-        return cls(axes, axes.T)
+    def from_axes(cls, axes: Matrix) -> SiteBasis:
+        """Build the basis of orthonormal rows, around zero."""
+        return cls(axes, axes.T, np.zeros(axes.shape[1]))
 
     @classmethod
-    def of(cls, axes: Matrix | None, coordinates: Coordinates | None, size: int) -> SiteBasis:
-        """Make the basis of a rotation in some coordinates; ``None`` is the identity."""
-        axes = np.eye(size) if axes is None else axes
+    def from_rotation(
+        cls, rotation: Matrix | None, coordinates: Coordinates | None, size: int
+    ) -> SiteBasis:
+        """Build the basis of a rotation in some coordinates.
+
+        Parameters
+        ----------
+        rotation : ndarray of shape (n_axes, n_features) or None
+            Orthonormal rows; ``None`` for the identity.
+        coordinates : Coordinates or None
+            ``None`` for the neurons.
+        size : int
+            Number of features, where neither says it.
+
+        Returns
+        -------
+        SiteBasis
+            The basis.
+        """
         if coordinates is None:
-            return cls.orthogonal(axes)
-        return cls(axes @ coordinates.forward, coordinates.backward @ axes.T)
+            return cls.from_axes(np.eye(size) if rotation is None else rotation)
+        if rotation is None:
+            return cls(coordinates.forward, coordinates.backward, coordinates.mean)
+        encoder, decoder = rotation @ coordinates.forward, coordinates.backward @ rotation.T
+        return cls(encoder, decoder, coordinates.mean)
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether these are the neurons themselves."""
+        size = len(self.encoder)
+        return self.encoder.shape == (size, size) and np.array_equal(self.encoder, np.eye(size))
+
+    def encode(self, activations: Array) -> Array:
+        """Compute ``encoder (a − mean)`` at all positions, in the precision of the activations.
+
+        Parameters
+        ----------
+        activations : ndarray
+            Rows, sequences or images.
+
+        Returns
+        -------
+        ndarray
+            In the new basis.
+        """
+        if self.mean.any():
+            Z = at_positions(lambda rows: (rows - self.mean) @ self.encoder.T, activations)
+            return Z.astype(activations.dtype, copy=False)
+        encoder = self.encoder.astype(activations.dtype, copy=False)
+        return at_positions(lambda rows: rows @ encoder.T, activations)
+
+    def decode(self, Z: Array) -> Array:
+        """Compute ``decoder z + mean`` at all positions, in the precision of the activations.
+
+        Parameters
+        ----------
+        Z : ndarray
+            Activations in the new basis: rows, sequences or images.
+
+        Returns
+        -------
+        ndarray
+            In the given basis.
+        """
+        if self.mean.any():
+            activations = at_positions(lambda rows: rows @ self.decoder.T + self.mean, Z)
+            return activations.astype(Z.dtype, copy=False)
+        decoder = self.decoder.astype(Z.dtype, copy=False)
+        return at_positions(lambda rows: rows @ decoder.T, Z)
 
 
 def after(network: Network, site: int) -> Network | None:
@@ -219,7 +286,7 @@ def readout_moment(readout: Network | None, Y: Array) -> Matrix:
     if readout is None:
         # The only logit of a network is compared with 0, not with others.
         return centring(Y.shape[1]) if Y.shape[1] > 1 else np.eye(1)
-    pairs = drawn_pairs(readout, Y, random_source(0))
+    pairs = draw_samples(readout, Y, random_source(0))
     n_logits = readout(Y[:1]).shape[1]
     centred = readout.rotate_outputs(centring(n_logits))
     stack = network_jacobians(centred, Y, pairs)
@@ -266,6 +333,8 @@ def read_by(layer: Layer, decoder: Matrix, mean: Matrix) -> Layer:
     Layer
         The same function of ``z``.
     """
+    if not mean.any():
+        return layer.rotate_inputs(decoder.T)
     if isinstance(layer, Dense):
         return layer.rotate_inputs(decoder.T).changed(bias=layer.bias + layer.weight @ mean)
     return Sequential([Basis(decoder, mean), layer])
@@ -291,6 +360,41 @@ def written_by(layer: Layer, encoder: Matrix, mean: Matrix) -> Layer:
     if not mean.any():
         return layer.rotate_outputs(encoder)
     return Sequential([layer, Basis(encoder, -encoder @ mean)])
+
+
+def rotate_network(
+    network: Network, bases: Mapping[int, SiteBasis], *, given_inputs: bool
+) -> Network:
+    """Return the same function with its activations in other bases.
+
+    Parameters
+    ----------
+    network : Network
+        The network.
+    bases : mapping of int to SiteBasis
+        By site: what layer ``site`` reads; ``n_layers`` is what the network writes.
+    given_inputs : bool
+        Whether the result reads inputs in their given basis, so that a first layer changes the
+        basis of site 0; else it reads them in the new one.
+
+    Returns
+    -------
+    Network
+        Every basis is folded into the layer that writes the site and the one that reads it.
+    """
+    layers = list(network.layers)
+    inputs: list[Layer] = []
+    for site, basis in bases.items():
+        if site < network.n_layers:
+            layers[site] = read_by(layers[site], basis.decoder, basis.mean)
+        if site > 0:
+            layers[site - 1] = written_by(layers[site - 1], basis.encoder, basis.mean)
+        elif given_inputs:
+            offset = -basis.encoder @ basis.mean if basis.mean.any() else None
+            inputs = [Basis(basis.encoder, offset)]
+    # A layer before the others moves their sites on.
+    sites = (site + len(inputs) for site in {*network.rotated_sites, *bases})
+    return Network._with_rotated_sites([*inputs, *layers], sites)
 
 
 def _spectrum(moment: Matrix) -> tuple[Matrix, Matrix, int]:

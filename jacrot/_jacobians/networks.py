@@ -171,7 +171,7 @@ def network_jacobians(network: Network, X: Array, pairs: Indices | None = None) 
     Jacobians
         The stack, with a sample for every pair.
     """
-    X, pairs = _samples(network, X, pairs)
+    X, pairs = _rows_or_pairs(network, X, pairs)
     layer = network.layers[0]
     factors = network.n_layers == 1 and getattr(layer, "output_rotation", None) is None
     if factors and X.ndim == 2 and isinstance(layer, Dense):
@@ -181,7 +181,7 @@ def network_jacobians(network: Network, X: Array, pairs: Indices | None = None) 
     return _stack(_source(network, X, pairs))
 
 
-def drawn_pairs(network: Network, X: Array, rng: np.random.RandomState) -> Indices | None:
+def draw_samples(network: Network, X: Array, rng: np.random.RandomState) -> Indices | None:
     """Draw pairs of input and position, where positions mix and there are too many for all.
 
     Parameters
@@ -213,34 +213,24 @@ def drawn_pairs(network: Network, X: Array, rng: np.random.RandomState) -> Indic
     return np.sort(np.concatenate(pairs)[:MAX_PAIRS])
 
 
-def pooled_jacobians(
-    networks: Sequence[Network], Xs: Sequence[Array], pairs: Sequence[Indices | None]
-) -> Jacobians:
-    """Make one stack of the Jacobians of several networks, which share their rotations.
+def pool_jacobians(sources: Sequence[Source]) -> Jacobians:
+    """Build one stack of the Jacobians of several segments, which share their rotations.
 
     Parameters
     ----------
-    networks : sequence of Network
-        What follows the activations, each with as many features and outputs.
-    Xs : sequence of ndarray
-        The activations that each reads.
-    pairs : sequence of (ndarray of int or None)
-        Which pairs of input and position are samples.
+    sources : sequence of Source
+        Those of each segment, of as many features and outputs.
 
     Returns
     -------
     Jacobians
-        The stack, the samples of one network after those of another.
+        The stack, the samples of one segment after those of another.
 
     Raises
     ------
     ValueError
         If their Jacobians have different shapes.
     """
-    sources = [
-        _source(network, *_samples(network, X, chosen))
-        for network, X, chosen in zip(networks, Xs, pairs, strict=True)
-    ]
     shapes = sorted({source.shape[1:] for source in sources})
     if len(shapes) > 1:
         raise ValueError(
@@ -250,8 +240,30 @@ def pooled_jacobians(
     return _stack(_OneAfterTheOther(sources))
 
 
-def _samples(network: Network, X: Array, pairs: Indices | None) -> tuple[Array, Indices | None]:
-    """Give rows where positions do not mix; else the activations, and which pairs are samples."""
+def jacobian_source(network: Network, X: Array, pairs: Indices | None) -> Source:
+    """Return what computes the Jacobians of the samples for which it is indexed.
+
+    Parameters
+    ----------
+    network : Network
+        What follows the activations.
+    X : ndarray
+        The activations.
+    pairs : ndarray of int or None
+        Which pairs of input and position are samples, ``None`` for all.
+
+    Returns
+    -------
+    Source
+        Of shape ``(n_samples[, n_positions_written], n_outputs, n_features)``.
+    """
+    return _source(network, *_rows_or_pairs(network, X, pairs))
+
+
+def _rows_or_pairs(
+    network: Network, X: Array, pairs: Indices | None
+) -> tuple[Array, Indices | None]:
+    """Return rows where positions do not mix; else the activations, and the pairs to take."""
     X = X.astype(np.float64, copy=False)
     if X.ndim == 2:
         return X, None

@@ -137,8 +137,9 @@ class JacobianDisplay:
         if samples is not None:
             chosen, titles = _select_samples(samples, np.shape(X)[0])
             X = X.iloc[chosen] if hasattr(X, "iloc") else np.asarray(X)[chosen]
-        after = estimator.jacobians(X)
-        before = estimator._jacobians(X, None, None)
+        segments = estimator.rotated_segments(X)
+        before = np.concatenate([one.segment.jacobians[:] for one in segments])
+        after = np.concatenate([one.jacobians for one in segments])
         return cls._from_stacks(
             before, after, titles, estimator.output_rotation_ is not None, ax, kwargs
         )

@@ -10,10 +10,8 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from jacrot._estimators.base import NetworkEstimator
-from jacrot._estimators.network_rotation import NetworkRotation
 from jacrot._estimators.rotation import JacobianSparsityRotation
-from jacrot._jacobians.coordinates import Coordinates, SiteBasis, after, centring, readout_moment
-from jacrot._jacobians.networks import network_jacobians
+from jacrot._jacobians.coordinates import Coordinates, SiteBasis, after, centring
 from jacrot._jacobians.stacks import Jacobians
 from jacrot._search.subspace import effective_basis, principal_directions
 from jacrot._utils.arrays import Array, Matrix, real_array
@@ -21,6 +19,7 @@ from jacrot._utils.random import random_rotation
 from jacrot.inspection._pairing import check_fitted_to
 from jacrot.layers import Dense
 from jacrot.network import Network
+from jacrot.segments import NetworkSegment
 
 # What a decoder may differ from the inverse of its encoder by, as a share of the products that are
 # summed: what single precision leaves of matrices of some thousand axes.
@@ -41,21 +40,33 @@ class Part:
 
     Attributes
     ----------
+    segments : list of NetworkSegment
+        One of every layer.
     activations : list of ndarray
         What the first layer reads, and what each layer writes.
-    stacks : list of Jacobians
-        Those of every layer.
     """
 
     def __init__(self, network: Network, layers: range, X: Array) -> None:
         self.network = network
         self.layers = layers
+        self.X = X
+        self.segments: list[NetworkSegment] = []
         self.activations = [network[: layers[0]](X) if layers[0] else X]
-        self.stacks: list[Jacobians] = []
         for number in layers:
-            layer = network[number : number + 1]
-            self.stacks.append(network_jacobians(layer, self.activations[-1]))
-            self.activations.append(layer(self.activations[-1]))
+            read = self.activations[-1]
+            segment = NetworkSegment(network, range(number, number + 1), read, None)
+            self.segments.append(segment)
+            self.activations.append(segment.written)
+
+    @property
+    def stacks(self) -> list[Jacobians]:
+        """The Jacobians of every layer."""
+        return [segment.stack for segment in self.segments]
+
+    @property
+    def readouts(self) -> list[Matrix]:
+        """``G = E[KᵀK]`` of what every layer writes."""
+        return [segment.readout for segment in self.segments]
 
     @property
     def widths(self) -> list[int]:
@@ -68,19 +79,11 @@ class Part:
         basis = effective_basis(self.stacks[0].moments()[0])
         return np.eye(self.widths[0]) if basis is None else basis
 
-    @cached_property
-    def readouts(self) -> list[Matrix]:
-        """``G = E[KᵀK]`` of what every layer of the part writes."""
-        return [
-            readout_moment(after(self.network, number + 1), written)
-            for number, written in zip(self.layers, self.activations[1:], strict=True)
-        ]
-
     def orthogonal(self, axes_of: Callable[[Array], Matrix]) -> list[SiteBasis]:
         """Make orthonormal axes at every site; of the inputs, of directions with an effect."""
         first, *others = self.activations
         read = axes_of(first @ self.inside.T) @ self.inside
-        return [SiteBasis.orthogonal(axes) for axes in (read, *map(axes_of, others))]
+        return [SiteBasis.from_axes(axes) for axes in (read, *map(axes_of, others))]
 
 
 def named_bases(name: str, part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
@@ -184,10 +187,7 @@ def read_bases(
             raise TypeError(
                 "basis is a list, but not of pairs; pass (encoder, decoder) of every site."
             )
-        bases = [
-            SiteBasis(*(real_array(side, "basis", 2).astype(np.float64) for side in pair))
-            for pair in basis
-        ]
+        bases = [_pair_basis(*pair) for pair in basis]
     else:
         raise TypeError(
             f"basis is a {type(basis).__name__}; pass one of {BASES}, a fitted estimator, or a "
@@ -208,6 +208,13 @@ def read_bases(
                 "that what the axes read is not what they write; pass np.linalg.pinv(encoder)."
             )
     return bases
+
+
+def _pair_basis(encoder: Any, decoder: Any) -> SiteBasis:
+    encoder, decoder = (
+        real_array(side, "basis", 2).astype(np.float64) for side in (encoder, decoder)
+    )
+    return SiteBasis(encoder, decoder, np.zeros(len(decoder)))
 
 
 def _inverse(left: Matrix, right: Matrix) -> bool:
@@ -238,33 +245,31 @@ def fitted_bases(estimator: Any, part: Part, network: Network) -> list[SiteBasis
     ValueError
         If the estimator was fitted to something else.
     """
-    layers = part.layers
-    if isinstance(estimator, NetworkRotation):
+    start, stop = part.layers[0], part.layers[-1] + 1
+    if len(estimator.segment_layers) > 1:
         check_fitted_to(estimator, network, "network")
-        return [estimator._site_basis(site) for site in range(layers[0], layers[-1] + 2)]
-    fitted = estimator.network_
-    if not isinstance(fitted, Network) or fitted.n_layers != 1 or len(layers) != 1:
+        rotated = estimator.rotated_segments(part.X)[start:stop]
+    else:
+        fitted = estimator.network_
+        if not isinstance(fitted, Network) or fitted.n_layers != 1 or len(part.layers) != 1:
+            raise ValueError(
+                f"basis is a {type(estimator).__name__}, whose axes belong to the two sides of one "
+                "layer; pass layer=l and one that was fitted to network[l:l + 1]."
+            )
+        check_fitted_to(estimator, network[start:stop], f"network[{start}:{stop}]")
+        rotated = estimator.rotated_segments(part.activations[0])
+    bases = [rotated[0].read_basis, *(one.write_basis for one in rotated)]
+    n_axes, n_features = bases[0].encoder.shape
+    if n_axes < n_features:
         raise ValueError(
-            "basis is a JacobianSparsityRotation, whose axes belong to the two sides of one layer; "
-            "pass layer=l and one that was fitted to network[l:l + 1]."
-        )
-    start, stop = layers[0], layers[0] + 1
-    check_fitted_to(estimator, network[start:stop], f"network[{start}:{stop}]")
-    Q, P = estimator.rotation_, estimator.output_rotation_
-    if len(Q) < Q.shape[1]:
-        raise ValueError(
-            f"basis keeps {len(Q)} of {Q.shape[1]} components, so that its axes do not make up the "
+            f"basis keeps {n_axes} of {n_features} components, so that its axes do not make up the "
             "activations; pass one fitted with n_components=None."
         )
-    n_outputs = fitted(np.zeros((1, Q.shape[1]))).shape[1]
-    return [
-        SiteBasis.of(Q, estimator._inner, Q.shape[1]),
-        SiteBasis.of(P, estimator._outer, n_outputs),
-    ]
+    return bases
 
 
 def _given(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
-    return [SiteBasis.orthogonal(np.eye(width)) for width in part.widths]
+    return [SiteBasis.from_axes(np.eye(width)) for width in part.widths]
 
 
 def _random(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
@@ -293,11 +298,11 @@ def _interaction(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
     for site, activations in enumerate(part.activations):
         number, moment = part.layers[0] + site, moments[site]
         if number == last:
-            bases.append(SiteBasis.orthogonal(_components(activations)))
+            bases.append(SiteBasis.from_axes(_components(activations)))
             continue
         whitening = Coordinates.whitening(activations, part.inside if site == 0 else None)
         directions, _ = principal_directions(whitening.metric @ moment @ whitening.metric)
-        bases.append(SiteBasis.of(directions, whitening, len(directions)))
+        bases.append(SiteBasis.from_rotation(directions, whitening, len(directions)))
     return bases
 
 
@@ -309,7 +314,7 @@ def _svd(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
             f"{layer!r}; pass 'functional_svd'."
         )
     left, values, right = np.linalg.svd(layer.weight.astype(np.float64))
-    return [SiteBasis.orthogonal(right[: len(values)]), SiteBasis.orthogonal(left.T)]
+    return [SiteBasis.from_axes(right[: len(values)]), SiteBasis.from_axes(left.T)]
 
 
 def _quartimax(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
@@ -342,7 +347,10 @@ def _functional_svd(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
     total = sum(block.sum(axis=0) for block in stack.rotated(None, None))
     left, _, right = np.linalg.svd(np.asarray(total))
     axes = right @ part.inside
-    return [SiteBasis.of(axes, inner, len(axes)), SiteBasis.of(left.T, outer, len(left))]
+    return [
+        SiteBasis.from_rotation(axes, inner, len(axes)),
+        SiteBasis.from_rotation(left.T, outer, len(left)),
+    ]
 
 
 Builder = Callable[[Part, np.random.RandomState], list[SiteBasis]]

@@ -9,18 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jacrot._estimators.base import NetworkEstimator, mean_hoyer, shared, with_effect
-from jacrot._estimators.network_rotation import NetworkRotation, _layer_jacobians, _parts
-from jacrot._estimators.rotation import SCORE_SEED
-from jacrot._jacobians.coordinates import SiteBasis
-from jacrot._jacobians.networks import drawn_pairs, network_jacobians
-from jacrot._jacobians.stacks import Jacobians
-from jacrot._utils.arrays import FEATURES_AXIS, Array, Matrix
-from jacrot._utils.threads import one_blas_thread
+from jacrot._estimators.base import NetworkEstimator
+from jacrot._utils.arrays import Array, Matrix
 from jacrot.inspection._fitted import fitted_network
 from jacrot.layers import Dense, Softmax
 from jacrot.network import Network
-from jacrot.positions import at_positions, to_rows
+from jacrot.positions import to_rows
+from jacrot.segments import RotatedSegment
 
 # Names of the bases that are compared.
 GIVEN, PCA, PRINCIPAL, MEAN, OURS = (
@@ -94,16 +89,6 @@ class Comparison:
         return name, others[name]
 
 
-class AnalysedLayer(NamedTuple):
-    """The Jacobians of a layer, or of the whole computation that is rotated at its two ends."""
-
-    plain: Jacobians
-    plain_norms: Matrix
-    # The same in the estimator's coordinates.
-    stack: Jacobians
-    norms: Matrix
-
-
 def compare(
     estimator: NetworkEstimator,
     X: ArrayLike,
@@ -167,19 +152,18 @@ def compare(
     True
     """
     network = fitted_network(estimator)
-    x, x_test = (estimator._activations(inputs, reset=False) for inputs in (X, X_test))
-    training, held_out = (analysed_layers(estimator, network, inputs) for inputs in (x, x_test))
+    training, held_out = (estimator.rotated_segments(inputs) for inputs in (X, X_test))
+    x_test = held_out[0].segment.activations
     bases = {}
-    for name, (rotations, plain) in _bases(estimator, network, x, training).items():
-        on = [_sparsities(layers, rotations, plain) for layers in (training, held_out)]
+    for name, (rotations, given) in _bases(training).items():
+        on = [_sparsities(segments, rotations, given) for segments in (training, held_out)]
         bases[name] = BasisSparsity(*(float(np.mean(sparsities)) for sparsities in on))
     layers = []
-    if isinstance(estimator, NetworkRotation):
-        given, ours = (
-            _sparsities(held_out, *how) for how in (({}, True), (estimator.rotations_, False))
-        )
-        layers = list(zip(given, ours, strict=True))
-    outputs, others = _outputs(estimator, network, x_test.astype(np.float64), readout)
+    if len(held_out) > 1:
+        before = _sparsities(held_out, {}, True)
+        after = _sparsities(held_out, rotations_by_place(held_out), False)
+        layers = list(zip(before, after, strict=True))
+    outputs, others = _outputs(estimator, held_out, network, x_test.astype(np.float64), readout)
     same = None
     if _are_logits((readout or network).layers[-1], outputs):
         same = int(np.count_nonzero(outputs.argmax(axis=1) == others.argmax(axis=1)))
@@ -193,68 +177,44 @@ def compare(
     )
 
 
-def analysed_layers(estimator: Any, network: Network, X: Array) -> list[AnalysedLayer]:
-    """List the Jacobians that are rotated: of the network, or of every layer of it."""
-    if isinstance(estimator, NetworkRotation):
-        layers = []
-        for site, part in enumerate(_parts(network, X, np.random.RandomState(SCORE_SEED))):
-            plain = _layer_jacobians(part, site, {}, None)
-            own = plain
-            if estimator._coordinates:
-                own = _layer_jacobians(part, site, estimator._coordinates, None)
-            layers.append(AnalysedLayer(plain.stack, plain.norms, own.stack, own.norms))
-        return layers
-    pairs = drawn_pairs(network, X, np.random.RandomState(SCORE_SEED))
-    whole = network_jacobians(network, X, pairs)
-    stack, _, norms = with_effect(whole)
-    if estimator.coordinates == "neurons":
-        return [AnalysedLayer(stack, norms, stack, norms)]
-    own_stack, _, own_norms = with_effect(estimator._in_coordinates(whole))
-    return [AnalysedLayer(stack, norms, own_stack, own_norms)]
+def rotations_by_place(segments: list[RotatedSegment]) -> Rotations:
+    """Return the rotations by place: what segment ``l`` reads is place ``l``."""
+    found: Rotations = {}
+    for place, one in enumerate(segments):
+        sides = ((place, one.Q), (place + 1, one.P))
+        found |= {place: rotation for place, rotation in sides if rotation is not None}
+    return found
 
 
-def found_rotations(estimator: Any) -> Rotations:
-    """Return the rotations by site."""
-    if isinstance(estimator, NetworkRotation):
-        return estimator.rotations_
-    P = estimator.output_rotation_
-    return {0: estimator.rotation_} if P is None else {0: estimator.rotation_, 1: P}
-
-
-def _bases(
-    estimator: Any, network: Network, X: Array, layers: list[AnalysedLayer]
-) -> dict[str, tuple[Rotations, bool]]:
-    """Make the bases by name, and say which of them are of the plain Jacobians."""
-    found = found_rotations(estimator)
-    tied = getattr(estimator, "rotate_output", None) == "tied"
-    activations = [X]
-    step = 1 if isinstance(estimator, NetworkRotation) else network.n_layers
-    for first in range(0, network.n_layers, step):
-        activations.append(network[first : first + step](activations[-1]))
+def _bases(segments: list[RotatedSegment]) -> dict[str, tuple[Rotations, bool]]:
+    """Compute the bases by name, and whether they are of the Jacobians as they are given."""
+    found = rotations_by_place(segments)
+    first, last = segments[0], segments[-1]
+    tied = first.sites[0] == first.sites[1]
+    activations = [one.segment.activations for one in segments]
+    activations.append(last.runnable.forward(last.segment.activations))
     moments: dict[int, Matrix] = {}
-    for number, layer in enumerate(layers):
-        unit = layer.stack.scaled(1 / layer.norms)
-        with one_blas_thread(), shared(unit) as apply:
-            reading, writing = unit.moments(apply=apply)
-        for site, moment in ((number, reading), (0 if tied else number + 1, writing)):
-            moments[site] = moments.get(site, 0) + moment
+    for number, one in enumerate(segments):
+        for place, moment in zip(
+            (number, 0 if tied else number + 1), one.effective.moments, strict=True
+        ):
+            moments[place] = moments.get(place, 0) + moment
 
     def axes(moments: Mapping[int, Matrix]) -> Rotations:
         return {
-            site: _principal(moments[0 if tied else site])[: len(rotation)]
-            for site, rotation in found.items()
+            place: _principal(moments[0 if tied else place])[: len(rotation)]
+            for place, rotation in found.items()
         }
 
-    covariances = {site: _covariance(to_rows(activations[site])) for site in found}
+    covariances = {place: _covariance(to_rows(activations[place])) for place in found}
     bases: dict[str, tuple[Rotations, bool]] = {GIVEN: ({}, True), PCA: (axes(covariances), True)}
     bases[PRINCIPAL] = axes(moments), False
-    stack = layers[0].stack
-    if len(layers) == 1 and not tied and stack.n_matrices == 1:
-        unit = stack.scaled(1 / layers[0].norms)
-        mean = sum(block.sum(axis=0, dtype=np.float64) for block in unit.rotated(None, None))
+    if len(segments) == 1 and not tied and first.effective.stack.n_matrices == 1:
+        blocks = first.effective.unit.rotated(None, None)
+        mean = sum(block.sum(axis=0, dtype=np.float64) for block in blocks)
         left, _, right = np.linalg.svd(np.asarray(mean))
-        of_sites = {0: right, 1: left.T}
-        bases[MEAN] = {site: of_sites[site][: len(found[site])] for site in found}, False
+        singular = {0: right, 1: left.T}
+        bases[MEAN] = {place: singular[place][: len(found[place])] for place in found}, False
     bases[OURS] = found, False
     return bases
 
@@ -271,36 +231,27 @@ def _principal(moment: Matrix) -> Matrix:
     return np.linalg.eigh(moment)[1].T[::-1]
 
 
-def _sparsities(layers: list[AnalysedLayer], rotations: Rotations, plain: bool) -> list[float]:
+def _sparsities(segments: list[RotatedSegment], rotations: Rotations, given: bool) -> list[float]:
     return [
-        mean_hoyer(
-            layer.plain if plain else layer.stack,
-            layer.plain_norms if plain else layer.norms,
-            rotations.get(number + 1),
-            rotations.get(number),
+        (one.given if given else one.effective).sparsity(
+            rotations.get(number + 1), rotations.get(number)
         )
-        for number, layer in enumerate(layers)
+        for number, one in enumerate(segments)
     ]
 
 
 def _outputs(
-    estimator: Any, network: Network, X: Array, readout: Network | None
+    estimator: Any,
+    segments: list[RotatedSegment],
+    network: Network,
+    X: Array,
+    readout: Network | None,
 ) -> tuple[Array, Array]:
     """Compute the outputs of a network, and those of the rotated one in the same basis."""
     outputs = network(X)
-    n_outputs = outputs.shape[FEATURES_AXIS[outputs.ndim]]
-    rotated = estimator.rotated_network()
-    if isinstance(estimator, NetworkRotation):
-        last = network.n_layers
-        coordinates = estimator._coordinates.get(last)
-        basis = SiteBasis.of(estimator.rotations_.get(last), coordinates, n_outputs)
-        others = rotated(X)
-    else:
-        coordinates = estimator._outer
-        basis = SiteBasis.of(estimator.output_rotation_, coordinates, n_outputs)
-        others = rotated(at_positions(estimator.transform, X))
-    mean = 0 if coordinates is None else coordinates.mean
-    others = at_positions(lambda rows: rows @ basis.decoder.T + mean, others)
+    # The rotated network reads the new axes of one segment, but the inputs of a whole network.
+    read = X if len(segments) > 1 else segments[0].read_basis.encode(X)
+    others = segments[-1].write_basis.decode(estimator.rotated_network()(read))
     return (outputs, others) if readout is None else (readout(outputs), readout(others))
 
 

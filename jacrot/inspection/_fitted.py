@@ -1,4 +1,4 @@
-"""What is asked of a fitted estimator: its network, its parts, and the same fit again."""
+"""What inspections need of a fitted estimator: its network, its segments, the same fit again."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from sklearn.utils.parallel import Parallel
 from sklearn.utils.validation import check_is_fitted
 
 from jacrot._estimators.base import NetworkEstimator
-from jacrot._estimators.network_rotation import NetworkRotation
 from jacrot._estimators.provenance import parameters_of
-from jacrot._utils.arrays import Array
 from jacrot.network import Network
+from jacrot.segments import RotatedSegment
 
 # Parameters that do not change what a fit with other randomness is compared with.
 WITHOUT_CONSEQUENCE = ("random_state", "n_jobs", "verbose", "on_interrupt")
@@ -94,8 +93,8 @@ def check_as_fitted(estimator: NetworkEstimator) -> None:
         )
 
 
-def check_inputs(estimator: Any, X: ArrayLike, name: str) -> None:
-    """Check that a fitted estimator reads some inputs.
+def rotated_segments(estimator: NetworkEstimator, X: Any, name: str) -> list[RotatedSegment]:
+    """Return what an estimator was fitted to, on some inputs and in its bases.
 
     Parameters
     ----------
@@ -106,13 +105,18 @@ def check_inputs(estimator: Any, X: ArrayLike, name: str) -> None:
     name : str
         Their name in the error message.
 
+    Returns
+    -------
+    list of RotatedSegment
+        One, or one of every layer.
+
     Raises
     ------
     ValueError
         If their number of features is another, or some are not numbers.
     """
     try:
-        estimator._activations(X, reset=False)
+        return estimator.rotated_segments(X)
     except ValueError as error:
         raise ValueError(f"{name} does not fit the estimator: {error}") from error
 
@@ -144,33 +148,6 @@ def in_parallel(tasks: Iterable[Any], n_jobs: int | None) -> list[Any]:
             "a worker process was killed before its fit had ended, perhaps for want of memory, and "
             f"there is no result; pass a smaller n_jobs than {n_jobs}, or fewer samples."
         ) from error
-
-
-def parts(estimator: NetworkEstimator, X: ArrayLike) -> list[tuple[Network, Array]]:
-    """List the networks whose Jacobians are made sparse, and what each of them reads.
-
-    Parameters
-    ----------
-    estimator : JacobianSparsityRotation or NetworkRotation
-        Fitted to one network.
-    X : array-like of shape (n_samples, n_features)
-        What that network reads.
-
-    Returns
-    -------
-    list of tuple
-        The network and `X`, or every layer of it and its activations.
-    """
-    network = estimator.network_
-    x = estimator._activations(X, reset=False)
-    if not isinstance(estimator, NetworkRotation):
-        return [(network, x)]
-    layers = []
-    for site in range(network.n_layers):
-        layer = network[site : site + 1]
-        layers.append((layer, x))
-        x = layer(x)
-    return layers
 
 
 def refit(

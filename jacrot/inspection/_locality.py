@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jacrot._estimators.base import NetworkEstimator
-from jacrot._estimators.network_rotation import NetworkRotation
 from jacrot._utils.arrays import Array, Matrix, real_array
 from jacrot._utils.random import random_source
 from jacrot._utils.result import Result
 from jacrot._utils.threads import one_blas_thread
-from jacrot.inspection._fitted import check_count, check_inputs, fitted_network, parts
-from jacrot.network import Network
-
-Part = tuple[Network, Array]
+from jacrot.inspection._fitted import check_count, fitted_network, rotated_segments
+from jacrot.segments import RotatedSegment
 
 # A change this small beside the largest output is rounding.
 ROUNDING = 1e-11
@@ -180,7 +176,7 @@ def locality_curve(
     (array([10. , 10.5]), array([2.3, 2.4]))
     """
     fitted_network(estimator)
-    check_inputs(estimator, X, "X")
+    rotated = rotated_segments(estimator, X, "X")
     sizes = real_array(steps, "steps", ndim=1).astype(np.float64)
     if sizes.size == 0 or (sizes <= 0).any():
         raise ValueError(f"steps={steps!r} must be positive numbers, one at least.")
@@ -189,13 +185,14 @@ def locality_curve(
     check_count(max_samples, "max_samples", 1)
     rng = random_source(random_state)
     curves = {}
-    for site, ((given, x), (rotated, z)) in enumerate(_before_and_after(estimator, X)):
+    for site, one in enumerate(rotated):
+        given, x = one.runnable, one.segment.activations
+        n_outputs = _check_rows(one, f"layer {site}" if len(rotated) > 1 else "the network")
         rows = np.sort(rng.permutation(len(x))[:max_samples])
         # A pass is too small to share among threads.
         with one_blas_thread():
-            before = _counts(given, x, rows, sizes, share)
-            after = _counts(rotated, z, rows, sizes, share)
-        n_outputs = given(x[:1]).shape[1]
+            before = _counts(given.forward, x, rows, sizes, share)
+            after = _counts(one.forward, one.activations, rows, sizes, share)
         curves[site] = LocalityCurve(
             steps=sizes,
             share=float(share),
@@ -205,46 +202,35 @@ def locality_curve(
             effect_before=before[1],
             effect_after=after[1],
         )
-    return curves if isinstance(estimator, NetworkRotation) else curves[0]
+    return curves if len(curves) > 1 else curves[0]
 
 
-def _before_and_after(estimator: Any, X: ArrayLike) -> list[tuple[Part, Part]]:
-    """List networks with what they read, each in the given basis and in the new one."""
-    before = parts(estimator, X)
-    for site, (network, x) in enumerate(before):
-        for verb, activations in (("reads", x), ("writes", network(x[:1]))):
-            if activations.ndim != 2:
-                where = f"layer {site}" if isinstance(estimator, NetworkRotation) else "the network"
-                raise ValueError(
-                    f"{where} {verb} arrays of shape {activations.shape[1:]}, whose axes are not "
-                    "single activations; pass an estimator of a network of rows."
-                )
-    if not isinstance(estimator, NetworkRotation):
-        return [(before[0], (estimator.rotated_network(), estimator.transform(X)))]
-    rotated = estimator.rotated_network()
-    # Rotated inputs have a layer of their own before the others.
-    layers = rotated.layers[-len(before) :]
-    return [
-        (
-            part,
-            (
-                Network([layer]),
-                estimator.transform(X, site) if site in estimator.rotations_ else part[1],
-            ),
-        )
-        for site, (part, layer) in enumerate(zip(before, layers, strict=True))
-    ]
+def _check_rows(rotated: RotatedSegment, where: str) -> int:
+    """Return the number of activations written; raise ValueError where there are no rows."""
+    x = rotated.segment.activations
+    written = rotated.runnable.forward(x[:1])
+    for verb, activations in (("reads", x), ("writes", written)):
+        if activations.ndim != 2:
+            raise ValueError(
+                f"{where} {verb} arrays of shape {activations.shape[1:]}, whose axes are not "
+                "single activations; pass an estimator of a network of rows."
+            )
+    return int(written.shape[1])
 
 
 def _counts(
-    network: Network, Z: Array, rows: NDArray[np.intp], steps: Matrix, share: float
+    forward: Callable[[Array], Array],
+    Z: Array,
+    rows: NDArray[np.intp],
+    steps: Matrix,
+    share: float,
 ) -> tuple[Matrix, Matrix]:
     """Count the outputs that a step of each axis changes, and average the square of the change."""
     deviations = Z.std(axis=0, dtype=np.float64)
     # Small differences of outputs are wanted: single precision would round them away.
     start = Z[rows].astype(np.float64)
     signs = np.where(np.arange(len(start)) % 2, -1.0, 1.0)
-    outputs = network(start)
+    outputs = forward(start)
     rounding = ROUNDING * np.abs(outputs).max()
     counts = np.full((len(steps), len(deviations)), np.nan)
     effects = np.zeros_like(counts)
@@ -252,7 +238,7 @@ def _counts(
     for axis, deviation in enumerate(deviations):
         for number, step in enumerate(steps):
             moved[:, axis] = start[:, axis] + signs * (step * deviation)
-            change = np.abs(network(moved) - outputs)
+            change = np.abs(forward(moved) - outputs)
             largest = change.max(axis=1, keepdims=True)
             felt = largest[:, 0] > rounding
             if felt.any():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,28 +9,29 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.parallel import delayed
 
-from jacrot._estimators.base import NetworkEstimator, with_effect
-from jacrot._estimators.rotation import SCORE_SEED
-from jacrot._jacobians.networks import drawn_pairs, network_jacobians
+from jacrot._estimators.base import NetworkEstimator
+from jacrot._estimators.inputs import read_network
 from jacrot._utils.arrays import Array, Matrix
 from jacrot._utils.random import random_source
 from jacrot._utils.result import Result
-from jacrot.criteria._measures import hoyer_of_norms
 from jacrot.inspection._fitted import (
     check_as_fitted,
     check_count,
-    check_inputs,
     drawn_seeds,
     fitted_network,
     in_parallel,
-    parts,
     refit,
+    rotated_segments,
 )
 from jacrot.inspection._pairing import check_same_widths
-from jacrot.layers import BaseLayer, Function, Layer
 from jacrot.network import Network
-
-Change = Callable[[Array, np.random.RandomState], Array]
+from jacrot.segments import RotatedSegment
+from jacrot.segments._null_weights import (
+    Change,
+    change_weights,
+    draw_singular_vectors,
+    shuffle,
+)
 
 # So many standard deviations from the mean of a null count as a difference, if no run of it is
 # beyond; one that the figures of the verdict do not show does not.
@@ -227,11 +227,11 @@ def null_baseline(
     network = fitted_network(estimator)
     check_as_fitted(estimator)
     check_count(n_repeats, "n_repeats", 2)
-    check_inputs(estimator, X, "X")
-    check_inputs(estimator, X_test, "X_test")
+    fitted = rotated_segments(estimator, X, "X")
+    held_out = rotated_segments(estimator, X_test, "X_test")
     sources: dict[str, tuple[Network, Change | None]] = {
-        "shuffled": (network, shuffled),
-        "spectrum": (network, same_spectrum),
+        "shuffled": (network, shuffle),
+        "spectrum": (network, draw_singular_vectors),
     }
     if not _count_weights(network):
         raise ValueError(
@@ -239,8 +239,7 @@ def null_baseline(
             "network with weights."
         )
     if initial is not None:
-        x = estimator._activations(X, reset=False)
-        untrained = estimator._network(initial, x)
+        untrained = read_network(initial, estimator.activation, fitted[0].segment.activations)
         check_same_widths(network, untrained, "initial")
         sources["initial"] = (untrained, None)
     rng = random_source(random_state)
@@ -252,91 +251,10 @@ def null_baseline(
     runs = np.array(in_parallel(tasks, n_jobs)).reshape(len(sources), n_repeats, 2)
     return NullBaseline(
         score=estimator.score(X_test),
-        given=_given_sparsity(estimator, X_test),
+        given=_given_sparsity(held_out),
         nulls={name: runs[index, :, 0] for index, name in enumerate(sources)},
         nulls_given={name: runs[index, :, 1] for index, name in enumerate(sources)},
     )
-
-
-def shuffled(weight: Array, rng: np.random.RandomState) -> Array:
-    """Put the entries of an array in random order.
-
-    Parameters
-    ----------
-    weight : ndarray
-        The array.
-    rng : numpy.random.RandomState
-        Draws the order.
-
-    Returns
-    -------
-    ndarray
-        Of the same shape.
-    """
-    return rng.permutation(weight.ravel()).reshape(weight.shape)
-
-
-def same_spectrum(weight: Array, rng: np.random.RandomState) -> Array:
-    """Make an array with the same singular values between random singular vectors.
-
-    Parameters
-    ----------
-    weight : ndarray of shape (n_outputs, ...)
-        The array, taken as ``(n_outputs, rest)``.
-    rng : numpy.random.RandomState
-        Draws the singular vectors, from the Haar measure.
-
-    Returns
-    -------
-    ndarray
-        Of the same shape and precision.
-    """
-    matrix = weight.reshape(len(weight), -1).astype(np.float64)
-    values = np.linalg.svd(matrix, compute_uv=False)
-    left, right = (_random_columns(size, len(values), rng) for size in matrix.shape)
-    return ((left * values) @ right.T).reshape(weight.shape).astype(weight.dtype)
-
-
-def with_weights(network: Network, change: Change, rng: np.random.RandomState) -> Network:
-    """Make a network with every weight array of two dimensions or more changed.
-
-    Parameters
-    ----------
-    network : Network
-        The network.
-    change : callable
-        Takes an array and `rng` to one of the same shape.
-    rng : numpy.random.RandomState
-        All randomness of the change.
-
-    Returns
-    -------
-    Network
-        The same layers with other weights.
-
-    Raises
-    ------
-    ValueError
-        If a layer is a function, whose weights are out of reach.
-    """
-    return Network([_changed(layer, change, rng) for layer in network])
-
-
-def _changed(value: Any, change: Change, rng: np.random.RandomState) -> Any:
-    """Change the weights in a layer, or in an argument of one."""
-    if isinstance(value, Layer):
-        if isinstance(value, Function) or not isinstance(value, BaseLayer):
-            raise ValueError(
-                f"layer {value!r} is a function whose weights cannot be shuffled; make it one "
-                "of jacrot.layers, or as a BaseLayer of your own with arrays as arguments."
-            )
-        arguments = value.arguments.items()
-        return value.changed(**{name: _changed(item, change, rng) for name, item in arguments})
-    if isinstance(value, (tuple, list)):
-        return [_changed(item, change, rng) for item in value]
-    # Masks are no weights.
-    is_weight = isinstance(value, np.ndarray) and value.ndim >= 2 and value.dtype.kind == "f"
-    return change(value, rng) if is_weight else value
 
 
 def _count_weights(network: Network) -> int:
@@ -347,14 +265,8 @@ def _count_weights(network: Network) -> int:
         count += 1
         return weight
 
-    with_weights(network, counted, random_source(0))
+    change_weights(network, counted, random_source(0))
     return count
-
-
-def _random_columns(size: int, n_columns: int, rng: np.random.RandomState) -> Matrix:
-    """Draw orthonormal columns from the Haar measure, as ``random_rotation`` does."""
-    q, r = np.linalg.qr(rng.normal(size=(size, n_columns)))
-    return np.asarray(q * np.sign(np.diag(r)))
 
 
 def _scores(
@@ -367,20 +279,14 @@ def _scores(
 ) -> tuple[float, float]:
     """Fit a null network, and score it in its new and in its given basis."""
     rng = np.random.RandomState(seed)
-    null = network if change is None else with_weights(network, change, rng)
+    null = network if change is None else change_weights(network, change, rng)
     fitted = refit(estimator, null, X, rng)
-    return fitted.score(X_test), _given_sparsity(fitted, X_test)
+    return fitted.score(X_test), _given_sparsity(fitted.rotated_segments(X_test))
 
 
-def _given_sparsity(estimator: NetworkEstimator, X: ArrayLike) -> float:
+def _given_sparsity(rotated: list[RotatedSegment]) -> float:
     """Compute what ``score`` is with no rotation at all."""
-    rng = np.random.RandomState(SCORE_SEED)
-    sparsities = []
-    for network, x in parts(estimator, X):
-        stack = network_jacobians(network, x, drawn_pairs(network, x, rng))
-        stack, l1, l2 = with_effect(stack)
-        sparsities.append(hoyer_of_norms(l1, l2, stack.n_entries_each).mean())
-    return float(np.mean(sparsities))
+    return float(np.mean([one.given.given_sparsity for one in rotated]))
 
 
 def _spread(runs: Matrix) -> float:

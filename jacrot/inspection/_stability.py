@@ -10,27 +10,23 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import resample
 from sklearn.utils.parallel import delayed
 
-from jacrot._estimators.base import NetworkEstimator, shared, with_effect
-from jacrot._estimators.network_rotation import NetworkRotation
-from jacrot._estimators.rotation import SCORE_SEED
-from jacrot._jacobians.networks import drawn_pairs, network_jacobians
+from jacrot._estimators.base import NetworkEstimator
 from jacrot._search.subspace import NEGLIGIBLE, sensitivities
 from jacrot._utils.arrays import Matrix
 from jacrot._utils.random import random_rotation, random_source
 from jacrot._utils.result import Result
-from jacrot._utils.threads import one_blas_thread
 from jacrot.inspection._fitted import (
     check_as_fitted,
     check_count,
-    check_inputs,
     drawn_seeds,
     fitted_network,
     in_parallel,
-    parts,
     refit,
+    rotated_segments,
 )
 from jacrot.metrics import match_axes
 from jacrot.network import Network
+from jacrot.segments import RotatedSegment
 
 # A rotation's name: "input", "output", or the site of a whole network.
 Name = str | int
@@ -216,10 +212,10 @@ def axis_stability(
     check_as_fitted(estimator)
     check_count(n_starts, "n_starts", 1)
     check_count(n_resamples, "n_resamples", 1)
-    check_inputs(estimator, X, "X")
+    rotated = rotated_segments(estimator, X, "X")
     rng = random_source(random_state)
-    axes = _axes(estimator)
-    effect, has_effect = _effects(estimator, X, axes)
+    axes = _axes(rotated)
+    effect, has_effect = _effects(rotated, axes)
     start, number = _differences(estimator, axes)
     plans = [(seed, False, start | number) for seed in drawn_seeds(rng, n_starts)]
     plans += [(seed, True, number) for seed in drawn_seeds(rng, n_resamples)]
@@ -261,16 +257,11 @@ def chance_level(n_axes: int, rng: np.random.RandomState) -> float:
     return float(np.mean(draws))
 
 
-def _axes(estimator: Any) -> dict[Name, Matrix]:
-    """List the rotations of an estimator by name."""
+def _axes(rotated: list[RotatedSegment]) -> dict[Name, Matrix]:
+    """List the rotations of all segments by site."""
     axes: dict[Name, Matrix] = {}
-    if isinstance(estimator, NetworkRotation):
-        for site, rotation in estimator.rotations_.items():
-            axes[site] = rotation
-        return axes
-    axes["input"] = estimator.rotation_
-    if estimator.rotate_output is True:
-        axes["output"] = estimator.output_rotation_
+    for one in rotated:
+        axes |= one.rotations
     return axes
 
 
@@ -278,35 +269,24 @@ def _differences(
     estimator: NetworkEstimator, axes: dict[Name, Matrix]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Find the parameters of fits from other starts, and of all fits."""
-    if isinstance(estimator, NetworkRotation):
-        return {}, {}
+    parameters = estimator.get_params()
+    # Without the parameter, another seed is another start.
+    start = {"init": "random"} if "init" in parameters else {}
     # A share of the sensitivity may be another number of axes on other inputs.
-    reduced = estimator.get_params()["n_components"] is not None
-    return {"init": "random"}, {"n_components": len(axes["input"])} if reduced else {}
+    reduced = parameters.get("n_components") is not None
+    return start, {"n_components": len(axes["input"])} if reduced else {}
 
 
 def _effects(
-    estimator: Any, X: ArrayLike, axes: dict[Name, Matrix]
+    rotated: list[RotatedSegment], axes: dict[Name, Matrix]
 ) -> tuple[dict[Name, Matrix], dict[Name, NDArray[np.bool_]]]:
     """Compute the share of every axis in the mean square of the Jacobians, and where it is zero."""
-    # By rotation, E[JᵀJ] of what reads the axes plus E[JJᵀ] of what writes them.
+    # By site, E[JᵀJ] of what reads the axes plus E[JJᵀ] of what writes them.
     moments = {name: np.zeros((rotation.shape[1],) * 2) for name, rotation in axes.items()}
-    sides: list[tuple[Name, Matrix]] = []
-    if isinstance(estimator, NetworkRotation):
-        for site, layer in enumerate(estimator._layers(X)):
-            sides += [(site, layer.reading), (site + 1, layer.writing)]
-    else:
-        ((network, x),) = parts(estimator, X)
-        pairs = drawn_pairs(network, x, np.random.RandomState(SCORE_SEED))
-        stack = estimator._in_coordinates(network_jacobians(network, x, pairs))
-        stack, _, norms = with_effect(stack)
-        with one_blas_thread(), shared(stack) as apply:
-            reading, writing = stack.scaled(1 / norms).moments(apply=apply)
-        written = "input" if estimator.rotate_output == "tied" else "output"
-        sides = [("input", reading), (written, writing)]
-    for name, moment in sides:
-        if name in moments:
-            moments[name] += moment
+    for one in rotated:
+        for name, moment in zip(one.sites, one.effective.moments, strict=True):
+            if name in moments:
+                moments[name] += moment
     effect, has_effect = {}, {}
     for name, moment in moments.items():
         squares = sensitivities(axes[name], moment)
@@ -328,7 +308,7 @@ def _cosines(
     """Fit again, and match the axes that have an effect with those found."""
     rng = np.random.RandomState(seed)
     rows = resample(X, random_state=rng) if resampled else X
-    found = _axes(refit(estimator, network, rows, rng, **parameters))
+    found = _axes(refit(estimator, network, rows, rng, **parameters).rotated_segments(rows))
     cosines = {}
     for name, alive in has_effect.items():
         cosines[name] = np.full(len(alive), np.nan)

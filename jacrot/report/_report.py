@@ -99,20 +99,20 @@ def write_report(
     '<!doctype html>'
     """
     template = _load_template()
-    x_test = estimator._activations(X_test, reset=False)
+    segments = estimator.rotated_segments(X_test)
     page = template.render(
         title=title,
         messages=messages,
         comparison=comparison,
-        fit=describe_fit(estimator),
+        fit=describe_fit(estimator, segments),
         bases=compare_bases(comparison),
-        jacobians=draw_jacobians(estimator, x_test),
+        jacobians=draw_jacobians(segments),
         null=compare_with_nulls(null),
         stability=compare_refits(stability),
         search=draw_search(estimator),
         code=code,
         command=command,
-        sources=list_sources(estimator, x_test, files or {}),
+        sources=list_sources(estimator, segments[0].segment.activations, files or {}),
     )
     with atomic_write(path) as file:
         file.write(page.encode())

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from jacrot._estimators.network_rotation import NetworkRotation
 from jacrot._io.files import sha256
 from jacrot._io.fingerprints import fingerprint
 from jacrot._jacobians.stacks import Jacobians
@@ -32,9 +31,9 @@ from jacrot.inspection._comparison import (
     GIVEN,
     OURS,
     Comparison,
-    analysed_layers,
-    found_rotations,
+    rotations_by_place,
 )
+from jacrot.segments import RotatedSegment
 
 Values = dict[str, Any]
 FilePath = str | os.PathLike[str]
@@ -49,14 +48,14 @@ WIDTH = 7.0
 DPI = 130
 
 
-def describe_fit(estimator: Any) -> Values:
+def describe_fit(estimator: Any, segments: list[RotatedSegment]) -> Values:
     """Return what was rotated, what was minimised, and whether the search converged."""
     parameters = estimator.get_params(deep=False)
     provenance = estimator.provenance_
-    rotations = found_rotations(estimator)
+    rotations = rotations_by_place(segments)
     criterion = parameters["criterion"]
     return {
-        "whole_network": isinstance(estimator, NetworkRotation),
+        "whole_network": len(segments) > 1,
         "network": repr(estimator.network_),
         # Number of axes, and of the dimensions that they were chosen from, by site.
         "shapes": {site: rotation.shape for site, rotation in rotations.items()},
@@ -83,28 +82,26 @@ def compare_bases(comparison: Comparison) -> Values:
     }
 
 
-def draw_jacobians(estimator: Any, X_test: Array) -> Values:
+def draw_jacobians(segments: list[RotatedSegment]) -> Values:
     """Draw the mean Jacobian of every layer that is rotated, before and after the rotation."""
-    layers = analysed_layers(estimator, estimator.network_, X_test)
-    rotations = found_rotations(estimator)
     pictures, counts = [], []
-    for site, layer in enumerate(layers[:MAX_LAYERS]):
+    for segment in segments[:MAX_LAYERS]:
+        given, effective = segment.given.stack, segment.effective.stack
         n_samples = min(
-            layer.plain.shape[0],
-            layer.stack.shape[0],
-            max(1, PICTURE_ENTRIES // layer.stack.n_entries_each),
+            given.shape[0],
+            effective.shape[0],
+            max(1, PICTURE_ENTRIES // effective.n_entries_each),
         )
-        P, Q = rotations.get(site + 1), rotations.get(site)
         figure = Figure(figsize=(WIDTH, 3.5), layout="constrained")
         JacobianDisplay.from_jacobians(
-            _rotate_subsample(layer.plain, n_samples, None, None),
-            _rotate_subsample(layer.stack, n_samples, P, Q),
-            rotated_output=P is not None,
+            _rotate_subsample(given, n_samples, None, None),
+            _rotate_subsample(effective, n_samples, segment.P, segment.Q),
+            rotated_output=segment.P is not None,
             ax=figure.subplots(1, 2),
         )
         pictures.append(_encode_picture(figure))
         counts.append(n_samples)
-    return {"pictures": pictures, "n_layers": len(layers), "n_samples": counts}
+    return {"pictures": pictures, "n_layers": len(segments), "n_samples": counts}
 
 
 def compare_with_nulls(null: NullBaseline | None) -> Values | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from jacrot._jacobians.stacks import Jacobians, StackJacobians
 from jacrot._utils.arrays import Array
 
 # Unpacked, `fit(*captured)`, the arrays lose their source; it is found again by their identity, for
@@ -91,6 +92,36 @@ class Captured(_Pair):
 
     def __reduce__(self) -> tuple[Callable[..., Captured], tuple[Any, ...]]:
         return partial(Captured, samples=self.samples, source=self.source), tuple(self)
+
+    @property
+    def read(self) -> str:
+        """Name of the place whose activations are read."""
+        return "read" if self.source is None else str(self.source["read"])
+
+    @property
+    def write(self) -> str:
+        """Name of the place that is written."""
+        return "write" if self.source is None else str(self.source["write"])
+
+    @property
+    def readout(self) -> None:
+        """Nothing is known of the logits."""
+        return None
+
+    @property
+    def activations(self) -> Array:
+        """The activations at `read`."""
+        return self.X
+
+    @property
+    def jacobian_source(self) -> Array:
+        """The Jacobians."""
+        return self.jacobians
+
+    @cached_property
+    def stack(self) -> Jacobians:
+        """The Jacobians, read block by block where they are a memory map."""
+        return StackJacobians(self.jacobians)
 
     def _described(self) -> dict[str, str]:
         described = {"jacobians": str(self.jacobians.shape), "X": str(self.X.shape)}

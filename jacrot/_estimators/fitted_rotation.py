@@ -1,0 +1,244 @@
+"""What a fitted rotation of one segment is used for: transforming, scoring, folding in."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.utils.validation import check_is_fitted
+
+from jacrot._estimators.base import SCORE_SEED, NetworkEstimator
+from jacrot._estimators.inputs import are_batches, read_segments
+from jacrot._estimators.segment_coordinates import SegmentCoordinates
+from jacrot._jacobians.coordinates import Coordinates, SiteBasis, rotate_network
+from jacrot._jacobians.effective import EffectiveJacobians
+from jacrot._utils.arrays import Array, Matrix, real_array
+from jacrot.network import Network
+from jacrot.segments import Captured, NetworkSegment, RotatedSegment, Segment, pool
+
+
+class FittedRotation(NetworkEstimator):
+    """The methods of a rotation of one segment that need its fitted attributes."""
+
+    rotate_output: bool | Literal["tied"]
+    rotation_: Matrix
+    output_rotation_: Matrix | None
+    network_: Network | tuple[Network, ...] | None
+    _inner: Coordinates | None
+    _outer: Coordinates | None
+
+    def transform(self, X: ArrayLike) -> Array:
+        """Rotate activations: ``Z = X Qᵀ``, or ``(X − mean) C^-½ Qᵀ`` in functional coordinates.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Activations.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_components)
+            The activations in the new basis, in the precision of `X`.
+
+        See Also
+        --------
+        jacrot.positions.at_positions : Rotates sequences and images.
+        """
+        check_is_fitted(self)
+        X = self._activations(X, reset=False)
+        if X.ndim > 2:
+            raise ValueError(
+                f"X has shape {X.shape}, but transform takes rows; use "
+                "jacrot.positions.at_positions(rotation.transform, X)."
+            )
+        return self._read_basis.encode(X)
+
+    def inverse_transform(self, X: ArrayLike) -> Array:
+        """Rotate back: ``X = Z Q``, or ``mean + Z Q C^½`` in functional coordinates.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_components)
+            Activations in the new basis.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            Activations; with fewer components than features, their projection.
+
+        Raises
+        ------
+        ValueError
+            If `X` has another number of components.
+        """
+        check_is_fitted(self)
+        Z = real_array(X, "X", ndim=2)
+        if Z.shape[1] != len(self.rotation_):
+            raise ValueError(
+                f"X has {Z.shape[1]} components but the rotation has {len(self.rotation_)}; pass "
+                "what transform returned."
+            )
+        return self._read_basis.decode(Z)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Mean Hoyer sparsity of the rotated Jacobians: on held-out inputs, what counts.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), Segment or list of them
+            Activations; or held-out segments of what was fitted.
+        y : Ignored
+            Not used; scikit-learn's interface.
+
+        Returns
+        -------
+        float
+            Between 0 (all entries of one size) and 1. Samples whose Jacobian is zero are left
+            out, with a warning.
+
+        Raises
+        ------
+        ValueError
+            If the estimator was fitted to Jacobians computed elsewhere, or all are zero.
+        """
+        rotated = self.rotated_segments(X)
+        if len(rotated) == 1:
+            return rotated[0].sparsity
+        stack = pool([one.segment for one in rotated])
+        stack = stack.transformed(rotated[0].left, rotated[0].right)
+        return EffectiveJacobians.select(stack).sparsity(rotated[0].P, rotated[0].Q)
+
+    def rotated_segments(self, X: Any) -> list[RotatedSegment]:
+        """Return what was fitted on other inputs, between the two bases that were found.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), Segment or list of them
+            Activations, of which a list for several blocks; or held-out segments of what was
+            fitted.
+
+        Returns
+        -------
+        list of RotatedSegment
+            One; or one of every block.
+
+        Raises
+        ------
+        ValueError
+            If the estimator was fitted to Jacobians computed elsewhere and `X` holds activations
+            alone.
+        """
+        check_is_fitted(self)
+        segments = read_segments(X)
+        if segments is None:
+            rng = np.random.RandomState(SCORE_SEED)
+            segments = [
+                NetworkSegment.draw(network, range(network.n_layers), x, rng)
+                for network, x in zip(self._networks, self._batches(X, reset=False), strict=True)
+            ]
+        else:
+            for segment in segments:
+                self._activations(segment.activations, reset=False)
+        return [self._rotate(segment) for segment in segments]
+
+    @property
+    def segment_layers(self) -> list[range]:
+        """Layers of ``network_`` that each of the rotated segments consists of."""
+        networks = () if self.network_ is None else self._networks
+        return [range(network.n_layers) for network in networks]
+
+    @property
+    def _read_basis(self) -> SiteBasis:
+        return SiteBasis.from_rotation(self.rotation_, self._inner, self.n_features_in_)
+
+    def _write_basis(self, n_outputs: int) -> SiteBasis:
+        return SiteBasis.from_rotation(self.output_rotation_, self._outer, n_outputs)
+
+    def _rotate(self, segment: Segment | Captured) -> RotatedSegment:
+        coordinates = SegmentCoordinates(self._inner, self._outer)
+        return RotatedSegment(
+            segment,
+            ("input", "input" if self.rotate_output == "tied" else "output"),
+            self._read_basis,
+            self._write_basis(segment.stack.shape[1]),
+            self.rotation_,
+            self.output_rotation_,
+            coordinates.left,
+            coordinates.right,
+        )
+
+    def jacobians(self, X: ArrayLike) -> Array:
+        """Compute the rotated Jacobians ``P J_i Qᵀ``, those of :meth:`rotated_network`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Activations, in the given basis.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_outputs, n_components)
+            Derivatives of the (rotated) outputs with respect to the rotated activations. Of
+            sequences and images, every position is a sample; ``(n_samples, n_matrices, n_outputs,
+            n_components)`` where it acts on several positions.
+
+        Raises
+        ------
+        ValueError
+            If the estimator was fitted to Jacobians computed elsewhere.
+        """
+        check_is_fitted(self)
+        batches = self._batches(X, reset=False)
+        return np.concatenate(
+            [
+                self._rotate(NetworkSegment(network, range(network.n_layers), x, None)).jacobians
+                for network, x in zip(self._networks, batches, strict=True)
+            ]
+        )
+
+    def rotated_network(self) -> Network | tuple[Network, ...]:
+        """Make the same function in the new basis, ``Q`` and ``P`` folded in.
+
+        ``rotated_network()(transform(X))`` is ``network_(X) @ P.T``; with fewer components than
+        features, it is that of the projected activations. In functional coordinates the outputs
+        are ``network_(X) @ output_whitening_ @ P.T``, if tied those of the transformed outputs.
+
+        Returns
+        -------
+        Network or tuple of Network
+            The network that reads ``Z = X Qᵀ``; one for each block, where there were several.
+
+        Raises
+        ------
+        ValueError
+            If the estimator was fitted to Jacobians computed elsewhere.
+        """
+        check_is_fitted(self)
+        rotated = []
+        for network in self._networks:
+            bases = {0: self._read_basis}
+            if self.output_rotation_ is not None or self._outer is not None:
+                bases[network.n_layers] = self._write_basis(0)
+            rotated.append(rotate_network(network, bases, given_inputs=False))
+        return tuple(rotated) if isinstance(self.network_, tuple) else rotated[0]
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.rotation_)
+
+    def _batches(self, X: Any, reset: bool) -> list[Array]:
+        """Read the activations, in a list with one array unless there are several blocks."""
+        if not are_batches(X):
+            return [self._activations(X, reset)]
+        return [self._activations(x, reset and index == 0) for index, x in enumerate(X)]
+
+    @property
+    def _networks(self) -> tuple[Network, ...]:
+        if self.network_ is None:
+            raise ValueError(
+                "this estimator was fitted to Jacobians computed elsewhere and has no network to "
+                "compute others; rotate yours with np.matmul(J, rotation_.T), and with "
+                "output_rotation_ from the left, and score them with jacrot.criteria.hoyer."
+            )
+        return self.network_ if isinstance(self.network_, tuple) else (self.network_,)

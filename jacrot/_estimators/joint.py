@@ -1,0 +1,250 @@
+"""The joint problem of all layers of a network: coordinates, Jacobians, terms and starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from jacrot._jacobians.coordinates import Coordinates
+from jacrot._jacobians.effective import EffectiveJacobians
+from jacrot._search.frame import drawn_for_search, scaled_for
+from jacrot._search.objective import Term
+from jacrot._search.problem import Problem
+from jacrot._search.subspace import effective_basis, nearest_rotation, principal_directions
+from jacrot._utils.arrays import Matrix
+from jacrot._utils.warnings import silenced
+from jacrot.criteria._minimised import Criterion
+from jacrot.positions import to_rows
+from jacrot.segments import NetworkSegment
+
+
+@dataclass(frozen=True)
+class LayerJacobians:
+    """The Jacobians of one layer that are rotated.
+
+    Attributes
+    ----------
+    effective : EffectiveJacobians
+        Those that are not zero, in the coordinates of the two sites.
+    readout : ndarray or None
+        What reads the outputs, in functional coordinates.
+    """
+
+    effective: EffectiveJacobians
+    readout: Matrix | None
+
+
+@contextmanager
+def prefix_errors_with(place: str) -> Iterator[None]:
+    """Name the layer or the site in an error about it."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
+
+
+def whiten_sites(segments: list[NetworkSegment], sites: list[int]) -> dict[int, Coordinates]:
+    """Whiten what is read and written at the sites to rotate.
+
+    Parameters
+    ----------
+    segments : list of NetworkSegment
+        All layers.
+    sites : list of int
+        The sites.
+
+    Returns
+    -------
+    dict of int to Coordinates
+        By site.
+    """
+    # Every sample and every layer counts alike.
+    moments = []
+    for number, segment in enumerate(segments):
+        with prefix_errors_with(f"layer {number}"), silenced():
+            moments.append(EffectiveJacobians.select(segment.stack).moments)
+    coordinates = {}
+    for site in sites:
+        with prefix_errors_with(f"site {site}"):
+            if site == len(segments):
+                coordinates[site] = Coordinates.whitening(segments[-1].written)
+                continue
+            effects = moments[site].inputs
+            if site > 0:
+                # What the layer before writes counts too, where the next does not read it.
+                effects = effects + moments[site - 1].outputs
+            activations = segments[site].activations
+            coordinates[site] = Coordinates.whitening(activations, effective_basis(effects))
+    return coordinates
+
+
+def coordinate_factors(
+    segment: NetworkSegment, coordinates: Mapping[int, Coordinates]
+) -> tuple[Matrix | None, Matrix | None]:
+    """Return what multiplies the Jacobians of a layer from the left and from the right.
+
+    Parameters
+    ----------
+    segment : NetworkSegment
+        One layer.
+    coordinates : mapping of int to Coordinates
+        By site; none in the basis of neurons.
+
+    Returns
+    -------
+    left, right : ndarray or None
+        ``None`` for the identity.
+    """
+    if not coordinates:
+        return None, None
+    inner, outer = (coordinates.get(site) for site in (segment.layers.start, segment.layers.stop))
+    # Inputs in their own basis count by how much they vary.
+    right = np.diag(to_rows(segment.activations).std(axis=0)) if inner is None else inner.metric
+    return None if outer is None else outer.forward, right
+
+
+def read_layer(segment: NetworkSegment, coordinates: Mapping[int, Coordinates]) -> LayerJacobians:
+    """Compute the Jacobians of a layer in the coordinates of its two sites.
+
+    Parameters
+    ----------
+    segment : NetworkSegment
+        One layer.
+    coordinates : mapping of int to Coordinates
+        By site; none in the basis of neurons.
+
+    Returns
+    -------
+    LayerJacobians
+        Those that are not zero.
+    """
+    stack = segment.stack
+    readout = None
+    outer = coordinates.get(segment.layers.stop)
+    if coordinates:
+        stack = stack.transformed(*coordinate_factors(segment, coordinates))
+    if outer is not None:
+        assert segment.readout is not None
+        readout = outer.metric @ segment.readout @ outer.metric
+    with prefix_errors_with(f"layer {segment.layers.start}"):
+        return LayerJacobians(EffectiveJacobians.select(stack), readout)
+
+
+def site_moment(layers: list[LayerJacobians], site: int) -> Matrix:
+    """Sum the second moments of the layer that writes a site and of the one that reads it.
+
+    Parameters
+    ----------
+    layers : list of LayerJacobians
+        All layers.
+    site : int
+        What layer ``site`` reads.
+
+    Returns
+    -------
+    ndarray of shape (n_features, n_features)
+        The sum.
+    """
+    moments = []
+    if site > 0:
+        moments.append(layers[site - 1].effective.moments.outputs)
+    if site < len(layers):
+        moments.append(layers[site].effective.moments.inputs)
+    return np.asarray(sum(moments))
+
+
+def interaction_start(
+    layers: list[LayerJacobians], bases: Mapping[int, Matrix | None]
+) -> list[Matrix]:
+    """Compute the axes of the local interaction basis, by falling effect on the logits.
+
+    Parameters
+    ----------
+    layers : list of LayerJacobians
+        All layers, in functional coordinates.
+    bases : mapping of int to (ndarray or None)
+        For every site to rotate, the rows inside which it turns.
+
+    Returns
+    -------
+    list of ndarray
+        A rotation of every site.
+    """
+    point = []
+    for site, basis in bases.items():
+        readout = layers[max(site - 1, 0)].readout
+        assert readout is not None
+        moment = readout
+        if site == 0:
+            metric = Coordinates.weighing(readout).metric
+            moment, _ = layers[0].effective.stack.transformed(metric, None).moments()
+        directions, _ = principal_directions(moment)
+        point.append(nearest_rotation(directions, basis))
+    return point
+
+
+def joint_problem(
+    layers: list[LayerJacobians],
+    bases: Mapping[int, Matrix | None],
+    criterion: Criterion,
+    rng: np.random.RandomState,
+) -> Problem:
+    """Build a term of every layer, whose rotations are those of the sites at its two ends.
+
+    Parameters
+    ----------
+    layers : list of LayerJacobians
+        All layers.
+    bases : mapping of int to (ndarray or None)
+        For every site to rotate, the rows inside which it turns.
+    criterion : Criterion
+        What is minimised.
+    rng : numpy.random.RandomState
+        Draws the samples of the search.
+
+    Returns
+    -------
+    Problem
+        The problem.
+    """
+    index = {site: number for number, site in enumerate(bases)}
+    terms = []
+    if criterion.of_table:
+        layers = _in_one_unit(layers)
+    for number, layer in enumerate(layers):
+        stack = layer.effective.stack
+        output, input_ = index.get(number + 1), index.get(number)
+        _, n_outputs, n_inputs = stack.shape
+        size = 1
+        for site, n_features in ((number + 1, n_outputs), (number, n_inputs)):
+            basis = bases.get(site)
+            size *= n_features if basis is None else len(basis)
+        if not criterion.of_table:
+            stack = scaled_for(criterion, stack, layer.effective.l2, size)
+        terms.append(Term(drawn_for_search(stack, rng), output, input_, layer.readout))
+    return Problem(tuple(terms), criterion, tuple(bases.values()))
+
+
+def _in_one_unit(layers: list[LayerJacobians]) -> list[LayerJacobians]:
+    """Scale all layers so that their connections count in one unit, which is about 1."""
+    # Of the stack, and of what reads it.
+    sizes = [
+        (
+            layer.effective.l2.max(),
+            1.0 if layer.readout is None else np.sqrt(np.trace(layer.readout)),
+        )
+        for layer in layers
+    ]
+    unit = max(size * weight for size, weight in sizes)
+    scaled = []
+    for (size, weight), layer in zip(sizes, layers, strict=True):
+        factor, readout = 1 / unit, None
+        if layer.readout is not None:
+            factor, readout = 1 / size, (size * weight / unit) ** 2 * (layer.readout / weight**2)
+        effective = layer.effective
+        stack = effective.stack.scaled(np.full(len(effective.l2), factor))
+        scaled.append(LayerJacobians(replace(effective, stack=stack), readout))
+    return scaled

@@ -1,0 +1,184 @@
+"""Segments of a Network: some of its layers, on the inputs of the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+
+from jacrot._jacobians.coordinates import after, readout_moment
+from jacrot._jacobians.networks import (
+    draw_samples,
+    jacobian_source,
+    network_jacobians,
+    pool_jacobians,
+)
+from jacrot._jacobians.stacks import Indices, Jacobians, Source, n_samples_in_working_memory
+from jacrot._utils.arrays import Array, Matrix
+from jacrot._utils.random import random_source
+from jacrot.network import Network
+from jacrot.positions import to_rows
+from jacrot.segments._captured import Captured
+from jacrot.segments._null_weights import change_weights, shuffle
+from jacrot.segments._segment import Segment
+
+
+class NetworkSegment(Segment):
+    """Consecutive layers of a network; see :meth:`jacrot.Network.segment`.
+
+    Parameters
+    ----------
+    network : Network
+        The whole network, up to the logits.
+    layers : range
+        The layers.
+    activations : ndarray
+        What the first of them reads.
+    samples : ndarray of int or None
+        Which pairs of input and position are samples, ``input * n_positions + position``;
+        ``None`` for all.
+    """
+
+    def __init__(
+        self, network: Network, layers: range, activations: Array, samples: Indices | None
+    ) -> None:
+        self.network = network
+        self.layers = layers
+        self.samples = samples
+        self.computation = network[layers.start : layers.stop]
+        self._activations = activations
+
+    @classmethod
+    def draw(
+        cls, network: Network, layers: range, activations: Array, rng: np.random.RandomState
+    ) -> Self:
+        """Draw the samples, where positions mix and there are too many pairs for all.
+
+        Parameters
+        ----------
+        network : Network
+            The whole network.
+        layers : range
+            The layers.
+        activations : ndarray
+            What the first of them reads.
+        rng : numpy.random.RandomState
+            Draws the samples.
+
+        Returns
+        -------
+        NetworkSegment
+            The segment.
+        """
+        computation = network[layers.start : layers.stop]
+        return cls(network, layers, activations, draw_samples(computation, activations, rng))
+
+    @property
+    def read(self) -> str:
+        return f"site {self.layers.start}"
+
+    @property
+    def write(self) -> str:
+        return f"site {self.layers.stop}"
+
+    @property
+    def activations(self) -> Array:
+        return self._activations
+
+    @cached_property
+    def written(self) -> Array:
+        """What the last layer writes."""
+        return self.forward(self.activations)
+
+    @property
+    def X(self) -> Array:
+        rows = to_rows(self.activations)
+        return rows if self.samples is None else rows[self.samples]
+
+    @cached_property
+    def stack(self) -> Jacobians:
+        return network_jacobians(self.computation, self.activations, self.samples)
+
+    @property
+    def jacobian_source(self) -> Source:
+        return jacobian_source(self.computation, self.activations, self.samples)
+
+    @property
+    def jacobians(self) -> Any:
+        source = self.jacobian_source
+        n_entries = int(np.prod(source.shape[1:]))
+        fits = source.shape[0] <= n_samples_in_working_memory(n_entries, np.float64)
+        return source[:] if fits else source
+
+    @cached_property
+    def readout(self) -> Matrix:
+        return readout_moment(after(self.network, self.layers.stop), self.written)
+
+    @cached_property
+    def reference_logits(self) -> Array:
+        return self.logits_from(self.written)
+
+    def forward(self, activations: Array) -> Array:
+        return self.computation(activations)
+
+    def logits_from(self, written: Array) -> Array:
+        rest = after(self.network, self.layers.stop)
+        return written if rest is None else rest(written)
+
+    def shuffled(self, random_state: int | np.random.RandomState | None = None) -> Self:
+        null = change_weights(self.computation, shuffle, random_source(random_state))
+        layers = list(self.network.layers)
+        layers[self.layers.start : self.layers.stop] = null.layers
+        return type(self)(Network(layers), self.layers, self.activations, self.samples)
+
+
+def pool(segments: Sequence[Segment | Captured]) -> Jacobians:
+    """Build one stack of the Jacobians of all segments, which share their rotations.
+
+    Parameters
+    ----------
+    segments : sequence of (Segment or Captured)
+        One, or several of as many features and outputs.
+
+    Returns
+    -------
+    Jacobians
+        The stack, the samples of one segment after those of another.
+
+    Raises
+    ------
+    ValueError
+        If their Jacobians have different shapes.
+    """
+    if len(segments) == 1:
+        return segments[0].stack
+    return pool_jacobians([segment.jacobian_source for segment in segments])
+
+
+def network_segments(
+    network: Network, X: Array, rng: np.random.RandomState
+) -> list[NetworkSegment]:
+    """List a segment for every layer of a network.
+
+    Parameters
+    ----------
+    network : Network
+        The network.
+    X : ndarray
+        Its inputs.
+    rng : numpy.random.RandomState
+        Draws their samples.
+
+    Returns
+    -------
+    list of NetworkSegment
+        In order.
+    """
+    segments = []
+    for number in range(network.n_layers):
+        segment = NetworkSegment.draw(network, range(number, number + 1), X, rng)
+        segments.append(segment)
+        X = segment.written
+    return segments

@@ -1,0 +1,116 @@
+"""A segment between two bases: what an estimator found for the two places of a segment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from jacrot._jacobians.coordinates import SiteBasis
+from jacrot._jacobians.effective import EffectiveJacobians
+from jacrot._utils.arrays import Array, Matrix
+from jacrot.segments._captured import Captured
+from jacrot.segments._segment import Segment
+
+
+@dataclass(frozen=True)
+class RotatedSegment:
+    """A segment, and the bases of what it reads and of what it writes.
+
+    The Jacobians that are rotated are ``left J right``, those in the coordinates of the
+    estimator; ``P`` and ``Q`` rotate inside these.
+
+    Attributes
+    ----------
+    segment : Segment
+        The segment, or activations and Jacobians that were captured.
+    sites : tuple
+        Names of the rotations of what is read and of what is written; equal where the two share
+        their rotation.
+    read_basis, write_basis : SiteBasis
+        Encoder, decoder and mean of the two places.
+    Q, P : ndarray or None
+        Rotations inside the coordinates of the two places; ``None`` for the identity.
+    left, right : ndarray or None
+        What multiplies the Jacobians before they are rotated, with 0 in null directions; ``None``
+        for the identity.
+    """
+
+    segment: Segment | Captured
+    sites: tuple[str | int, str | int]
+    read_basis: SiteBasis
+    write_basis: SiteBasis
+    Q: Matrix | None
+    P: Matrix | None
+    left: Matrix | None = None
+    right: Matrix | None = None
+
+    @cached_property
+    def given(self) -> EffectiveJacobians:
+        """The Jacobians in the given bases, without those that are zero."""
+        return EffectiveJacobians.select(self.segment.stack)
+
+    @cached_property
+    def effective(self) -> EffectiveJacobians:
+        """The Jacobians that are rotated, without those that are zero."""
+        if self.left is None and self.right is None:
+            return self.given
+        return EffectiveJacobians.select(self.segment.stack.transformed(self.left, self.right))
+
+    @property
+    def sparsity(self) -> float:
+        """Mean Hoyer sparsity of the rotated Jacobians."""
+        return self.effective.sparsity(self.P, self.Q)
+
+    @property
+    def rotations(self) -> dict[str | int, Matrix]:
+        """The rotations by site, those that are not the identity."""
+        pairs = zip(self.sites, (self.Q, self.P), strict=True)
+        return {site: rotation for site, rotation in pairs if rotation is not None}
+
+    @cached_property
+    def activations(self) -> Array:
+        """What is read, in the new basis."""
+        return self.read_basis.encode(self.segment.activations)
+
+    @property
+    def jacobians(self) -> Array:
+        """The Jacobians from the new basis of what is read to that of what is written."""
+        stack = self.segment.stack
+        encoder, decoder = (
+            None if basis.is_identity else matrix
+            for basis, matrix in (
+                (self.write_basis, self.write_basis.encoder),
+                (self.read_basis, self.read_basis.decoder.T),
+            )
+        )
+        rotated = np.concatenate(list(stack.rotated(encoder, decoder)))
+        if stack.n_matrices > 1:
+            rotated = rotated.reshape(-1, stack.n_matrices, *rotated.shape[1:])
+        return rotated.astype(self.segment.activations.dtype, copy=False)
+
+    @property
+    def runnable(self) -> Segment:
+        """The segment, where there is a model to run."""
+        if isinstance(self.segment, Captured):
+            raise ValueError(
+                "the segment holds captured activations and Jacobians and no model to run; pass a "
+                "segment of a Network."
+            )
+        return self.segment
+
+    def forward(self, Z: Array) -> Array:
+        """Compute what is written, in the new bases of both places.
+
+        Parameters
+        ----------
+        Z : ndarray
+            What is read, in the new basis.
+
+        Returns
+        -------
+        ndarray
+            What is written, in the new basis.
+        """
+        return self.write_basis.encode(self.runnable.forward(self.read_basis.decode(Z)))
