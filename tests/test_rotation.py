@@ -178,6 +178,7 @@ def test_same_seed_same_result():
 
 
 @pytest.mark.slow
+@pytest.mark.search(other_processes=True)
 def test_number_of_jobs_does_not_matter():
     one, other = (fitted(n_init=3, n_jobs=n_jobs) for n_jobs in (1, 2))
     np.testing.assert_allclose(one.rotation_, other.rotation_, atol=1e-8)
