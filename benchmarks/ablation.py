@@ -1,4 +1,4 @@
-"""What each piece of the search brings: the whole of it, and the whole without one piece.
+"""What each piece of the search brings: the whole of it, and the whole with one setting changed.
 
 Costs are exact, on the inputs fitted, means over seeds; differences are relative to the whole.
 
@@ -7,94 +7,58 @@ Costs are exact, on the inputs fitted, means over seeds; differences are relativ
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from unittest.mock import patch
+from dataclasses import replace
 
 import numpy as np
 from _common import exact_cost, machine, middle_layer, options, scaled, table, timed
 
-from jacrot import JacobianSparsityRotation
-from jacrot._search.stages import Stage, descend
+from jacrot._estimators.base import with_effect
+from jacrot._jacobians.networks import network_jacobians
+from jacrot._search.frame import Frame
+from jacrot._search.settings import DEFAULT_SETTINGS
+from jacrot._search.solver import solve
+from jacrot.criteria._minimised import get_criterion
 from jacrot.datasets import make_planted_problem
 
-LAST = (Stage(0.01),)
-# What conjugate gradient alone would do with a stack: few samples point the way.
-GROWING = (Stage(1.0, 16, 10), Stage(0.2, 16, 10), Stage(0.1, 32, 10), Stage(0.03, 64, 10))
-
-
-def plain(objective):
-    """Leave the gradient as it is."""
-    return lambda point, tangent: tangent
-
-
-def stages_instead(problem, point, smoothing, rng, log):
-    """Go through stages from that smoothing on, more samples in each."""
-    stages = tuple(stage for stage in GROWING if stage.smoothing <= smoothing)
-    return descend(problem, point, stages, log)
-
-
-def no_warm_start(problem, point, smoothing, rng, log):
-    """Stay at the start."""
-    return point
-
-
-PIECES = {
-    "the whole": [],
-    "without warm start": [("solver.warm_start", stages_instead)],
-    "without continuation": [
-        ("solver.warm_start", no_warm_start),
-        ("solver.CONTINUATION", LAST),
-        ("solver.PATIENT_CONTINUATION", LAST),
-    ],
-    "without preconditioner": [("stages.plane_preconditioner", plain)],
-    "without start from the collapsed problem": [("problem.Problem.collapsed", lambda self: None)],
-    "without single precision": [("stages.SINGLE_PRECISION_TOL", np.inf)],
-    "without kept blocks": [("objective.KEPT_SHARE", 0.0)],
-    "without sharpening": [
-        ("solver.SHARPENING", LAST),
-        ("solver.PATIENT_SHARPENING", LAST),
-    ],
-    "without plane sweep": [("solver.MAX_SWEEPS", 0)],
-    "without patience": [("solver._is_small", lambda problem: False)],
-    "without hops": [("solver.HOPS", ())],
-    "without warm hops": [("solver.HOPS", ("far", "bounded", "bounded"))],
-    "without bounded hops": [("solver.HOPS", ("far", "warm", "warm"))],
+# Settings that take a piece away, or change what it costs.
+ANY = {
+    "the whole": {},
+    "without preconditioner": {"curvature_floor": np.inf},
+    "in double precision": {"single_precision_tol": np.inf},
+    "without kept blocks": {"kept_share": 0.0},
+    "last smoothing 0.01": {"last_smoothing": 0.01},
+    "half the steps of Adam": {"steps_per_axis": 6, "min_steps": 200, "max_steps": 800},
+    "twice the steps of Adam": {"steps_per_axis": 24, "min_steps": 800, "max_steps": 3200},
+    "second decay 0.999": {"second_decay": 0.999},
 }
-TWO_SIDED = (
-    "the whole",
-    "without warm start",
-    "without continuation",
-    "without preconditioner",
-    "without start from the collapsed problem",
-    "without single precision",
-    "without kept blocks",
-    "without sharpening",
-)
-ONE_MATRIX = (
-    "the whole",
-    "without continuation",
-    "without preconditioner",
-    "without sharpening",
-    "without plane sweep",
-    "without patience",
-    "without hops",
-    "without warm hops",
-    "without bounded hops",
-)
+TWO_SIDED = ANY | {
+    "half the mini-batches": {"rows_per_axis": 8, "max_rows": 1024},
+    "loosening 0.1": {"loosening": 0.1},
+    "loosening 0.5": {"loosening": 0.5},
+    "conjugate gradient alone for Q alone": {"thorough_work": 0},
+}
+ONE_MATRIX = ANY | {
+    "one start": {"thorough_work": 0},
+    "without the two starts more": {"exhaustive_work": 0},
+    "bounded widths 1, 0.3": {"bounded_widths": (1.0, 0.3)},
+    "without plane sweep": {"max_sweeps": 0},
+    "tolerance as for a stack": {"one_matrix_tol": 1.0},
+}
 
 
 def measure(pieces, problems, two_sided):
-    """Fit every problem with every set of pieces; give the rows of a table."""
+    """Search every problem with every set of pieces; return the rows of a table."""
     rows, whole = [], None
-    for name in pieces:
+    for name, changes in pieces.items():
+        settings = replace(DEFAULT_SETTINGS, **changes)
         costs, seconds = [], []
         for seed, (network, X, J) in enumerate(problems):
-            with ExitStack() as stack:
-                for target, value in PIECES[name]:
-                    stack.enter_context(patch("jacrot._search." + target, value))
-                model = JacobianSparsityRotation(rotate_output=two_sided, random_state=seed)
-                _, _, cpu = timed(model.fit, network, X)
-            costs.append(exact_cost(J, model.output_rotation_, model.rotation_))
+            stack, _, norms = with_effect(network_jacobians(network, X))
+            frame = Frame(stack, norms, "free" if two_sided else "fixed", None)
+            problem = frame.problem(get_criterion("hoyer"), np.random.RandomState(seed))
+            start = problem, frame.given, frame.singular, None, 0, seed
+            solution, _, cpu = timed(solve, *start, max_iter=5000, tol=1e-4, settings=settings)
+            costs.append(exact_cost(J, *frame.axes(solution.point)))
             seconds.append(cpu)
         cost, cpu = np.mean(costs), np.mean(seconds)
         whole = whole or (cost, cpu)

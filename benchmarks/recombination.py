@@ -18,9 +18,10 @@ from _common import exact_cost, machine, middle_layer, options, scaled, table
 from jacrot._estimators.base import with_effect
 from jacrot._jacobians.networks import network_jacobians
 from jacrot._search.frame import Frame
-from jacrot._search.solver import KEEPING, solve
-from jacrot._search.stages import FINISH, SHARPENING, Log, descend
-from jacrot._search.warm_start import warm_start
+from jacrot._search.log import Log
+from jacrot._search.settings import DEFAULT_SETTINGS
+from jacrot._search.solver import solve
+from jacrot._search.strategy import Search
 from jacrot._utils.threads import one_blas_thread
 from jacrot.criteria._minimised import get_criterion
 from jacrot.metrics import match_axes
@@ -72,9 +73,8 @@ def population(which, seed, n_solutions, n_children, data):
         return solve(problem, frame.given, frame.singular, None, 0, number, **options).point
 
     def minimise(point):
-        log = Log(MAX_ITER, TOL)
-        point = warm_start(problem, point, KEEPING, rng, log)
-        return descend(problem, point, FINISH + SHARPENING, log)
+        moves = Search(problem, Log(MAX_ITER, TOL), rng, frame.given)
+        return moves.descend(moves.candidate(point), DEFAULT_SETTINGS.keeping).point
 
     begin = time.process_time()
     pool = [evaluate(search(number)) for number in range(n_solutions)]

@@ -82,9 +82,9 @@ def test_a_callback_ends_a_search_after_a_stage():
     with warnings.catch_warnings():
         # Who asks for it need not be warned.
         warnings.simplefilter("error")
-        stopped, follower = followed(estimator, PLANTED.X, stop="ε=0.1")
+        stopped, follower = followed(estimator, PLANTED.X, stop="ε=0.05")
     assert not stopped.converged_
-    assert stopped.stages_ == full.stages_[: full.stages_.index("ε=0.1") + 1]
+    assert stopped.stages_ == full.stages_[: full.stages_.index("ε=0.05") + 1]
     assert follower.heard[-3:] == ["end search 1", "end fit", "teardown"]
     np.testing.assert_allclose(stopped.rotation_ @ stopped.rotation_.T, np.eye(12), atol=1e-10)
     assert stopped.sparsity_before_ < stopped.sparsity_ == pytest.approx(follower.ended[-1][2])
@@ -154,7 +154,7 @@ MODES = {
 }
 
 
-@pytest.mark.parametrize("step", [2, 30])
+@pytest.mark.parametrize("step", [2, 8])
 @pytest.mark.parametrize("mode", MODES)
 def test_an_interrupted_fit_keeps_its_best(mode, step, monkeypatch):
     interrupting(monkeypatch, step)
@@ -200,8 +200,8 @@ def test_steps_of_an_interrupted_warm_start_are_counted(monkeypatch):
     with pytest.warns(ConvergenceWarning, match="interrupted"):
         estimator.fit(random_network([5, 4, 3], ["tanh", "tanh"]), np.eye(5))
     assert estimator.stages_ == ["warm start"]
-    # Two rotations turn at every step.
-    assert estimator.n_iter_ == estimator.history_["cost"].size == 5
+    # The inputs alone turn at first.
+    assert estimator.n_iter_ == estimator.history_["cost"].size == 10
 
 
 def test_an_interrupt_is_raised_unless_asked_for(monkeypatch):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from jacrot.criteria._measures import gini, hoyer, hoyer_of_norms, participation_ratio
-from jacrot.criteria._minimised import CRITERIA, CallableCriterion, Welsch, get_criterion
+from jacrot.criteria._minimised import CRITERIA, CallableCriterion, Cauchy, get_criterion
 
 MEASURES = {"hoyer": hoyer, "gini": gini, "participation_ratio": participation_ratio}
 
@@ -104,7 +104,7 @@ def test_one_entry_and_bad_shapes():
 
 CUSTOM = CallableCriterion(lambda x: anp.log(1 + x**2))
 ALL = {name: criterion() for name, criterion in CRITERIA.items()}
-ALL |= {"callable": CUSTOM, "welsch": Welsch()}
+ALL |= {"callable": CUSTOM, "cauchy": Cauchy()}
 ENTRYWISE = [name for name, criterion in ALL.items() if not criterion.of_table]
 POINTS = np.array([-4.1, -1.2, -0.3, -0.02, 0.0, 0.02, 0.3, 1.2, 4.1])
 
@@ -183,7 +183,7 @@ def test_values_by_their_formulas():
     np.testing.assert_allclose(ALL["l1"].derivatives(x, 4.0, 0)[0], [1, np.sqrt(16.25) - 4])
     np.testing.assert_allclose(ALL["quartimax"].derivatives(x, 0.0, 0)[0], [-81 / 4, -1 / 64])
     np.testing.assert_allclose(ALL["logcosh"].derivatives(x, 0.0, 0)[0], np.log(np.cosh(x)))
-    np.testing.assert_allclose(ALL["welsch"].derivatives(x, 0.0, 0)[0], 1 - np.exp(-(x**2) / 2))
+    np.testing.assert_allclose(ALL["cauchy"].derivatives(x, 2.0, 0)[0], np.log(1 + x**2 / 4))
     # Exact also where squares vanish.
     tiny = np.array([1e-200, -1e-200])
     np.testing.assert_array_equal(ALL["l1"].derivatives(tiny, 0.0, 0)[0], [1e-200, 1e-200])

@@ -7,7 +7,8 @@ from builders import rotation
 from jacrot._jacobians.stacks import StackJacobians
 from jacrot._search.manifold import joined, parts, rotations
 from jacrot._search.objective import Objective, Term
-from jacrot._search.preconditioner import REFRESH, plane_preconditioner
+from jacrot._search.preconditioner import plane_preconditioner
+from jacrot._search.settings import DEFAULT_SETTINGS
 from jacrot.criteria._minimised import get_criterion
 
 
@@ -36,7 +37,7 @@ def test_every_plane_gets_a_newton_step(output, rng):
 def test_curvatures_are_refreshed_every_five_gradients(rng):
     oracle, point = objective("fixed", rng), [rotation(4)]
     precondition = plane_preconditioner(oracle)
-    for _ in range(2 * REFRESH):
+    for _ in range(2 * DEFAULT_SETTINGS.curvature_refresh):
         precondition(point, [np.zeros((4, 4))])
     assert oracle.n_evaluations == 2
 

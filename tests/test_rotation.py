@@ -161,13 +161,15 @@ def test_scale_does_not_matter(rotate_output, scale):
 
 
 def test_order_of_the_samples_does_not_matter_where_they_collapse():
-    one, other = fitted(inputs=X), fitted(inputs=X[::-1])
-    np.testing.assert_allclose(one.rotation_, other.rotation_, atol=1e-6)
+    one, other = fitted(inputs=X, tol=1e-8), fitted(inputs=X[::-1], tol=1e-8)
+    # Costs that differ by tol differ by its root in the axes.
+    np.testing.assert_allclose(one.rotation_, other.rotation_, atol=1e-4)
 
 
 def test_order_and_sign_of_the_neurons_do_not_matter(rng):
     order = rng.permutation(16)
-    np.testing.assert_allclose(fitted(W[order]).sparsity_, fitted().sparsity_, rtol=1e-6)
+    one, other = fitted(tol=1e-8), fitted(W[order], tol=1e-8)
+    np.testing.assert_allclose(other.sparsity_, one.sparsity_, rtol=1e-6)
 
 
 def test_same_seed_same_result():
@@ -565,7 +567,7 @@ def test_dead_samples_are_left_out_with_a_warning():
 
 def test_verbose_shows_a_bar_with_the_stages(capsys):
     fitted(verbose=1, n_init=2)
-    assert "ε=0.01" in capsys.readouterr().err
+    assert "ε=0.25" in capsys.readouterr().err
     fitted()
     assert capsys.readouterr() == ("", "")
 

@@ -1,5 +1,7 @@
 """The search: its pieces, its budget, its report."""
 
+from dataclasses import replace
+
 import autograd.numpy as anp
 import numpy as np
 import pytest
@@ -8,8 +10,11 @@ from scipy.linalg import hadamard
 
 from jacrot._jacobians.networks import network_jacobians
 from jacrot._jacobians.stacks import LayerJacobians, StackJacobians
-from jacrot._search.solver import HOPS, Search, solve
-from jacrot._search.stages import CONTINUATION, SHARPENING, Log, descend
+from jacrot._search.log import Log
+from jacrot._search.settings import DEFAULT_SETTINGS
+from jacrot._search.solver import solve
+from jacrot._search.stages import run_stages
+from jacrot._search.strategy import Search
 from jacrot._utils.random import random_rotation
 from jacrot.datasets import make_planted_problem
 from jacrot.metrics import match_axes
@@ -97,7 +102,7 @@ def test_a_sparse_basis_is_kept():
 def test_result_is_a_local_minimum(criterion, output, rng):
     task, solution = run(rng.normal(size=(10, 5, 5)), output, criterion, tol=1e-9)
     # At the last smoothing, no turn of any plane lowers the cost.
-    smoothing = SHARPENING[-1].smoothing if task.criterion.smoothed else 0.0
+    smoothing = DEFAULT_SETTINGS.last_smoothing if task.criterion.smoothed else 0.0
     objective = task.objective(smoothing, np.float64)
     cost = objective.cost(*solution.point)
     for index, matrix in enumerate(solution.point):
@@ -120,48 +125,60 @@ def test_the_plane_sweep_frees_mixed_axes():
         _, norms = stack.norms()
         task = one_term_problem(stack.scaled(1 / norms)).collapsed()
         log = Log(1000, 1e-4)
-        point = descend(task, [np.eye(32)], CONTINUATION, log)
+        point = run_stages(task, [np.eye(32)], log, 1.0, 0.2, 0.1, 0.03, 0.01)
         search = Search(task, log, np.random.RandomState(0), [np.eye(32)])
+        minimum = search.candidate(point)
         for sweep in found:
-            axes = (search._swept(task, point) if sweep else point)[0]
+            (axes,) = (search.sweep(minimum) if sweep else minimum).point
             found[sweep] += match_axes(axes, planted.rotation)[1].min() > 0.99
     assert found[True] > found[False]
-
-
-def test_hops_lower_the_cost_and_follow_the_effort(monkeypatch, rng):
-    J = rng.normal(size=(1, 24, 12))
-    costs = {}
-    for hops in ((), HOPS):
-        monkeypatch.setattr("jacrot._search.solver.HOPS", hops)
-        costs[hops] = run(J)[1].cost
-    assert costs[HOPS] < costs[()]
-    coarse, fine = (run(J, tol=tol, max_iter=300)[1].stages for tol in (1e-2, 1e-4))
-    assert len(coarse) < len(fine)
 
 
 def scaled(weights):
     return weights[None] / np.sqrt(np.mean(weights**2))
 
 
-def test_a_far_hop_that_comes_back_is_the_last(rng):
+def test_a_search_from_far_away_that_comes_back_is_the_last(rng):
     planted = make_planted_problem(16, 48, random_state=0)
     assert "warm start" not in run(scaled(planted.weights))[1].stages
     # Noise has many minima.
-    stages = run(rng.normal(size=(1, 24, 16)))[1].stages
-    assert stages.count("warm start") == HOPS.count("warm")
+    assert run(rng.normal(size=(1, 24, 16)))[1].stages.count("warm start") == 3
+
+
+def test_several_starts_lower_the_cost_and_follow_the_effort(rng):
+    J = rng.normal(size=(1, 24, 12))
+    one = replace(DEFAULT_SETTINGS, thorough_work=0)
+    assert run(J)[1].cost < run(J, settings=one)[1].cost
+    for options in ({"tol": 1e-2}, {"max_iter": 100}):
+        assert "warm start" not in run(J, **options)[1].stages
 
 
 @pytest.mark.slow
-def test_bounded_and_warm_hops_find_what_a_far_one_does_not(monkeypatch):
+def test_a_bounded_criterion_finds_what_conjugate_gradient_alone_does_not():
     costs = {}
-    for hops in (("far",), HOPS):
-        monkeypatch.setattr("jacrot._search.solver.HOPS", hops)
-        costs[hops] = [
-            run(scaled(make_planted_problem(64, density=0.3, random_state=seed).weights))[1].cost
+    for name, settings in (
+        ("whole", DEFAULT_SETTINGS),
+        ("ladder", replace(DEFAULT_SETTINGS, thorough_work=0)),
+    ):
+        costs[name] = [
+            run(
+                scaled(make_planted_problem(64, density=0.3, random_state=seed).weights),
+                settings=settings,
+            )[1].cost
             for seed in (0, 10)
         ]
     # Hidden axes lie a tenth below what hides them.
-    np.testing.assert_array_less(costs[HOPS], 0.9 * np.array(costs[("far",)]))
+    np.testing.assert_array_less(costs["whole"], 0.9 * np.array(costs["ladder"]))
+
+
+def test_every_constant_is_documented():
+    fields = set(DEFAULT_SETTINGS.__dataclass_fields__)
+    documented = set()
+    for line in type(DEFAULT_SETTINGS).__doc__.splitlines():
+        name, separator, _ = line.strip().partition(" : ")
+        if separator:
+            documented |= set(name.split(", "))
+    assert documented == fields
 
 
 def test_budget_is_kept_and_reported(rng):
@@ -219,7 +236,7 @@ def test_a_criterion_that_is_not_finite_is_refused(rng):
     beyond[:, 0, 0] = 1
     task = problem(beyond, criterion=lambda x: anp.log(1 + x**2))
     task.criterion.function = lambda x: anp.where(anp.abs(x) > 10, np.nan, x**2)
-    with pytest.raises(ValueError, match="write a function that is finite up to 20"):
+    with pytest.raises(ValueError, match="pass a function that is finite up to 20"):
         solve(task, [np.eye(20)], [np.eye(20)], [np.eye(20)], 0, 0, **OPTIONS)
 
 

@@ -5,16 +5,11 @@ import pytest
 from builders import one_term_problem, rotation
 
 from jacrot._jacobians.stacks import StackJacobians
+from jacrot._search.log import Log
 from jacrot._search.problem import Problem
+from jacrot._search.settings import DEFAULT_SETTINGS
 from jacrot._search.solver import solve
-from jacrot._search.stages import Log
-from jacrot._search.warm_start import (
-    LAST_SMOOTHING,
-    LEAST_STEPS,
-    ROWS_OF_AXIS,
-    _batches,
-    warm_start,
-)
+from jacrot._search.warm_start import _batches, warm_start
 from jacrot.metrics import match_axes
 
 pytestmark = pytest.mark.search
@@ -35,7 +30,7 @@ def planted(output, n_samples=80, n=16):
 def test_it_comes_near_the_planted_axes(output):
     problem, answers = planted(output)
     start = [np.eye(len(answer)) for answer in answers]
-    point = warm_start(problem, start, 1.0, np.random.RandomState(0), Log(1000, 1e-4))
+    point = warm_start(problem, start, (0.5, 0.001), np.random.RandomState(0), Log(1000, 1e-4))
     for matrix, answer in zip(point, answers, strict=True):
         np.testing.assert_allclose(matrix @ matrix.T, np.eye(len(matrix)), atol=1e-10)
         assert match_axes(matrix, answer)[1].min() > 0.98
@@ -43,7 +38,7 @@ def test_it_comes_near_the_planted_axes(output):
 
 
 def watched(problem, smoothing, monkeypatch, max_iter=1000):
-    """Run a warm start, and tell the samples and the smoothing of every step."""
+    """Run a warm start; return the number of samples and the smoothing of every step."""
     steps = []
     original = Problem.minibatch
 
@@ -53,7 +48,7 @@ def watched(problem, smoothing, monkeypatch, max_iter=1000):
 
     monkeypatch.setattr(Problem, "minibatch", minibatch)
     log = Log(max_iter, 1e-4)
-    warm_start(problem, [np.eye(6)], smoothing, np.random.RandomState(0), log)
+    warm_start(problem, [np.eye(6)], (smoothing, 0.001), np.random.RandomState(0), log)
     return steps, log
 
 
@@ -61,8 +56,10 @@ def watched(problem, smoothing, monkeypatch, max_iter=1000):
 def test_its_price_does_not_depend_on_the_number_of_samples(n_samples, monkeypatch):
     problem, _ = planted("fixed", n_samples, n=6)
     steps, log = watched(problem, 0.5, monkeypatch)
-    assert [n_batch for n_batch, _ in steps] == [ROWS_OF_AXIS] * LEAST_STEPS
-    assert len(log.history) == LEAST_STEPS
+    assert [n_batch for n_batch, _ in steps] == [
+        DEFAULT_SETTINGS.rows_per_axis
+    ] * DEFAULT_SETTINGS.min_steps
+    assert len(log.history) == DEFAULT_SETTINGS.min_steps
 
 
 def test_smoothing_falls_and_never_exceeds_its_start(monkeypatch):
@@ -71,7 +68,7 @@ def test_smoothing_falls_and_never_exceeds_its_start(monkeypatch):
     smoothings = [smoothing for _, smoothing in steps]
     assert smoothings[0] == 0.1
     assert np.all(np.diff(smoothings) < 0)
-    assert LAST_SMOOTHING < smoothings[-1] < 1.02 * LAST_SMOOTHING
+    assert 0.001 < smoothings[-1] < 1.02 * 0.001
 
 
 def test_it_keeps_the_budget(monkeypatch):
@@ -91,7 +88,9 @@ def test_every_sample_comes_before_any_comes_again():
 def test_one_axis_cannot_turn():
     log = Log(10, 1e-4)
     problem = one_term_problem(StackJacobians(np.ones((3, 4, 1))))
-    assert warm_start(problem, [np.eye(1)], 0.5, np.random.RandomState(0), log) == [np.eye(1)]
+    assert warm_start(problem, [np.eye(1)], (0.5, 0.001), np.random.RandomState(0), log) == [
+        np.eye(1)
+    ]
     assert not log.history
 
 

@@ -12,7 +12,8 @@ from typing import Any
 from tqdm import tqdm
 
 from jacrot._estimators.callbacks import Task
-from jacrot._search.solver import Search, Solution
+from jacrot._search.solver import Solution
+from jacrot._search.strategy import Candidate, Search
 from jacrot._utils.arrays import Matrix
 from jacrot._utils.text import UNWRITABLE, encodable
 
@@ -210,6 +211,6 @@ class Monitor:
         self.search, self.begun = None, False
         return stop
 
-    def _fitted(self, solution: Solution | None) -> dict[str, Any]:
+    def _fitted(self, solution: Solution | Candidate | None) -> dict[str, Any]:
         assert solution is not None, "a stage has ended, so there is a point"
         return self.attributes(solution.point)

@@ -187,7 +187,9 @@ class LayerJacobians(Jacobians):
 
     def cast(self, dtype: DTypeLike) -> LayerJacobians:
         """Yield blocks in another precision."""
-        return LayerJacobians(self.weight.astype(dtype), self.slopes.astype(dtype))
+        return LayerJacobians(
+            self.weight.astype(dtype, copy=False), self.slopes.astype(dtype, copy=False)
+        )
 
     def transformed(self, left: Matrix | None, right: Matrix | None) -> Jacobians:
         """Fold ``R`` into the weight, and ``L`` too if it only scales the outputs."""

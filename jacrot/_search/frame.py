@@ -7,6 +7,7 @@ import numpy as np
 from jacrot._jacobians.stacks import Jacobians, n_samples_in_working_memory
 from jacrot._search.objective import OutputMode, Term
 from jacrot._search.problem import Problem
+from jacrot._search.settings import DEFAULT_SETTINGS, SearchSettings
 from jacrot._search.subspace import (
     NEGLIGIBLE,
     completed,
@@ -21,10 +22,6 @@ from jacrot._utils.arrays import Matrix
 from jacrot._utils.threads import Apply
 from jacrot.criteria._minimised import Criterion
 
-# More samples than this change the rotation less than another seed does, and cost time. Where they
-# do not fit the working memory, fewer are drawn.
-MAX_SEARCH_SAMPLES = 1024
-MIN_SEARCH_SAMPLES = 256
 # Where the stack is scaled as a whole, a sample of less than this share of the largest norm changes
 # no cost by more than rounding, and its squares would vanish in single precision.
 NEGLIGIBLE_NORM = 1e-12
@@ -167,7 +164,11 @@ def scaled_for(
     return jacobians.scaled(np.full(len(shares), size / root_mean_square))
 
 
-def drawn_for_search(jacobians: Jacobians, rng: np.random.RandomState) -> Jacobians:
+def drawn_for_search(
+    jacobians: Jacobians,
+    rng: np.random.RandomState,
+    settings: SearchSettings = DEFAULT_SETTINGS,
+) -> Jacobians:
     """Draw the samples to search on, in random order and in the precision of the search.
 
     Parameters
@@ -176,6 +177,8 @@ def drawn_for_search(jacobians: Jacobians, rng: np.random.RandomState) -> Jacobi
         The scaled stack.
     rng : numpy.random.RandomState
         Draws them.
+    settings : SearchSettings
+        How many at least and at most.
 
     Returns
     -------
@@ -183,7 +186,7 @@ def drawn_for_search(jacobians: Jacobians, rng: np.random.RandomState) -> Jacobi
         The part of the stack, in single precision but for one sample.
     """
     fitting = n_samples_in_working_memory(jacobians.n_entries_each, np.float32)
-    n_drawn = np.clip(fitting, MIN_SEARCH_SAMPLES, MAX_SEARCH_SAMPLES)
+    n_drawn = np.clip(fitting, settings.min_samples, settings.max_samples)
     drawn = rng.permutation(jacobians.shape[0])[:n_drawn]
     return jacobians.cast(np.float32 if len(drawn) > 1 else np.float64).subset(drawn)
 

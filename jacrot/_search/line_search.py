@@ -7,24 +7,20 @@ from typing import Any
 
 import numpy as np
 
-SUFFICIENT_DECREASE = 1e-4
-# A trial within this factor of the parabola's minimiser is good enough: it is not made again.
-NEAR = 2
-MAX_TRIALS = 12
-WINDOW = 5
+from jacrot._search.settings import DEFAULT_SETTINGS, SearchSettings
 
 
 class QuadraticLineSearcher:
     """Line search by quadratic interpolation, for pymanopt.
 
     A trial gives a parabola through the two costs and the slope, and its minimiser, between 0.1
-    and 4 times the trial. That is the next trial, of this search where the first was more than
-    twice too short or too long, else of the next one. The very first is 1, a Newton step thanks to
-    the preconditioner. A step must decrease the cost by 1e-4 of what the slope promises (Armijo).
+    and 4 times the trial. That is the next trial: of this search where the first trial was far too
+    short or too long, else of the next one. The very first trial is 1, a Newton step thanks to the
+    preconditioner. A step must bring a share of the decrease that the slope promises (Armijo).
 
-    pymanopt has no stop on the decrease of the cost, but ends on a step of 0. That is what this
-    returns when the mean relative decrease of the last five steps is below `tol`, and when no
-    trial decreases the cost.
+    pymanopt cannot stop on the decrease of the cost, but ends on a step of 0. That is what is
+    returned when the mean relative decrease of the last steps is below `tol`, and when no trial
+    decreases the cost.
 
     Parameters
     ----------
@@ -34,6 +30,8 @@ class QuadraticLineSearcher:
         Longest step, in the norm of the manifold.
     record : callable
         Called with the cost and the point before every step that is made.
+    settings : SearchSettings
+        The constants of the search.
 
     Attributes
     ----------
@@ -41,7 +39,14 @@ class QuadraticLineSearcher:
         Steps made.
     """
 
-    def __init__(self, tol: float, longest: float, record: Callable[[float, Any], None]) -> None:
+    def __init__(
+        self,
+        tol: float,
+        longest: float,
+        record: Callable[[float, Any], None],
+        settings: SearchSettings = DEFAULT_SETTINGS,
+    ) -> None:
+        self.settings = settings
         self.tol = tol
         self.longest = longest
         self.record = record
@@ -83,19 +88,20 @@ class QuadraticLineSearcher:
         new_x : point
             Where it leads.
         """
+        settings = self.settings
         self._costs.append(f0)
         norm = manifold.norm(x, d)
         if self._converged() or not 0 < norm < np.inf:
             return 0.0, x
         longest = self.longest / norm
         step = min(self._step, longest)
-        for _ in range(MAX_TRIALS):
+        for _ in range(settings.max_trials):
             new_x = manifold.retraction(x, step * d)
             cost = objective(new_x)
             best = min(_parabola_minimiser(f0, df0, step, cost), longest)
-            if cost <= f0 + SUFFICIENT_DECREASE * step * df0:
+            if cost <= f0 + settings.sufficient_decrease * step * df0:
                 self._step = best
-                if not 1 / NEAR <= best / step <= NEAR:
+                if not 1 / settings.near_step <= best / step <= settings.near_step:
                     other_x = manifold.retraction(x, best * d)
                     if objective(other_x) < cost:
                         step, new_x = best, other_x
@@ -108,9 +114,10 @@ class QuadraticLineSearcher:
         return 0.0, x
 
     def _converged(self) -> bool:
-        if len(self._costs) <= WINDOW:
+        window = self.settings.window
+        if len(self._costs) <= window:
             return False
-        decrease = (self._costs[-1 - WINDOW] - self._costs[-1]) / WINDOW
+        decrease = (self._costs[-1 - window] - self._costs[-1]) / window
         return decrease <= self.tol * abs(self._costs[-1])
 
 

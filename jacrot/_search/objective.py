@@ -27,9 +27,6 @@ from jacrot.criteria._minimised import Criterion
 Derivatives = Callable[[Array, int], tuple[Array, ...]]
 OutputMode = Literal["fixed", "free", "tied"]
 
-# Share of scikit-learn's working_memory for the rotated blocks between a cost and its gradient.
-KEPT_SHARE = 0.25
-
 
 @dataclass(frozen=True)
 class Term:
@@ -84,9 +81,8 @@ class _Table:
 class Objective:
     """The cost of rotations on stacks of Jacobians.
 
-    The last point is remembered, with its rotated blocks where they take no more than a quarter
-    of scikit-learn's ``working_memory``: the gradient follows the cost of the same point, and
-    pymanopt asks for both more than once.
+    The last point is remembered, with its rotated blocks where there is memory for them: the
+    gradient follows the cost of the same point, and pymanopt asks for both more than once.
 
     Parameters
     ----------
@@ -102,6 +98,9 @@ class Objective:
     apply : callable, default=map
         ``map``, or that of an executor, whose threads then share the blocks. The result does not
         depend on it.
+    kept_share : float, default=0.25
+        Share of scikit-learn's ``working_memory`` up to which the rotated blocks of the last point
+        are kept.
 
     Attributes
     ----------
@@ -116,6 +115,7 @@ class Objective:
         smoothing: float,
         bases: Sequence[Matrix | None] = (),
         apply: Apply = map,
+        kept_share: float = 0.25,
     ) -> None:
         self.terms = terms
         self.criterion = criterion
@@ -129,7 +129,7 @@ class Objective:
         self._gradients: list[Matrix] | None = None
         self._blocks: dict[tuple[int, int], Array] | None = None
         size = sum(term.jacobians.n_entries for term in terms)
-        self._keeps = size * 8 <= KEPT_SHARE * get_config()["working_memory"] * 2**20
+        self._keeps = size * 8 <= kept_share * get_config()["working_memory"] * 2**20
 
     def cost(self, *point: Matrix) -> float:
         """Compute ``F`` at a point."""

@@ -7,24 +7,23 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from jacrot._search.settings import SearchSettings
 from jacrot._utils.arrays import Array, Matrix
 from jacrot.criteria._minimised import Criterion
-
-N_ANGLES = 24
-# Two sparse axes that are left mixed share their nonzero entries: every axis is paired with those
-# that its entries coincide with most.
-N_PARTNERS = 8
 
 Pairs = NDArray[np.intp]
 
 
-def plane_sweep(rows: Array, rotation: Matrix, criterion: Criterion) -> tuple[Matrix, int]:
-    """Turn pairs of axes once, each to the best of 24 angles.
+def plane_sweep(
+    rows: Array, rotation: Matrix, criterion: Criterion, settings: SearchSettings
+) -> tuple[Matrix, int]:
+    """Turn pairs of axes once, each to the best of some angles.
 
-    For each plane ``(a, b)`` the exact cost of the columns ``a`` and ``b`` is computed at
-    ``0, π/48, ...`` (a quarter turn changes nothing), and the best angle taken. Of all pairs those
-    are visited whose overlap ``Σ |x_a| |x_b| / (‖x_a‖ ‖x_b‖)`` is among the 8 largest of one of
-    the two axes, in rounds of disjoint pairs.
+    For each plane ``(a, b)`` the exact cost of the columns ``a`` and ``b`` is computed at angles
+    that divide a quarter turn, which itself changes nothing, and the best one is taken. Two sparse
+    axes that are left mixed share their nonzero entries: visited are the pairs whose overlap
+    ``Σ |x_a| |x_b| / (‖x_a‖ ‖x_b‖)`` is among the largest of one of the two axes, in rounds of
+    disjoint pairs.
 
     Parameters
     ----------
@@ -34,6 +33,8 @@ def plane_sweep(rows: Array, rotation: Matrix, criterion: Criterion) -> tuple[Ma
         The rotation so far.
     criterion : Criterion
         What to minimise, with no smoothing.
+    settings : SearchSettings
+        How many angles, and how many partners of an axis.
 
     Returns
     -------
@@ -42,12 +43,12 @@ def plane_sweep(rows: Array, rotation: Matrix, criterion: Criterion) -> tuple[Ma
     n_turned : int
         Number of pairs that were turned.
     """
-    angles = (np.arange(N_ANGLES) * (np.pi / 2 / N_ANGLES)).astype(rows.dtype)
+    angles = np.linspace(0, np.pi / 2, settings.sweep_angles, endpoint=False, dtype=rows.dtype)
     cosines, sines = np.cos(angles), np.sin(angles)
     # Axes first, so that an axis is contiguous.
     axes, rotation = np.ascontiguousarray(rows.T), rotation.copy()
     n_turned = 0
-    for first, second in _rounds(_overlapping_pairs(axes), len(axes)):
+    for first, second in _rounds(_overlapping_pairs(axes, settings.sweep_partners), len(axes)):
         x, y = axes[first], axes[second]
         costs = np.stack(
             [
@@ -72,7 +73,7 @@ def plane_sweep(rows: Array, rotation: Matrix, criterion: Criterion) -> tuple[Ma
     return rotation, n_turned
 
 
-def _overlapping_pairs(axes: Array) -> Pairs:
+def _overlapping_pairs(axes: Array, n_partners: int) -> Pairs:
     """Choose the pairs ``(a, b)``, ``a < b``, that overlap most, the most overlapping first."""
     n_axes = len(axes)
     absolute = np.abs(axes)
@@ -81,7 +82,7 @@ def _overlapping_pairs(axes: Array) -> Pairs:
     )
     overlaps = absolute @ absolute.T
     np.fill_diagonal(overlaps, -1)
-    n_partners = min(N_PARTNERS, n_axes - 1)
+    n_partners = min(n_partners, n_axes - 1)
     partners = np.argpartition(-overlaps, n_partners - 1, axis=1)[:, :n_partners]
     near = np.zeros((n_axes, n_axes), bool)
     np.put_along_axis(near, partners, True, axis=1)

@@ -10,12 +10,10 @@ from numpy.typing import DTypeLike
 
 from jacrot._jacobians.stacks import Indices, Jacobians
 from jacrot._search.objective import Objective, Term
+from jacrot._search.settings import DEFAULT_SETTINGS, SearchSettings
 from jacrot._utils.arrays import Matrix
 from jacrot._utils.threads import Apply
 from jacrot.criteria._minimised import Criterion
-
-# Up to so many entries, exact costs are computed in double precision.
-EXACT_ENTRIES = 2**23
 
 
 @dataclass(frozen=True)
@@ -32,12 +30,15 @@ class Problem:
         For each rotation, orthonormal rows inside which it turns; ``None`` for the whole space.
     apply : callable
         ``map``, or that of an executor.
+    settings : SearchSettings
+        The constants of the search.
     """
 
     terms: tuple[Term, ...]
     criterion: Criterion
     bases: tuple[Matrix | None, ...]
     apply: Apply = field(default=map, repr=False)
+    settings: SearchSettings = field(default=DEFAULT_SETTINGS, repr=False)
 
     @property
     def n_samples(self) -> int:
@@ -107,7 +108,14 @@ class Problem:
     def objective(self, smoothing: float, dtype: DTypeLike) -> Objective:
         """Make the oracle at one smoothing."""
         cast = self.with_stacks(lambda stack: stack.cast(dtype))
-        return Objective(cast.terms, self.criterion, smoothing, self.bases, self.apply)
+        return Objective(
+            cast.terms,
+            self.criterion,
+            smoothing,
+            self.bases,
+            self.apply,
+            self.settings.kept_share,
+        )
 
     def minibatch(self, samples: Indices, smoothing: float) -> Objective:
         """Make the oracle on some samples, in single precision."""
@@ -117,5 +125,5 @@ class Problem:
 
     def exact_cost(self, point: list[Matrix]) -> float:
         """Compute the cost of a point without smoothing, of a large stack in single precision."""
-        dtype = np.float64 if self.n_entries <= EXACT_ENTRIES else np.float32
+        dtype = np.float64 if self.n_entries <= self.settings.exact_entries else np.float32
         return self.objective(0.0, dtype).cost(*point)

@@ -7,31 +7,29 @@ from collections.abc import Iterator
 import numpy as np
 
 from jacrot._jacobians.stacks import Indices
+from jacrot._search.log import Log
 from jacrot._search.manifold import cayley, skew
 from jacrot._search.problem import Problem
-from jacrot._search.stages import Log, orthonormal
+from jacrot._search.stages import orthonormal
 from jacrot._utils.arrays import Matrix
 
-# Hidden axes stay hidden with fewer steps for each axis, and fewer rows of Jacobians in a batch.
-STEPS_OF_AXIS, LEAST_STEPS, MOST_STEPS = 12, 400, 1600
-ROWS_OF_AXIS, MOST_ROWS, LEAST_BATCH = 16, 2048, 2
-# Multiplications that all steps may take, or the largest problems would take hours.
-MOST_WORK = 1.2e12
-# More than this at first would only cost steps.
-MOST_SMOOTHING, LAST_SMOOTHING = 0.5, 0.001
-# Decay of the mean gradient and of its mean square, and what keeps the quotient finite.
-FIRST_DECAY, SECOND_DECAY, TINY = 0.9, 0.999, 1e-30
+# What keeps the quotient of Adam's means finite.
+TINY = 1e-30
 
 
 def warm_start(
-    problem: Problem, point: list[Matrix], smoothing: float, rng: np.random.RandomState, log: Log
+    problem: Problem,
+    point: list[Matrix],
+    smoothings: tuple[float, float],
+    rng: np.random.RandomState,
+    log: Log,
 ) -> list[Matrix]:
     """Run Adam in the Lie algebra on mini-batches, with less and less smoothing.
 
     The relative gradient ``Ω`` of a rotation is skew, and its entries belong to the planes of the
     axes, wherever these point: Adam's running means need no transport. Each step turns the axes
     by the Cayley transform ``Q ← (I + K/2)⁻¹ (I − K/2) Q`` of Adam's skew ``K``. The smoothing
-    falls geometrically to 0.001. An axis turns by about `smoothing` rad at the first steps, and
+    falls geometrically. An axis turns by about the first smoothing in rad at the first steps, and
     less along a cosine to none at the last. Steps and mini-batches grow with the number of axes,
     not with that of samples.
 
@@ -41,8 +39,9 @@ def warm_start(
         What is minimised.
     point : list of ndarray
         Where to start.
-    smoothing : float
-        ``ε`` at the start: the larger, the less of the start is kept.
+    smoothings : tuple of float
+        ``ε`` at the first step and at the last: the larger the first, the less of the start is
+        kept.
     rng : numpy.random.RandomState
         Draws the mini-batches.
     log : Log
@@ -60,16 +59,14 @@ def warm_start(
     Z. Wen and W. Yin, "A feasible method for optimization with orthogonality constraints",
     Mathematical Programming 142 (2013), equation 7 (the Cayley transform).
     """
-    smoothing = min(smoothing, MOST_SMOOTHING)
-    n_axes = max(map(len, point))
-    if n_axes == 1:
+    if max(map(len, point)) == 1:
         return point
-    n_rows = min(ROWS_OF_AXIS * n_axes, MOST_ROWS)
-    n_matrices = max(term.jacobians.n_matrices for term in problem.terms)
-    n_batch = min(max(LEAST_BATCH, n_rows // (n_axes * n_matrices)), problem.n_samples)
-    n_steps = int(np.clip(STEPS_OF_AXIS * n_axes, LEAST_STEPS, MOST_STEPS))
-    work = n_batch * problem.n_entries_each * sum(map(len, point))
-    n_steps = int(min(n_steps, MOST_WORK // work + 1, log.max_iter))
+    settings = problem.settings
+    n_batch, n_steps = _schedule(problem, sum(map(len, point)), max(map(len, point)))
+    n_steps = min(n_steps, log.max_iter)
+    first_smoothing, last_smoothing = smoothings
+    largest_angle = min(first_smoothing, settings.forgetting)
+    problem = problem.with_stacks(lambda stack: stack.cast(np.float32))
     point = [matrix.astype(np.float32) for matrix in point]
     first = [np.zeros_like(matrix) for matrix in point]
     second = [np.zeros_like(matrix) for matrix in point]
@@ -77,22 +74,33 @@ def warm_start(
     with log.stage("warm start", n_steps):
         for step in range(n_steps):
             progress = step / n_steps
-            objective = problem.minibatch(
-                next(batches), smoothing * (LAST_SMOOTHING / smoothing) ** progress
-            )
+            smoothing = first_smoothing * (last_smoothing / first_smoothing) ** progress
+            objective = problem.minibatch(next(batches), smoothing)
             gradients = objective.gradients(*point)
             log.record(step + 1, objective.cost(*point), list(point))
-            angle = smoothing * 0.5 * (1 + np.cos(np.pi * progress))
+            angle = largest_angle * 0.5 * (1 + np.cos(np.pi * progress))
             for index, (matrix, gradient) in enumerate(zip(point, gradients, strict=True)):
                 relative = skew(gradient)
-                first[index] += (1 - FIRST_DECAY) * (relative - first[index])
-                second[index] += (1 - SECOND_DECAY) * (relative**2 - second[index])
-                mean = first[index] / (1 - FIRST_DECAY ** (step + 1))
-                mean_square = second[index] / (1 - SECOND_DECAY ** (step + 1))
+                first[index] += (1 - settings.first_decay) * (relative - first[index])
+                second[index] += (1 - settings.second_decay) * (relative**2 - second[index])
+                mean = first[index] / (1 - settings.first_decay ** (step + 1))
+                mean_square = second[index] / (1 - settings.second_decay ** (step + 1))
                 # Entries of about 1 in every plane: over the root of their number for the angle.
                 scale = float(angle / np.sqrt(len(matrix)))
                 point[index] = cayley(mean / np.sqrt(mean_square + TINY) * -scale, matrix)
     return [orthonormal(matrix) for matrix in point]
+
+
+def _schedule(problem: Problem, n_axes_of_all: int, n_axes: int) -> tuple[int, int]:
+    """Choose the samples of a mini-batch, and the number of steps."""
+    settings = problem.settings
+    n_matrices = max(term.jacobians.n_matrices for term in problem.terms)
+    n_rows = min(settings.rows_per_axis * n_axes, settings.max_rows)
+    # One sample alone would be too rough a guess.
+    n_batch = min(max(2, n_rows // (n_axes * n_matrices)), problem.n_samples)
+    n_steps = int(np.clip(settings.steps_per_axis * n_axes, settings.min_steps, settings.max_steps))
+    work = n_batch * problem.n_entries_each * n_axes_of_all
+    return n_batch, int(min(n_steps, settings.max_warm_start_work // work + 1))
 
 
 def _batches(n_samples: int, n_batch: int, rng: np.random.RandomState) -> Iterator[Indices]:

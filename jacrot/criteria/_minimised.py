@@ -109,18 +109,29 @@ class LogCosh(Criterion):
         return (value, slope, 1 - slope * slope)[: order + 1]
 
 
-class Welsch(Criterion):
-    """``φ(x) = 1 − exp(−x²/2)``, Welsch's bounded loss: large entries cost no more than others.
+class Cauchy(Criterion):
+    """``φ_ε(x) = ε/2 · log(1 + x²/ε²)``, Cauchy's loss, whose slope is bounded and falls to zero.
 
-    Not a criterion of its own but a start: in its valley lie the sparse axes that ``ℓ₁`` alone
-    misses where they are hard to find.
+    Not a criterion of its own but a start: large entries cost little more than others, so that
+    sparse axes have valleys of their own, which ``ℓ₁`` alone misses where they are hard to find.
     """
 
+    smoothed = True
+
     def derivatives(self, x: Array, smoothing: float, order: int) -> tuple[Array, ...]:
-        """Compute ``1 − e``, ``x e`` and ``(1 − x²) e``, ``e = exp(−x²/2)``."""
+        """Compute ``φ_ε``, ``εx/(x² + ε²)`` and ``ε (ε² − x²)/(x² + ε²)²``."""
         square = x * x
-        e = np.exp(-0.5 * square)
-        return (1 - e, x * e, (1 - square) * e)[: order + 1]
+        width = smoothing**2
+        value = np.log1p(square / width)
+        value *= 0.5 * smoothing
+        if order == 0:
+            return (value,)
+        total = square + width
+        slope = x / total
+        slope *= smoothing
+        if order == 1:
+            return value, slope
+        return value, slope, smoothing * (width - square) / total**2
 
 
 class LogTable(Criterion):
