@@ -119,7 +119,6 @@ def solve(
             else:
                 best = search.automatic(singular)
             ending = "converged" if log.converged else "max_iter"
-            n_iter = log.n_iter
         except StopSearch:
             ending, best = "stopped", search.best()
         except KeyboardInterrupt:
@@ -127,9 +126,8 @@ def solve(
             if best is None:
                 raise
         assert best is not None, "a stage has ended, so there is a point"
-        if ending in ("stopped", "interrupted"):
-            # Of a search that was ended in its warm start, every row is a step of that.
-            n_iter = log.n_iter or len(log.history)
+        # Where conjugate gradient made no step, every row is one of the warm start.
+        n_iter = log.n_iter or len(log.history)
         return Solution(best.point, best.cost, log.history, log.stages, n_iter, ending)
 
 
