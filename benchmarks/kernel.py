@@ -17,7 +17,9 @@ from _common import machine, missing, options, table
 from autograd import value_and_grad
 from threadpoolctl import threadpool_limits
 
-from jacrot._jacobians.stacks import BLOCK_ENTRIES, LayerJacobians, StackJacobians
+from jacrot._jacobians.base import BLOCK_ENTRIES
+from jacrot._jacobians.dense import StackJacobians
+from jacrot._jacobians.layer import LayerJacobians
 from jacrot._search.objective import Objective, Term
 from jacrot._utils.random import random_rotation
 from jacrot.criteria._minimised import get_criterion

@@ -30,7 +30,10 @@ MODULES = (
     "_search/objective",
     "criteria/_measures",
     "criteria/_minimised",
-    "_jacobians/stacks",
+    "_jacobians/base",
+    "_jacobians/dense",
+    "_jacobians/layer",
+    "_jacobians/matrix",
     "network",
 )
 TESTS = ("objective", "criteria", "jacobians", "network")

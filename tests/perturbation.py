@@ -16,7 +16,7 @@ from sklearn.neural_network import MLPClassifier
 
 import jacrot._estimators.base
 import jacrot._search.solver
-from jacrot._jacobians.stacks import Jacobians
+from jacrot._jacobians.base import Jacobians
 
 # Relative size of the noise: ten times the rounding of single precision.
 SIZE = 1e-6

@@ -12,15 +12,11 @@ from sklearn import config_context
 from test_activations import DEFINITIONS
 
 from jacrot import Network
+from jacrot._jacobians.base import BLOCK_ENTRIES, TransformedJacobians, n_samples_in_working_memory
+from jacrot._jacobians.dense import StackJacobians
+from jacrot._jacobians.layer import LayerJacobians
+from jacrot._jacobians.matrix import MatrixJacobians
 from jacrot._jacobians.networks import network_jacobians
-from jacrot._jacobians.stacks import (
-    BLOCK_ENTRIES,
-    LayerJacobians,
-    MatrixJacobians,
-    StackJacobians,
-    TransformedJacobians,
-    n_samples_in_working_memory,
-)
 
 
 @settings(deadline=None, max_examples=30)
@@ -112,7 +108,7 @@ def stacks():
 
 @pytest.fixture(params=[1, 3, 2**18], ids=["block 1", "block 3 rows", "one block"])
 def _block_size(request, monkeypatch):
-    monkeypatch.setattr("jacrot._jacobians.stacks.BLOCK_ENTRIES", 24 * request.param)
+    monkeypatch.setattr("jacrot._jacobians.base.BLOCK_ENTRIES", 24 * request.param)
 
 
 def whole(jacobians, P=None, Q=None):
@@ -194,7 +190,7 @@ class Recorded:
 @pytest.mark.parametrize("shape", [(8, 5, 4), (8, 2, 5, 4)])
 def test_a_source_is_read_once_and_in_its_order(shape, at_once, n_reads, rng, monkeypatch):
     J = rng.normal(size=shape)
-    monkeypatch.setattr("jacrot._jacobians.stacks.READ_ENTRIES", at_once * J[0].size)
+    monkeypatch.setattr("jacrot._jacobians.dense.READ_ENTRIES", at_once * J[0].size)
     chosen = np.array([6, 0, 7, 3, 2])
     source = Recorded(J)
     part = StackJacobians(source).subset(chosen)
@@ -232,7 +228,7 @@ def test_only_arrays_may_be_read_by_several_threads():
 
 @pytest.mark.parametrize("kind", ["precomputed", "given", "offsets, left", "precomputed, both"])
 def test_threads_share_the_blocks_of_norms_and_moments(kind, monkeypatch):
-    monkeypatch.setattr("jacrot._jacobians.stacks.BLOCK_ENTRIES", 1)
+    monkeypatch.setattr("jacrot._jacobians.base.BLOCK_ENTRIES", 1)
     stack, _ = stacks()[kind]
     P, Q = rotation(stack.shape[1]), rotation(stack.shape[2])
     shared = []
@@ -255,7 +251,7 @@ def test_threads_share_the_blocks_of_norms_and_moments(kind, monkeypatch):
 
 @pytest.mark.parametrize("rows", [1, 3, 2**16])
 def test_rows_of_one_matrix_come_in_blocks(rows, rng, monkeypatch):
-    monkeypatch.setattr("jacrot._jacobians.stacks.ROW_BLOCK_ENTRIES", 4 * rows)
+    monkeypatch.setattr("jacrot._jacobians.matrix.ROW_BLOCK_ENTRIES", 4 * rows)
     matrix, P, Q = rng.normal(size=(11, 4)), rotation(11), rotation(4)
     stack = MatrixJacobians(matrix)
     blocks = [block() for block in stack.blocks(None, Q)]
@@ -275,7 +271,7 @@ def test_rows_of_one_matrix_come_in_blocks(rows, rng, monkeypatch):
 
 
 def test_one_column_comes_in_blocks_too(monkeypatch):
-    monkeypatch.setattr("jacrot._jacobians.stacks.ROW_BLOCK_ENTRIES", 1)
+    monkeypatch.setattr("jacrot._jacobians.matrix.ROW_BLOCK_ENTRIES", 1)
     stack = MatrixJacobians(np.arange(3.0)[:, None])
     assert [block().tolist() for block in stack.blocks(None, None)] == [[[[0]]], [[[1]]], [[[2]]]]
 
@@ -341,7 +337,7 @@ def test_blocks_bound_the_memory():
 
 
 def test_a_sample_larger_than_a_block_comes_alone(monkeypatch, rng):
-    monkeypatch.setattr("jacrot._jacobians.stacks.BLOCK_ENTRIES", 5)
+    monkeypatch.setattr("jacrot._jacobians.base.BLOCK_ENTRIES", 5)
     J = rng.normal(size=(3, 2, 4))
     for stack in (StackJacobians(J), LayerJacobians(J[0], J[:, :, 0])):
         assert [len(block) for block in stack.rotated(None, None)] == [1, 1, 1]
@@ -387,7 +383,7 @@ def test_a_layer_that_writes_nothing_has_norm_zero():
 
 
 def test_a_callable_that_mixes_samples_is_found_out_in_blocks_of_one(monkeypatch):
-    monkeypatch.setattr("jacrot._jacobians.stacks.BLOCK_ENTRIES", 1)
+    monkeypatch.setattr("jacrot._jacobians.base.BLOCK_ENTRIES", 1)
     mixing = Network(lambda x: x * anp.mean(x, axis=0))
     with pytest.raises(ValueError, match="treats the rows of its argument independently"):
         network_jacobians(mixing, X)

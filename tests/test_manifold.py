@@ -7,7 +7,7 @@ from builders import rotation
 from pymanopt.manifolds import Stiefel
 from scipy.linalg import expm
 
-from jacrot._jacobians.stacks import StackJacobians
+from jacrot._jacobians.dense import StackJacobians
 from jacrot._search.manifold import Rotations, cayley, joined, parts, rotations, skew
 from jacrot._search.objective import Objective, Term
 from jacrot.criteria._minimised import get_criterion

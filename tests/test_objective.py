@@ -11,7 +11,8 @@ from autograd import grad
 from builders import rotation
 from scipy.linalg import expm
 
-from jacrot._jacobians.stacks import LayerJacobians, StackJacobians
+from jacrot._jacobians.dense import StackJacobians
+from jacrot._jacobians.layer import LayerJacobians
 from jacrot._search.objective import Objective, Term
 from jacrot.criteria import hoyer
 from jacrot.criteria._minimised import CRITERIA, CallableCriterion
@@ -274,7 +275,7 @@ def test_blocks_do_not_change_the_result(monkeypatch):
     objective, _, point = setting("hoyer", "free", "dense layer", None, None)
     results = []
     for entries in (1, 50, 10**6):
-        monkeypatch.setattr("jacrot._jacobians.stacks.BLOCK_ENTRIES", entries)
+        monkeypatch.setattr("jacrot._jacobians.base.BLOCK_ENTRIES", entries)
         point = [matrix.copy() for matrix in point]
         results.append(
             (objective.cost(*point), objective.gradients(*point), objective.curvatures(*point))
@@ -287,7 +288,7 @@ def test_blocks_do_not_change_the_result(monkeypatch):
 
 @pytest.mark.parametrize("output", ["fixed", "free"])
 def test_threads_do_not_change_the_result(output, monkeypatch, rng):
-    monkeypatch.setattr("jacrot._jacobians.stacks.BLOCK_ENTRIES", 1)
+    monkeypatch.setattr("jacrot._jacobians.base.BLOCK_ENTRIES", 1)
     stack = LayerJacobians(rng.normal(size=(M, N)), rng.normal(size=(40, M)))
     point = [rotation(M), rotation(N)][-1 if output == "fixed" else 0 :]
     results = []
@@ -327,7 +328,7 @@ class OnDemand:
 
 
 def test_only_what_bears_threads_gets_them(monkeypatch, rng):
-    monkeypatch.setattr("jacrot._jacobians.stacks.BLOCK_ENTRIES", 1)
+    monkeypatch.setattr("jacrot._jacobians.base.BLOCK_ENTRIES", 1)
     J = rng.normal(size=(N_SAMPLES, M, N))
     array, on_demand = (Term(StackJacobians(source), None, 0) for source in (J, OnDemand(J)))
     for criterion, terms, shared in (

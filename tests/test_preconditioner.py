@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from builders import rotation
 
-from jacrot._jacobians.stacks import StackJacobians
+from jacrot._jacobians.dense import StackJacobians
 from jacrot._search.manifold import joined, parts, rotations
 from jacrot._search.objective import Objective, Term
 from jacrot._search.preconditioner import plane_preconditioner

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from builders import one_term_problem, rotation
 
-from jacrot._jacobians.stacks import LayerJacobians, StackJacobians
+from jacrot._jacobians.dense import StackJacobians
+from jacrot._jacobians.layer import LayerJacobians
 from jacrot._search.objective import Term
 from jacrot._search.problem import Problem
 

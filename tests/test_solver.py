@@ -8,8 +8,9 @@ import pytest
 from builders import one_term_problem, rotation
 from scipy.linalg import hadamard
 
+from jacrot._jacobians.dense import StackJacobians
+from jacrot._jacobians.layer import LayerJacobians
 from jacrot._jacobians.networks import network_jacobians
-from jacrot._jacobians.stacks import LayerJacobians, StackJacobians
 from jacrot._search.log import Log
 from jacrot._search.settings import DEFAULT_SETTINGS
 from jacrot._search.solver import solve

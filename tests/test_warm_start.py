@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from builders import one_term_problem, rotation
 
-from jacrot._jacobians.stacks import StackJacobians
+from jacrot._jacobians.dense import StackJacobians
 from jacrot._search.log import Log
 from jacrot._search.problem import Problem
 from jacrot._search.settings import DEFAULT_SETTINGS

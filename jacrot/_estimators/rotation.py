@@ -25,9 +25,9 @@ from jacrot._estimators.segment_coordinates import (
     functional_coordinates,
     read_readout,
 )
+from jacrot._jacobians.base import Jacobians
 from jacrot._jacobians.coordinates import Coordinates
 from jacrot._jacobians.effective import EffectiveJacobians, thread_map
-from jacrot._jacobians.stacks import Jacobians
 from jacrot._search.frame import Frame
 from jacrot._search.objective import OutputMode
 from jacrot._search.subspace import nearest_rotation, sensitivities

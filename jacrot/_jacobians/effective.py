@@ -12,8 +12,8 @@ from typing import NamedTuple, Self
 import numpy as np
 from joblib import cpu_count
 
+from jacrot._jacobians.base import Indices, Jacobians
 from jacrot._jacobians.networks import SINGLE_PRECISION_ENTRIES
-from jacrot._jacobians.stacks import Indices, Jacobians
 from jacrot._utils.arrays import Matrix
 from jacrot._utils.threads import Apply, one_blas_thread
 from jacrot._utils.warnings import warn

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from jacrot._jacobians.stacks import Indices, Jacobians, LayerJacobians, Source, StackJacobians
+from jacrot._jacobians.base import Indices, Jacobians
+from jacrot._jacobians.dense import Source, StackJacobians
+from jacrot._jacobians.layer import LayerJacobians
 from jacrot._utils.arrays import FEATURES_AXIS, Array
 from jacrot.layers import Conv2d, Dense, Sequential
 from jacrot.layers._base import Positions

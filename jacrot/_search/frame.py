@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jacrot._jacobians.stacks import Jacobians, n_samples_in_working_memory
+from jacrot._jacobians.base import Jacobians, n_samples_in_working_memory
 from jacrot._search.objective import OutputMode, Term
 from jacrot._search.problem import Problem
 from jacrot._search.settings import DEFAULT_SETTINGS, SearchSettings

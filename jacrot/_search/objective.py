@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from sklearn import get_config
 
-from jacrot._jacobians.stacks import Jacobians
+from jacrot._jacobians.base import Jacobians
 from jacrot._utils.arrays import Array, Matrix
 from jacrot._utils.threads import Apply, summed
 from jacrot.criteria._minimised import Criterion

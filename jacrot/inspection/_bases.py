@@ -11,8 +11,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from jacrot._estimators.base import NetworkEstimator
 from jacrot._estimators.rotation import JacobianSparsityRotation
+from jacrot._jacobians.base import Jacobians
 from jacrot._jacobians.coordinates import Coordinates, SiteBasis, after, centring
-from jacrot._jacobians.stacks import Jacobians
 from jacrot._search.subspace import effective_basis, principal_directions
 from jacrot._utils.arrays import Array, Matrix, real_array
 from jacrot._utils.random import random_rotation

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from jacrot._io.files import sha256
 from jacrot._io.fingerprints import fingerprint
-from jacrot._jacobians.stacks import Jacobians
+from jacrot._jacobians.base import Jacobians
 from jacrot._utils.arrays import Array, Matrix
 from jacrot.display import (
     AxisStabilityDisplay,

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from jacrot._jacobians.stacks import Jacobians, StackJacobians
+from jacrot._jacobians.base import Jacobians
+from jacrot._jacobians.dense import StackJacobians
 from jacrot._utils.arrays import Array
 
 # Unpacked, `fit(*captured)`, the arrays lose their source; it is found again by their identity, for

@@ -8,14 +8,15 @@ from typing import Any, Self
 
 import numpy as np
 
+from jacrot._jacobians.base import Indices, Jacobians, n_samples_in_working_memory
 from jacrot._jacobians.coordinates import after, readout_moment
+from jacrot._jacobians.dense import Source
 from jacrot._jacobians.networks import (
     draw_samples,
     jacobian_source,
     network_jacobians,
     pool_jacobians,
 )
-from jacrot._jacobians.stacks import Indices, Jacobians, Source, n_samples_in_working_memory
 from jacrot._utils.arrays import Array, Matrix
 from jacrot._utils.random import random_source
 from jacrot.network import Network

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from jacrot._jacobians.stacks import Jacobians, Source
+from jacrot._jacobians.base import Jacobians
+from jacrot._jacobians.dense import Source
 from jacrot._utils.arrays import Array, Matrix
 
 
