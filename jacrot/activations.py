@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import autograd.numpy as anp
 import numpy as np
 from autograd import elementwise_grad
+from autograd.scipy.special import erf
 from scipy.special import expit, ndtr
 
 from jacrot._utils.arrays import Array
@@ -17,10 +19,13 @@ __all__ = ["ACTIVATIONS", "get_activation"]
 Elementwise = Callable[[Array], Array]
 
 # Self-normalising constants of Klambauer et al. (2017), equation 14.
-_SELU_SCALE = 1.0507009873554805
-_SELU_ALPHA = 1.6732632423543772
-_LEAK = 0.01
-_TANH_GELU = np.sqrt(2 / np.pi)
+SELU_SCALE = 1.0507009873554805
+SELU_ALPHA = 1.6732632423543772
+# Slope of "leaky_relu" at negative numbers.
+LEAK = 0.01
+# Hendrycks and Gimpel (2016): Φ(x) is nearly (1 + tanh(a (x + b x³))) / 2.
+GELU_TANH_SCALE = np.sqrt(2 / np.pi)
+GELU_TANH_CUBIC = 0.044715
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,60 @@ class Activation:
     slope: Elementwise
 
 
+@dataclass(frozen=True)
+class LeakyRelu:
+    """``max(x, 0) + negative_slope * min(x, 0)``, for autograd."""
+
+    negative_slope: float
+
+    def __call__(self, x: Array) -> Array:
+        return anp.where(x > 0, x, self.negative_slope * x)
+
+
+@dataclass(frozen=True)
+class Elu:
+    """``x`` where positive, else ``alpha * (exp(x) - 1)``, for autograd."""
+
+    alpha: float
+
+    def __call__(self, x: Array) -> Array:
+        return anp.where(x > 0, x, self.alpha * anp.expm1(anp.where(x > 0, 0, x)))
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The nearest number between `low` and `high`, for autograd; its slope at both is zero."""
+
+    low: float
+    high: float
+
+    def __call__(self, x: Array) -> Array:
+        inside = (x > self.low) & (x < self.high)
+        return anp.where(inside, x, np.clip(anp.where(inside, 0, x), self.low, self.high))
+
+
+def leaky_relu(slope: float) -> str | Elementwise:
+    """Return the leaky ReLU of some slope, by its name if it has one."""
+    return {0.0: "relu", LEAK: "leaky_relu"}.get(slope) or LeakyRelu(slope)
+
+
+def elu(alpha: float) -> str | Elementwise:
+    """Return the exponential linear unit of some scale, by its name if it has one."""
+    return "elu" if alpha == 1 else Elu(alpha)
+
+
+def gelu(x: Array) -> Array:
+    """Compute GELU, ``x Φ(x)``, in functions of autograd."""
+    return 0.5 * x * (1 + erf(x / np.sqrt(2)))
+
+
+def gelu_tanh(x: Array) -> Array:
+    """Compute GELU by its approximation with tanh, in functions of autograd."""
+    # Beyond 10 the tanh is ±1 in double precision; without the clip the cube overflows.
+    t = anp.clip(x, -10, 10)
+    return 0.5 * x * (1 + anp.tanh(GELU_TANH_SCALE * (t + GELU_TANH_CUBIC * t**3)))
+
+
 def _elu(x: Array, alpha: float, scale: float) -> Array:
     return scale * np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
 
@@ -52,16 +111,11 @@ def _gelu_slope(x: Array) -> Array:
     return ndtr(x) + x * density
 
 
-def _gelu_tanh(x: Array) -> Array:
-    # Beyond 10 the tanh is ±1 in double precision; without the clip the cube overflows.
-    t = np.clip(x, -10, 10)
-    return 0.5 * x * (1 + np.tanh(_TANH_GELU * (t + 0.044715 * t**3)))
-
-
 def _gelu_tanh_slope(x: Array) -> Array:
     t = np.clip(x, -10, 10)
-    tanh = np.tanh(_TANH_GELU * (t + 0.044715 * t**3))
-    return 0.5 * (1 + tanh) + 0.5 * t * (1 - tanh**2) * _TANH_GELU * (1 + 3 * 0.044715 * t**2)
+    tanh = np.tanh(GELU_TANH_SCALE * (t + GELU_TANH_CUBIC * t**3))
+    inner_slope = GELU_TANH_SCALE * (1 + 3 * GELU_TANH_CUBIC * t**2)
+    return 0.5 * (1 + tanh) + 0.5 * t * (1 - tanh**2) * inner_slope
 
 
 def _silu_slope(x: Array) -> Array:
@@ -73,16 +127,16 @@ def _silu_slope(x: Array) -> Array:
 _NAMED: dict[str, tuple[Elementwise, Elementwise]] = {
     "relu": (lambda x: np.maximum(x, 0), lambda x: (x > 0).astype(x.dtype)),
     "leaky_relu": (
-        lambda x: np.where(x > 0, x, _LEAK * x),
-        lambda x: np.where(x > 0, 1, _LEAK),
+        lambda x: np.where(x > 0, x, LEAK * x),
+        lambda x: np.where(x > 0, 1, LEAK),
     ),
     "elu": (lambda x: _elu(x, 1.0, 1.0), lambda x: _elu_slope(x, 1.0, 1.0)),
     "selu": (
-        lambda x: _elu(x, _SELU_ALPHA, _SELU_SCALE),
-        lambda x: _elu_slope(x, _SELU_ALPHA, _SELU_SCALE),
+        lambda x: _elu(x, SELU_ALPHA, SELU_SCALE),
+        lambda x: _elu_slope(x, SELU_ALPHA, SELU_SCALE),
     ),
     "gelu": (lambda x: x * ndtr(x), _gelu_slope),
-    "gelu_tanh": (_gelu_tanh, _gelu_tanh_slope),
+    "gelu_tanh": (gelu_tanh, _gelu_tanh_slope),
     "silu": (lambda x: x * expit(x), _silu_slope),
     # sech² as a product keeps its relative accuracy where 1 - tanh² has lost it.
     "tanh": (np.tanh, lambda x: 4 * expit(2 * x) * expit(-2 * x)),
@@ -186,7 +240,7 @@ def _check_elementwise(function: Elementwise, slope: Elementwise) -> None:
     except Exception as error:
         raise ValueError(
             f"activation {name} cannot be evaluated and differentiated by autograd "
-            f"({type(error).__name__}: {error}); write it with autograd.numpy."
+            f"({type(error).__name__}: {error}); use the functions of autograd.numpy in it."
         ) from error
     elementwise = value.shape == derivative.shape == x.shape and all(
         np.allclose(result, expected, equal_nan=True)

@@ -34,7 +34,9 @@ FRAMEWORKS = {
     "jacrot.readers._torch": "torch",
     "jacrot.writers._modules": "torch",
     "jacrot.writers._onnx": "onnx",
+    "jacrot.writers._onnx_graph": "onnx",
     "jacrot.writers._torch": "torch",
+    "jacrot.writers._torch_layers": "torch",
 }
 
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from test_layers import LAYERS, case, features_first, rotated
 
 import jacrot.layers
 from jacrot import Network, NetworkRotation
-from jacrot.activations import ACTIVATIONS
+from jacrot.activations import ACTIVATIONS, Clip, Elu, LeakyRelu
 from jacrot.datasets import load_digits_mlp
 from jacrot.layers import (
     Activation,
@@ -32,9 +33,10 @@ from jacrot.layers import (
     Sequential,
 )
 from jacrot.readers import from_onnx
-from jacrot.readers._common import Clip, Elu, LeakyRelu
+from jacrot.readers._onnx_elementwise import Expression
 from jacrot.writers import _onnx as writer
-from jacrot.writers import to_onnx
+from jacrot.writers import layer_to_onnx, to_onnx
+from jacrot.writers._onnx_activations import ACTIVATION_NODES
 
 onnx = framework("onnx")
 reference = framework("onnx.reference")
@@ -111,9 +113,10 @@ def test_every_layer(name, evaluate, path):
 def test_every_layer_and_activation_has_an_entry():
     public = [getattr(jacrot.layers, name) for name in jacrot.layers.__all__]
     known = {kind for kind in public if isinstance(kind, type) and issubclass(kind, BaseLayer)}
-    assert set(writer._LAYERS) == known - {BaseLayer, Function}
-    parametrised = {*map(type, PARAMETRISED), writer.Expression}
-    assert set(writer._ACTIVATIONS) == {*ACTIVATIONS, *parametrised}
+    assert known - {BaseLayer, Function} <= set(layer_to_onnx.registry)
+    assert Function not in layer_to_onnx.registry
+    parametrised = {*map(type, PARAMETRISED), Expression}
+    assert set(ACTIVATION_NODES) == {*ACTIVATIONS, *parametrised}
 
 
 @pytest.mark.parametrize("evaluate", [evaluated, computed])
@@ -360,21 +363,74 @@ class Square(BaseLayer):
         raise NotImplementedError
 
 
+@dataclass(frozen=True)
+class Power(BaseLayer):
+    """A user's own, with a converter."""
+
+    exponents: np.ndarray
+    positionwise = True
+
+    def __call__(self, x):
+        return np.abs(x) ** self.exponents * x
+
+    def jvp(self, x, tangents):
+        raise NotImplementedError
+
+
+@pytest.fixture
+def power_converter():
+    @layer_to_onnx.register(Power)
+    def convert(layer, graph, x, ndim):
+        exponents = graph.tensor("exponents", layer.exponents)
+        return graph.node("Mul", graph.node("Pow", graph.node("Abs", x), exponents), x)
+
+    yield convert
+    del layer_to_onnx.registry[Power]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_layer_of_ones_own_is_converted(power_converter, rng, dtype, path):
+    weight = rng.normal(size=(3, 3)).astype(dtype)
+    power = Power(np.array([0.5, 1, 2], dtype))
+    network = Network([Residual([power, Dense(weight, activation="tanh")]), Sequential([power])])
+    x = rng.normal(size=(5, 3)).astype(dtype)
+    to_onnx(network, path)
+    close(evaluated(path, x), network(x), 1e-6 if dtype == np.float32 else 1e-12)
+    names = {tensor.name for tensor in onnx.load(path).graph.initializer}
+    assert {"0.branch.0.exponents", "1.0.exponents"} < names
+    Q = rotation(3)
+    turned = network.rotated({0: Q, 1: Q})
+    to_onnx(turned, path)
+    x = x.astype(np.float64)
+    close(evaluated(path, x), turned(x), 1e-12)
+
+
+def test_a_converter_is_for_its_class_only(power_converter, path):
+    class Halved(Power):
+        def __call__(self, x):
+            return super().__call__(x) / 2
+
+    with pytest.raises(ValueError, match=r"layer 0, .*Halved.* is your own Python code"):
+        to_onnx(Network([Halved(np.ones(3))]), path)
+    with pytest.raises(ValueError, match=r"Halved.*for which no converter is registered"):
+        layer_to_onnx(Halved(np.ones(3)), None, "x", 2)
+
+
 DENSE = Dense(np.eye(2))
 
 
 @pytest.mark.parametrize(
     ("network", "options", "error", "message"),
     [
-        ([np.eye(2)], {}, TypeError, r"network is a list; write a jacrot.Network \(of several"),
+        ([np.eye(2)], {}, TypeError, r"network is a list; pass a jacrot.Network \(for several"),
         (
             Network([DENSE, Sequential([Square(), DENSE])]),
             {},
             ValueError,
-            r"layer 1\.0, <.*Square.*>, is Python code of yours, which to_onnx cannot write; write "
-            r"the layers before and after it, network\[:1\] and network\[2:\]",
+            r"layer 1\.0, <.*Square.*>, is your own Python code, which to_onnx cannot convert; "
+            r"register .*layer_to_onnx\.register, .* it, network\[:1\] and network\[2:\]",
         ),
-        (Network(np.sin), {}, ValueError, r"layer 0, Function\(sin\), is Python code of yours"),
+        (Network(np.sin), {}, ValueError, r"layer 0, Function\(sin\), is your own Python code"),
         (
             Network([Dense(np.eye(2), activation=lambda x: x * x)]),
             {},
@@ -388,13 +444,13 @@ DENSE = Dense(np.eye(2))
             {"input_shape": (2, 3, 4)},
             ValueError,
             r"input_shape=\(2, 3, 4\), but the network reads rows \(n_features\) or sequences "
-            r"\(n_positions, n_features\); write a whole number for each axis",
+            r"\(n_positions, n_features\); pass a whole number for each axis",
         ),
         (
             Network([Residual([Flatten(), DENSE])]),
             {"input_shape": (1, 2)},
             ValueError,
-            r"input_shape=\(1, 2\), but the network reads rows \(n_features\); write",
+            r"input_shape=\(1, 2\), but the network reads rows \(n_features\); pass",
         ),
         (Network([DENSE]), {"input_shape": 2}, ValueError, "input_shape=2, but the network reads"),
         (Network([DENSE]), {"input_shape": (0,)}, ValueError, r"input_shape=\(0,\), but"),

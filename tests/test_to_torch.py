@@ -2,7 +2,9 @@
 
 import copy
 import io
+import subprocess
 import sys
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from test_layers import LAYERS, attention, case, features_first, rotated
 
 import jacrot.layers
 from jacrot import Network, NetworkRotation
-from jacrot.activations import ACTIVATIONS
+from jacrot.activations import ACTIVATIONS, Clip, Elu, LeakyRelu
 from jacrot.datasets import load_digits_mlp
 from jacrot.layers import (
     Activation,
@@ -34,8 +36,7 @@ from jacrot.layers import (
     Softmax,
 )
 from jacrot.readers import from_torch
-from jacrot.readers._common import Clip, Elu, LeakyRelu
-from jacrot.writers import to_torch
+from jacrot.writers import layer_to_torch, to_torch
 
 torch = framework("torch")
 nn = torch.nn
@@ -98,11 +99,12 @@ def test_every_layer(name):
 
 
 def test_every_layer_and_activation_has_an_entry():
-    from jacrot.writers._modules import _ACTIVATIONS, _LAYERS
+    from jacrot.writers._torch_layers import _ACTIVATIONS
 
     public = [getattr(jacrot.layers, name) for name in jacrot.layers.__all__]
     known = {kind for kind in public if isinstance(kind, type) and issubclass(kind, BaseLayer)}
-    assert set(_LAYERS) == known - {BaseLayer, Function}
+    assert known - {BaseLayer, Function} <= set(layer_to_torch.registry)
+    assert Function not in layer_to_torch.registry
     assert set(_ACTIVATIONS) == {*ACTIVATIONS, *map(type, PARAMETRISED)}
 
 
@@ -366,6 +368,78 @@ class Square(BaseLayer):
         raise NotImplementedError
 
 
+@dataclass(frozen=True)
+class Power(BaseLayer):
+    """A user's own, with a converter."""
+
+    exponents: np.ndarray
+    activation: str = "none of the package's"
+
+    def __call__(self, x):
+        return np.abs(x) ** self.exponents * x
+
+    def jvp(self, x, tangents):
+        raise NotImplementedError
+
+
+class PowerModule(torch.nn.Module):
+    def __init__(self, exponents):
+        super().__init__()
+        self.exponents = torch.nn.Parameter(exponents)
+
+    def forward(self, x):
+        return x.abs() ** self.exponents * x
+
+
+@pytest.fixture
+def power_converter():
+    @layer_to_torch.register(Power)
+    def convert(layer, ndims, dtype):
+        return PowerModule(torch.from_numpy(layer.exponents.astype(dtype)))
+
+    yield convert
+    del layer_to_torch.registry[Power]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_layer_of_ones_own_is_converted(power_converter, rng, dtype):
+    weight = rng.normal(size=(3, 3)).astype(dtype)
+    power = Power(np.array([0.5, 1, 2], dtype))
+    network = Network([Residual([power, Dense(weight, activation="tanh")]), Sequential([power])])
+    module = to_torch(network)
+    assert {parameter.dtype for parameter in module.parameters()} == {
+        torch.float32 if dtype == np.float32 else torch.float64
+    }
+    x = rng.normal(size=(5, 3)).astype(dtype)
+    close(outputs(module, x), network(x))
+    Q = rotation(3)
+    turned = network.rotated({0: Q, 1: Q})
+    x = x.astype(np.float64)
+    close(outputs(to_torch(turned), x), turned(x))
+
+
+def test_a_converter_is_for_its_class_only(power_converter):
+    class Halved(Power):
+        def __call__(self, x):
+            return super().__call__(x) / 2
+
+    with pytest.raises(ValueError, match=r"layer 0, .*Halved.* is your own Python code"):
+        to_torch(Network([Halved(np.ones(3))]))
+    with pytest.raises(ValueError, match=r"Halved.*for which no converter is registered"):
+        layer_to_torch(Halved(np.ones(3)), frozenset({2}), np.dtype(float))
+
+
+def test_one_layer_is_converted_before_any_network():
+    code = """
+import numpy as np
+from jacrot.layers import Dense, Function
+from jacrot.writers import layer_to_torch
+print(layer_to_torch(Dense(np.eye(2)), frozenset({2}), np.dtype(float)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Sequential(\n  (linear): Linear(in_features=2")
+
+
 class Doubled(Dense):
     """A user's own, derived from a layer that is known."""
 
@@ -376,15 +450,15 @@ class Doubled(Dense):
 @pytest.mark.parametrize(
     ("network", "error", "message"),
     [
-        ([np.eye(2)], TypeError, r"network is a list; write a jacrot.Network \(of several"),
+        ([np.eye(2)], TypeError, r"network is a list; pass a jacrot.Network \(for several"),
         (
             Network([Dense(np.eye(2)), Square()]),
             ValueError,
-            r"layer 1, <.*Square.*>, is Python code of yours, which to_torch cannot write; write "
-            r"the layers before and after it, network\[:1\] and network\[2:\]",
+            r"layer 1, <.*Square.*>, is your own Python code, which to_torch cannot convert; "
+            r"register .*layer_to_torch\.register, .* it, network\[:1\] and network\[2:\]",
         ),
-        (Network([Doubled(np.eye(2))]), ValueError, "layer 0, Dense.* is Python code of yours"),
-        (Network(np.sin), ValueError, r"layer 0, Function\(sin\), is Python code"),
+        (Network([Doubled(np.eye(2))]), ValueError, "layer 0, Dense.* is your own Python code"),
+        (Network(np.sin), ValueError, r"layer 0, Function\(sin\), is your own Python code"),
         (
             Network([Flatten(), Residual(Sequential([LayerNorm(), Square()]))]),
             ValueError,

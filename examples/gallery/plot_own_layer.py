@@ -11,6 +11,8 @@ outputs along a stack of tangents.
 # function, and its Jacobian ``diag(B x) A + diag(A x) B`` is linear in the input. ``jvp`` receives
 # the derivatives of ``x``, one in each column, or ``None`` if the layer is the first one.
 
+from dataclasses import dataclass
+
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -21,14 +23,14 @@ from jacrot.layers import BaseLayer, identity_tangents
 from jacrot.metrics import match_axes
 
 
+@dataclass(frozen=True, eq=False)
 class Bilinear(BaseLayer):
     """Products of two linear maps, ``(A x)(B x)``."""
 
+    A: np.ndarray
+    B: np.ndarray
     # Outputs at a position depend only on the inputs at this position.
     positionwise = True
-
-    def __init__(self, A, B):
-        vars(self).update(A=A, B=B)
 
     @property
     def n_inputs(self):

@@ -101,6 +101,7 @@ class Attention(BaseLayer):
     mask: Converted[Any, str | Array | None] = Converted(_mask, None)
     scale: float | None = None
     frozen: bool = False
+    input_ndims = (3,)
 
     def __post_init__(self) -> None:
         q, k, v, o = (getattr(self, side).shape for side in SIDES)

@@ -25,7 +25,8 @@ class BaseLayer(Immutable, ABC):
     does, and defines ``__call__`` and ``jvp``. By default, rotations are layers of their own before
     and after it; a layer that can fold them into its weights also defines ``rotate_inputs`` and
     ``rotate_outputs``. A layer whose outputs at a position depend on the inputs at that position
-    only sets ``positionwise = True``.
+    only sets ``positionwise = True``; one that reads only rows, sequences or images sets
+    ``input_ndims`` to ``(2,)``, ``(3,)`` or ``(4,)``.
 
     Examples
     --------
@@ -50,6 +51,9 @@ class BaseLayer(Immutable, ABC):
     >>> np.allclose(rotated(np.ones((1, 2))), 2)
     True
     """
+
+    # Numbers of dimensions of the batches that the layer reads: rows, sequences, images.
+    input_ndims: tuple[int, ...] = tuple(FEATURES_AXIS)
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -146,6 +150,21 @@ class BaseLayer(Immutable, ABC):
             The positions of the outputs that can change, ``None`` for all.
         """
         return positions if self.positionwise else None
+
+    def output_ndim(self, ndim: int) -> int | None:
+        """Return the number of dimensions of the outputs of a batch.
+
+        Parameters
+        ----------
+        ndim : int
+            Number of dimensions of the batch: 2 for rows, 3 for sequences, 4 for images.
+
+        Returns
+        -------
+        int or None
+            That of the outputs, ``None`` if the layer does not read such batches.
+        """
+        return ndim if ndim in self.input_ndims else None
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -98,6 +98,7 @@ class Conv2d(BaseLayer):
     groups: Converted[int, int] = Converted(integer, 1)
     output_rotation: Converted[ArrayLike | None, Array | None] = Converted(basis_change, None)
     _activation: Activation = field(init=False)
+    input_ndims = (4,)
 
     def __post_init__(self) -> None:
         n_outputs = len(self.weight)

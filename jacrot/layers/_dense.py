@@ -62,6 +62,7 @@ class Dense(BaseLayer):
     output_rotation: Converted[ArrayLike | None, Array | None] = Converted(basis_change, None)
     _activation: Activation = field(init=False)
     positionwise = True
+    input_ndims = (2, 3)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_activation", get_activation(self.activation))

@@ -58,6 +58,8 @@ class Function(BaseLayer):
     input_rotation: Converted[ArrayLike | None, Array | None] = Converted(_basis, None)
     output_rotation: Converted[ArrayLike | None, Array | None] = Converted(_basis, None)
 
+    input_ndims = (2,)
+
     def __post_init__(self) -> None:
         if not callable(self.function):
             raise TypeError(f"function must be a callable, got {type(self.function).__name__}.")
@@ -109,7 +111,7 @@ class Function(BaseLayer):
         except Exception as error:
             raise ValueError(
                 f"{self!r} cannot be differentiated by autograd "
-                f"({type(error).__name__}: {error}); write it with autograd.numpy."
+                f"({type(error).__name__}: {error}); use the functions of autograd.numpy in it."
             ) from error
         outputs = self._checked(outputs, x)
         bad = np.flatnonzero(~np.isfinite(outputs).all(axis=1))

@@ -54,6 +54,7 @@ class GatedDense(BaseLayer):
     activation: str | Elementwise = "silu"
     _activation: Activation = field(init=False)
     positionwise = True
+    input_ndims = (2, 3)
 
     def __post_init__(self) -> None:
         if self.gate_weight.shape != self.up_weight.shape:

@@ -59,6 +59,7 @@ class AvgPool2d(BaseLayer):
     stride: Converted[int | Pair | None, Pair | None] = Converted(_stride, None)
     padding: Converted[Padding, Sides] = Converted(sides, 0)
     count_padding: bool = True
+    input_ndims = (4,)
 
     def __post_init__(self) -> None:
         if self.size is None and (self.stride is not None or self.padding != NO_PADDING):
@@ -103,7 +104,7 @@ class AvgPool2d(BaseLayer):
 
 @dataclass(frozen=True, eq=False)
 class MaxPool2d(BaseLayer):
-    """Largest entry of every window; of equal entries the first, as in PyTorch.
+    """Largest entry of every window, the first one among equals, as in PyTorch.
 
     Parameters
     ----------
@@ -133,6 +134,7 @@ class MaxPool2d(BaseLayer):
     stride: Converted[int | Pair | None, Pair] = Converted(_stride, None)
     padding: Converted[Padding, Sides] = Converted(sides, 0)
     dilation: Converted[int | Pair, Pair] = Converted(pair, 1)
+    input_ndims = (4,)
 
     @cached_property
     def windows(self) -> Windows:
@@ -187,3 +189,6 @@ class Flatten(BaseLayer):
     def jvp(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
         tangents = identity_tangents(x) if tangents is None else tangents
         return self(x), tangents.reshape(len(x), -1, tangents.shape[-1])
+
+    def output_ndim(self, ndim: int) -> int:
+        return 2

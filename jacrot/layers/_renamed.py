@@ -41,7 +41,7 @@ def deprecated_alias(method: Callable[..., Any], old: str) -> Any:
 
 
 def keep_old_names(layer: type[Any]) -> None:
-    """Let a class of layers be defined and called by the old names of its methods.
+    """Add the new names of methods that a class defines under old names, and the reverse.
 
     A method that has its old name only gets the new one too, with a warning. A method that has its
     new name gets a deprecated alias, which calls this very method: ``super().push`` in a subclass

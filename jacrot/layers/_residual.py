@@ -12,7 +12,7 @@ from jacrot.layers._base import BaseLayer, Positions, identity_tangents
 from jacrot.layers._basis import Basis
 from jacrot.layers._fields import Converted
 from jacrot.layers._protocol import Layer
-from jacrot.layers._sequential import Sequential, chain
+from jacrot.layers._sequential import Sequential, chain, output_ndim
 
 
 def _branch(value: Layer | Sequence[Layer], name: str, layer: object) -> Layer:
@@ -72,6 +72,10 @@ class Residual(BaseLayer):
     def positionwise(self) -> bool:
         parts = [part for part in (self.branch, self.shortcut) if part is not None]
         return all(getattr(part, "positionwise", False) for part in parts)
+
+    def output_ndim(self, ndim: int) -> int | None:
+        kept = ndim if self.shortcut is None else output_ndim(self.shortcut, ndim)
+        return kept if output_ndim(self.branch, ndim) == kept else None
 
     def __call__(self, x: Array) -> Array:
         return (x if self.shortcut is None else self.shortcut(x)) + self.branch(x)

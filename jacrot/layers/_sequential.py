@@ -12,6 +12,24 @@ from jacrot.layers._fields import Converted
 from jacrot.layers._protocol import Layer
 
 
+def output_ndim(layer: Layer, ndim: int) -> int | None:
+    """Return the number of dimensions of a layer's outputs, also of one without the base class.
+
+    Parameters
+    ----------
+    layer : Layer
+        The layer.
+    ndim : int
+        Number of dimensions of a batch.
+
+    Returns
+    -------
+    int or None
+        That of the outputs, ``None`` if the layer does not read such batches.
+    """
+    return layer.output_ndim(ndim) if isinstance(layer, BaseLayer) else ndim
+
+
 def chain(value: Any, name: str, layer: object = None) -> tuple[Layer, ...]:
     """Convert the layers that a layer is made of.
 
@@ -87,6 +105,12 @@ class Sequential(BaseLayer):
     @property
     def positionwise(self) -> bool:
         return all(getattr(layer, "positionwise", False) for layer in self.layers)
+
+    def output_ndim(self, ndim: int) -> int | None:
+        result: int | None = ndim
+        for layer in self.layers:
+            result = None if result is None else output_ndim(layer, result)
+        return result
 
     def __call__(self, x: Array) -> Array:
         for layer in self.layers:

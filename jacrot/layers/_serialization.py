@@ -81,7 +81,7 @@ def serialize(value: Any, name: str, arrays: dict[str, Any]) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise ValueError(
-        f"layer {name}, {value!r}, is or holds a Python function or class of yours, which cannot "
+        f"layer {name}, {value!r}, is or holds your own Python function or class, which cannot "
         "be saved without pickle; save the arrays and keep the code."
     )
 

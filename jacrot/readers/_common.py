@@ -1,59 +1,10 @@
-"""Parts that several readers share: parametrised activations, same padding, patched modules."""
+"""Parts that several readers share: same padding, patched modules."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
-
-import autograd.numpy as anp
-import numpy as np
-
-from jacrot._utils.arrays import Array
-from jacrot.activations import Elementwise
-
-
-@dataclass(frozen=True)
-class LeakyRelu:
-    """``max(x, 0) + negative_slope * min(x, 0)``."""
-
-    negative_slope: float
-
-    def __call__(self, x: Array) -> Array:
-        return anp.where(x > 0, x, self.negative_slope * x)
-
-
-@dataclass(frozen=True)
-class Elu:
-    """``x`` where positive, else ``alpha * (exp(x) - 1)``."""
-
-    alpha: float
-
-    def __call__(self, x: Array) -> Array:
-        return anp.where(x > 0, x, self.alpha * anp.expm1(anp.where(x > 0, 0, x)))
-
-
-@dataclass(frozen=True)
-class Clip:
-    """The nearest number between `low` and `high`; its slope at both is zero."""
-
-    low: float
-    high: float
-
-    def __call__(self, x: Array) -> Array:
-        inside = (x > self.low) & (x < self.high)
-        return anp.where(inside, x, np.clip(anp.where(inside, 0, x), self.low, self.high))
-
-
-def leaky_relu(slope: float) -> str | Elementwise:
-    """Find the leaky ReLU of some slope, by name where it has one."""
-    return {0.0: "relu", 0.01: "leaky_relu"}.get(slope) or LeakyRelu(slope)
-
-
-def elu(alpha: float) -> str | Elementwise:
-    """Find the exponential linear unit of some scale, by name where it has one."""
-    return "elu" if alpha == 1 else Elu(alpha)
 
 
 def same_padding(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from jacrot._utils.arrays import Array
 from jacrot._utils.optional import require
-from jacrot.activations import ACTIVATIONS
+from jacrot.activations import ACTIVATIONS, Clip, elu, leaky_relu
 from jacrot.layers import (
     Activation,
     AvgPool2d,
@@ -31,7 +31,7 @@ from jacrot.layers import (
 from jacrot.layers._weights import ActivationLike
 from jacrot.layers._windows import Padding, Pair
 from jacrot.network import Network
-from jacrot.readers._common import Clip, elu, leaky_relu, same_padding
+from jacrot.readers._common import same_padding
 from jacrot.readers._flax_order import Entry, default_chain, listed
 
 _GEOMETRY = {"strides": 1, "padding": "SAME", "dilation": 1}

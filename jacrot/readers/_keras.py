@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from jacrot._utils.arrays import Array
 from jacrot._utils.optional import require
+from jacrot.activations import Clip, elu, leaky_relu
 from jacrot.layers import (
     Activation,
     AvgPool2d,
@@ -28,7 +29,7 @@ from jacrot.layers import (
     fused,
 )
 from jacrot.network import Network
-from jacrot.readers._common import Clip, elu, instance_overrides, leaky_relu, same_padding
+from jacrot.readers._common import instance_overrides, same_padding
 from jacrot.readers._graph import Graph
 
 # Where a flattened tensor of Keras has its entries: entry j is entry order[j] of ours.

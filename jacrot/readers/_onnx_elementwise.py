@@ -14,8 +14,16 @@ from autograd.tracer import isbox
 from numpy.typing import NDArray
 
 from jacrot._utils.arrays import Array
-from jacrot.activations import ACTIVATIONS
-from jacrot.readers._common import Clip
+from jacrot.activations import (
+    ACTIVATIONS,
+    SELU_ALPHA,
+    SELU_SCALE,
+    Clip,
+    Elu,
+    LeakyRelu,
+    gelu,
+    gelu_tanh,
+)
 
 
 @dataclass(frozen=True)
@@ -94,10 +102,6 @@ def _close(values: Array, named: Array) -> Array:
     return np.asarray(np.abs(values - named) <= 1e-6 + 1e-6 * np.abs(named))
 
 
-def _where_positive(x: Array, positive: Array, negative: Callable[[Array], Array]) -> Array:
-    return anp.where(x > 0, positive, negative(anp.where(x > 0, 0, x)))
-
-
 def _clip(
     x: Array,
     low: float | None = None,
@@ -114,10 +118,10 @@ def _hard_sigmoid(x: Array, alpha: float = 0.2, beta: float = 0.5) -> Array:
 
 def _gelu(x: Array, approximate: bytes = b"none") -> Array:
     if approximate == b"tanh":
-        return 0.5 * x * (1 + anp.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+        return gelu_tanh(x)
     if approximate != b"none":
         raise TypeError(f"approximate={approximate!r}")
-    return 0.5 * x * (1 + special.erf(x / np.sqrt(2)))
+    return gelu(x)
 
 
 def _shrink(x: Array, bias: float = 0.0, lambd: float = 0.5) -> Array:
@@ -146,31 +150,31 @@ ELEMENTWISE: dict[str, Callable[..., Array]] = {
     "Asinh": anp.arcsinh,
     "Atan": anp.arctan,
     "Atanh": anp.arctanh,
-    "Celu": lambda x, alpha=1.0: _where_positive(x, x, lambda t: alpha * anp.expm1(t / alpha)),
+    "Celu": lambda x, alpha=1.0: anp.where(
+        x > 0, x, alpha * anp.expm1(anp.where(x > 0, 0, x) / alpha)
+    ),
     "Clip": _clip,
     "Cos": anp.cos,
     "Cosh": anp.cosh,
     "Div": anp.divide,
-    "Elu": lambda x, alpha=1.0: _where_positive(x, x, lambda t: alpha * anp.expm1(t)),
+    "Elu": lambda x, alpha=1.0: Elu(alpha)(x),
     "Erf": special.erf,
     "Exp": anp.exp,
     "Gelu": _gelu,
     "HardSigmoid": _hard_sigmoid,
     "HardSwish": lambda x: x * _hard_sigmoid(x, 1 / 6),
-    "LeakyRelu": lambda x, alpha=0.01: _where_positive(x, x, lambda t: alpha * t),
+    "LeakyRelu": lambda x, alpha=0.01: LeakyRelu(alpha)(x),
     "Log": anp.log,
     "Max": lambda *x: reduce(anp.maximum, x),
     "Min": lambda *x: reduce(anp.minimum, x),
     "Mish": lambda x: x * anp.tanh(anp.logaddexp(x, 0)),
     "Mul": anp.multiply,
     "Neg": anp.negative,
-    "PRelu": lambda x, slope: _where_positive(x, x, lambda t: slope * t),
+    "PRelu": lambda x, slope: LeakyRelu(slope)(x),
     "Pow": anp.power,
     "Reciprocal": lambda x: 1 / x,
     "Relu": lambda x: anp.where(x > 0, x, 0.0),
-    "Selu": lambda x, alpha=1.6732632423543772, gamma=1.0507009873554805: (
-        gamma * _where_positive(x, x, lambda t: alpha * anp.expm1(t))
-    ),
+    "Selu": lambda x, alpha=SELU_ALPHA, gamma=SELU_SCALE: gamma * Elu(alpha)(x),
     "Shrink": _shrink,
     "Sigmoid": special.expit,
     "Sign": anp.sign,

@@ -18,6 +18,7 @@ import numpy as np
 from autograd.scipy.special import erf
 
 from jacrot._utils.arrays import Array
+from jacrot.activations import gelu
 from jacrot.layers import Activation, Attention, Dense, Layer, LayerNorm, RMSNorm
 from jacrot.readers._common import instance_overrides
 from jacrot.readers._torch_functions import scaling
@@ -188,7 +189,7 @@ class ClippedGelu:
     high: float
 
     def __call__(self, x: Array) -> Array:
-        y = 0.5 * x * (1 + erf(x / np.sqrt(2)))
+        y = gelu(x)
         return anp.where(y < self.low, self.low, anp.where(y > self.high, self.high, y))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from jacrot._utils.arrays import Array
+from jacrot.activations import Clip, elu, leaky_relu
 from jacrot.layers import (
     Activation,
     Attention,
@@ -22,7 +23,7 @@ from jacrot.layers import (
     RMSNorm,
     Softmax,
 )
-from jacrot.readers._common import Clip, Elu, LeakyRelu, instance_overrides
+from jacrot.readers._common import instance_overrides
 from jacrot.readers._torch_state import as_array
 
 
@@ -142,10 +143,6 @@ def _flatten(module: Any) -> Flatten:
     return Flatten()
 
 
-def _elu(module: Any) -> Activation:
-    return Activation("elu" if module.alpha == 1 else Elu(module.alpha))
-
-
 def _gelu(module: Any) -> Activation:
     return Activation("gelu" if module.approximate == "none" else "gelu_tanh")
 
@@ -159,12 +156,7 @@ def _softplus(module: Any) -> Activation:
 def _prelu(module: Any) -> Activation:
     if module.weight.numel() != 1:
         raise Unread("a slope for each channel")
-    return Activation(LeakyRelu(module.weight.item()))
-
-
-def _leaky_relu(module: Any) -> Activation:
-    slope = module.negative_slope
-    return Activation("leaky_relu" if slope == 0.01 else LeakyRelu(slope))
+    return Activation(leaky_relu(module.weight.item()))
 
 
 def attention(module: Any, mask: Array | None) -> Attention:
@@ -200,7 +192,7 @@ MODULES: dict[str, Callable[[Any], Layer] | None] = {
     "Dropout": None,
     "Dropout1d": None,
     "Dropout2d": None,
-    "ELU": _elu,
+    "ELU": lambda module: Activation(elu(module.alpha)),
     "Embedding": _embedding,
     "FeatureAlphaDropout": None,
     "Flatten": _flatten,
@@ -208,7 +200,7 @@ MODULES: dict[str, Callable[[Any], Layer] | None] = {
     "Hardtanh": lambda module: Activation(Clip(module.min_val, module.max_val)),
     "Identity": None,
     "LayerNorm": _layer_norm,
-    "LeakyReLU": _leaky_relu,
+    "LeakyReLU": lambda module: Activation(leaky_relu(module.negative_slope)),
     "Linear": lambda module: Dense(as_array(module.weight), as_array(module.bias), "identity"),
     "MaxPool2d": _max_pool,
     "MultiheadAttention": None,
