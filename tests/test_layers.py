@@ -8,6 +8,8 @@ import pytest
 from builders import rotation
 
 from jacrot import Network
+from jacrot._jacobians.coordinates import read_by
+from jacrot._jacobians.networks import network_jacobians
 from jacrot.layers import (
     Activation,
     Attention,
@@ -312,6 +314,45 @@ def test_a_class_of_the_same_name_is_not_saved_as_the_layer(tmp_path):
 def test_what_is_no_layer_is_refused():
     with pytest.raises(TypeError, match=r"branch\[1\] is a int"):
         Residual([Dense([[1.0]]), 3])
+
+
+class Tripled(Dense):
+    """A user's own, derived from a layer that folds rotations into its weights."""
+
+    def __call__(self, x):
+        return 3 * super().__call__(x) + 1
+
+    def jvp(self, x, tangents):
+        return self(x), 3 * super().jvp(x, tangents)[1]
+
+
+@pytest.mark.parametrize("activation", ["tanh", "identity"])
+def test_a_derived_layer_stays_what_it_is(rng, activation):
+    layer = Tripled(normal(3, 4), normal(3), activation)
+    x, Q, P = rng.normal(size=(5, 4)), rotation(4), rotation(3)
+    expected, step = layer(x), 1e-6
+    jacobians = layer.jvp(x, None)[1]
+    difference = (layer(x + step * Q[0]) - layer(x - step * Q[0])) / (2 * step)
+    np.testing.assert_allclose(jacobians @ Q[0], difference, atol=1e-8)
+    np.testing.assert_allclose(layer.rotate_inputs(Q)(x @ Q.T), expected, atol=1e-13)
+    np.testing.assert_allclose(layer.rotate_outputs(P)(x), expected @ P.T, atol=1e-13)
+    with pytest.warns(FutureWarning, match="reading is deprecated"):
+        np.testing.assert_allclose(layer.reading(Q)(x @ Q.T), expected, atol=1e-13)
+    stack = network_jacobians(Network([layer]), x)
+    np.testing.assert_allclose(np.concatenate(list(stack.rotated(None, None))), jacobians)
+    chain = [layer, BatchNorm(normal(3), rng.uniform(1, 2, 3)), Activation("relu")]
+    np.testing.assert_array_equal(Network(fused(chain))(x), Network(chain)(x))
+    z = rng.normal(size=(5, 4))
+    other = read_by(layer, Q.T, x[0])
+    np.testing.assert_allclose(other(z), layer(z @ Q + x[0]), atol=1e-13)
+
+
+def test_a_derived_layer_with_the_same_function_folds_as_its_base():
+    class Named(Dense):
+        name = "first"
+
+    assert Named.rotate_inputs is Dense.rotate_inputs
+    assert Named.jacobian_factors is Dense.jacobian_factors
 
 
 def test_a_frozen_dataclass_is_a_layer(rng):

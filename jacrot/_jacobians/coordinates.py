@@ -335,7 +335,7 @@ def read_by(layer: Layer, decoder: Matrix, mean: Matrix) -> Layer:
     """
     if not mean.any():
         return layer.rotate_inputs(decoder.T)
-    if isinstance(layer, Dense):
+    if type(layer) is Dense:
         return layer.rotate_inputs(decoder.T).changed(bias=layer.bias + layer.weight @ mean)
     return Sequential([Basis(decoder, mean), layer])
 

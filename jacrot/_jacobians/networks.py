@@ -12,7 +12,7 @@ from jacrot._jacobians.base import Indices, Jacobians
 from jacrot._jacobians.dense import Source, StackJacobians
 from jacrot._jacobians.layer import LayerJacobians
 from jacrot._utils.arrays import FEATURES_AXIS, Array
-from jacrot.layers import Conv2d, Dense, Sequential
+from jacrot.layers import BaseLayer, Sequential
 from jacrot.layers._base import Positions
 from jacrot.network import Network
 from jacrot.positions import to_rows
@@ -175,11 +175,11 @@ def network_jacobians(network: Network, X: Array, pairs: Indices | None = None) 
     """
     X, pairs = _rows_or_pairs(network, X, pairs)
     layer = network.layers[0]
-    factors = network.n_layers == 1 and getattr(layer, "output_rotation", None) is None
-    if factors and X.ndim == 2 and isinstance(layer, Dense):
-        return LayerJacobians(layer.weight.astype(np.float64), layer.slopes(X))
-    if factors and pairs is not None and isinstance(layer, Conv2d):
-        return LayerJacobians(layer.offsets.astype(np.float64), _slopes_of_offsets(layer, X, pairs))
+    if network.n_layers == 1 and isinstance(layer, BaseLayer):
+        factors = layer.jacobian_factors(X, pairs)
+        if factors is not None:
+            matrices, slopes = factors
+            return LayerJacobians(matrices.astype(np.float64), slopes)
     return _stack(_source(network, X, pairs))
 
 
@@ -290,26 +290,3 @@ def _stack(source: Source) -> Jacobians:
 
 def _is_large(source: Source) -> bool:
     return float(np.prod(source.shape, dtype=float)) > SINGLE_PRECISION_ENTRIES
-
-
-def _slopes_of_offsets(layer: Conv2d, X: Array, pairs: Indices) -> Array:
-    """Find for every pair and offset the slopes where the offset leads, ``(n, n_offsets, n_out)``.
-
-    Through the offset ``(i, j)`` of the kernel, the input at row ``r`` is seen by the output at row
-    ``(r + top - i · dilation) / stride``, where that is whole and exists.
-    """
-    slopes = layer.slopes(X)
-    windows = layer.windows
-    inputs, *place = np.unravel_index(pairs, (len(X), *X.shape[2:]))
-    gathered = np.zeros((len(pairs), *layer.weight.shape[2:], slopes.shape[1]), slopes.dtype)
-    for offset in np.ndindex(windows.size):
-        exists = np.ones(len(pairs), bool)
-        seen_by = []
-        for axis in range(2):
-            first = windows.padding[axis][0] - offset[axis] * windows.dilation[axis]
-            target, rest = np.divmod(place[axis] + first, windows.stride[axis])
-            exists &= (rest == 0) & (target >= 0) & (target < slopes.shape[2 + axis])
-            seen_by.append(target)
-        rows, columns = (target[exists] for target in seen_by)
-        gathered[exists, offset[0], offset[1]] = slopes[inputs[exists], :, rows, columns]
-    return gathered.reshape(len(pairs), -1, slopes.shape[1])

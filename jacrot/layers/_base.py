@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from jacrot.layers._protocol import Layer
 
 Positions = NDArray[np.bool_]
+# Methods that are right for one function only, with their old names.
+_FUNCTION_METHODS = ("rotate_inputs", "rotate_outputs", "reading", "writing", "jacobian_factors")
 
 
 class BaseLayer(Immutable, ABC):
@@ -58,6 +60,13 @@ class BaseLayer(Immutable, ABC):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         keep_old_names(cls)
+        computes = {"__call__", "jvp"}
+        bases = cls.__mro__[1 : cls.__mro__.index(BaseLayer)]
+        if computes & vars(cls).keys() and any(computes & vars(base).keys() for base in bases):
+            # How a base class folds rotations does not hold for another function.
+            for name in _FUNCTION_METHODS:
+                if name not in vars(cls):
+                    setattr(cls, name, vars(BaseLayer)[name])
 
     @property
     def positionwise(self) -> bool:
@@ -150,6 +159,30 @@ class BaseLayer(Immutable, ABC):
             The positions of the outputs that can change, ``None`` for all.
         """
         return positions if self.positionwise else None
+
+    def jacobian_factors(
+        self, x: Array, pairs: NDArray[np.intp] | None
+    ) -> tuple[Array, Array] | None:
+        """Return matrices and slopes whose products are the Jacobians, if they have this form.
+
+        They are ``J_i = diag(slopes_i) matrix``; for images, ``J_ik = diag(slopes_ik) matrix_k``
+        with respect to the features at one position. This form needs less memory and time.
+
+        Parameters
+        ----------
+        x : ndarray of shape (n_samples, *input shape)
+            Inputs.
+        pairs : ndarray of int or None
+            The samples where positions mix, ``input * n_positions + position``; ``None`` for rows.
+
+        Returns
+        -------
+        tuple of ndarray or None
+            Matrices ``(n_outputs, n_inputs)`` and slopes ``(n_samples, n_outputs)``, or matrices
+            ``(n_matrices, n_outputs, n_inputs)`` and slopes ``(n_samples, n_matrices, n_outputs)``.
+            By default ``None``.
+        """
+        return None
 
     def output_ndim(self, ndim: int) -> int | None:
         """Return the number of dimensions of the outputs of a batch.

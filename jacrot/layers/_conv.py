@@ -6,7 +6,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from jacrot._utils.arrays import Array, read_only, real_array
 from jacrot.activations import Activation, Elementwise, activation_name, get_activation
@@ -156,6 +156,13 @@ class Conv2d(BaseLayer):
         """
         return self._activation.slope(self._preactivation(x))
 
+    def jacobian_factors(
+        self, x: Array, pairs: NDArray[np.intp] | None
+    ) -> tuple[Array, Array] | None:
+        if pairs is None or self.output_rotation is not None:
+            return None
+        return self.offsets, self._slopes_at(x, pairs)
+
     def jvp(self, x: Array, tangents: Array | None) -> tuple[Array, Array]:
         tangents = identity_tangents(x) if tangents is None else tangents
         preactivation = self._preactivation(x)
@@ -181,6 +188,28 @@ class Conv2d(BaseLayer):
 
     def reach(self, positions: Positions) -> Positions:
         return self.windows.reach(positions)
+
+    def _slopes_at(self, x: Array, pairs: NDArray[np.intp]) -> Array:
+        """Return the slopes that each pair reaches by each offset, ``(n_pairs, n_offsets, n_out)``.
+
+        Through the offset ``(i, j)`` of the kernel, the input at row ``r`` reaches the output at
+        row ``(r + top - i · dilation) / stride`` if that is whole and exists.
+        """
+        slopes = self.slopes(x)
+        windows = self.windows
+        inputs, *place = np.unravel_index(pairs, (len(x), *x.shape[2:]))
+        gathered = np.zeros((len(pairs), *self.weight.shape[2:], slopes.shape[1]), slopes.dtype)
+        for offset in np.ndindex(windows.size):
+            exists = np.ones(len(pairs), bool)
+            seen_by = []
+            for axis in range(2):
+                first = windows.padding[axis][0] - offset[axis] * windows.dilation[axis]
+                target, rest = np.divmod(place[axis] + first, windows.stride[axis])
+                exists &= (rest == 0) & (target >= 0) & (target < slopes.shape[2 + axis])
+                seen_by.append(target)
+            rows, columns = (target[exists] for target in seen_by)
+            gathered[exists, offset[0], offset[1]] = slopes[inputs[exists], :, rows, columns]
+        return gathered.reshape(len(pairs), -1, slopes.shape[1])
 
     def _grouped(self) -> Array:
         """Return the kernel as ``(n_offsets, groups, n_outputs / groups, n_inputs / groups)``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass, field
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from jacrot._utils.arrays import Array
 from jacrot.activations import Activation, Elementwise, activation_name, get_activation
@@ -101,6 +101,13 @@ class Dense(BaseLayer):
             Slopes, the diagonal ``D_i`` of the Jacobian ``R D_i W``.
         """
         return self._activation.slope(self._preactivation(x))
+
+    def jacobian_factors(
+        self, x: Array, pairs: NDArray[np.intp] | None
+    ) -> tuple[Array, Array] | None:
+        if x.ndim != 2 or self.output_rotation is not None:
+            return None
+        return self.weight, self.slopes(x)
 
     def jvp(self, x: ArrayLike, tangents: Array | None) -> tuple[Array, Array]:
         preactivation = self._preactivation(x)

@@ -41,21 +41,21 @@ def fused(layers: Iterable[Layer]) -> list[Layer]:
     chain: list[Layer] = []
     for layer in layers:
         last = chain[-1] if chain else None
-        linear = last if isinstance(last, Dense | Conv2d) and _is_linear(last) else None
-        if linear is not None and isinstance(layer, BatchNorm):
+        linear = _linear(last)
+        if linear is not None and type(layer) is BatchNorm:
             scale = layer.scale.reshape(-1, *[1] * (linear.weight.ndim - 1))
             bias = layer.scale * linear.bias + layer.shift
             chain[-1] = linear.changed(weight=scale * linear.weight, bias=bias)
-        elif linear is not None and isinstance(layer, Activation):
+        elif linear is not None and type(layer) is Activation:
             chain[-1] = linear.changed(activation=layer.activation)
-        elif isinstance(last, Attention) and isinstance(layer, BatchNorm):
+        elif type(last) is Attention and type(layer) is BatchNorm:
             output = layer.scale[:, None] * last.output
             bias = layer.scale * last.output_bias + layer.shift
             chain[-1] = last.changed(output=output, output_bias=bias)
         elif (
-            isinstance(last, Attention)
-            and isinstance(layer, Dense)
-            and _is_linear(layer)
+            type(last) is Attention
+            and type(layer) is Dense
+            and _linear(layer)
             and np.array_equal(last.output, np.eye(last.n_outputs))
         ):
             bias = layer.weight @ last.output_bias + layer.bias
@@ -65,5 +65,10 @@ def fused(layers: Iterable[Layer]) -> list[Layer]:
     return chain
 
 
-def _is_linear(layer: Dense | Conv2d) -> bool:
-    return layer.activation == "identity" and layer.output_rotation is None
+def _linear(layer: Layer | None) -> Dense | Conv2d | None:
+    """Return the layer if it is linear, and not of a derived class, which may not be."""
+    if (type(layer) is Dense or type(layer) is Conv2d) and (
+        layer.activation == "identity" and layer.output_rotation is None
+    ):
+        return layer
+    return None
