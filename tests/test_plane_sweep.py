@@ -54,5 +54,12 @@ def test_a_sweep_keeps_the_rows_and_lowers_the_cost(rng):
     assert np.abs(rows @ turned.T).sum() < np.abs(rows @ Q.T).sum()
 
 
+def test_rows_in_single_precision_leave_the_rotation_orthogonal_in_double(rng):
+    rows, Q = rng.normal(size=(40, 7)), rotation(7)
+    turned, n_turned = plane_sweep((rows @ Q.T).astype(np.float32), Q, HOYER, DEFAULT_SETTINGS)
+    assert n_turned > 0
+    np.testing.assert_allclose(turned @ turned.T, np.eye(7), rtol=0, atol=1e-14)
+
+
 def test_what_is_sparse_is_left_alone():
     assert plane_sweep(np.eye(5), np.eye(5), HOYER, DEFAULT_SETTINGS)[1] == 0

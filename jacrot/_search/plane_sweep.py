@@ -43,7 +43,7 @@ def plane_sweep(
     n_turned : int
         Number of pairs that were turned.
     """
-    angles = np.linspace(0, np.pi / 2, settings.sweep_angles, endpoint=False, dtype=rows.dtype)
+    angles = np.linspace(0, np.pi / 2, settings.sweep_angles, endpoint=False)
     cosines, sines = np.cos(angles), np.sin(angles)
     # Axes first, so that an axis is contiguous.
     axes, rotation = np.ascontiguousarray(rows.T), rotation.copy()
@@ -54,7 +54,7 @@ def plane_sweep(
             [
                 criterion.derivatives(c * x + s * y, 0.0, 0)[0].sum(axis=1)
                 + criterion.derivatives(c * y - s * x, 0.0, 0)[0].sum(axis=1)
-                for c, s in zip(cosines, sines, strict=True)
+                for c, s in zip(cosines.tolist(), sines.tolist(), strict=True)
             ]
         )
         best = costs.argmin(axis=0)
@@ -63,9 +63,11 @@ def plane_sweep(
         best[costs.min(axis=0) > costs[0] - least_gain * np.abs(costs[0])] = 0
         turned = np.flatnonzero(best)
         n_turned += turned.size
-        c, s = cosines[best[turned], None], sines[best[turned], None]
+        cosine, sine = cosines[best[turned], None], sines[best[turned], None]
         first, second = first[turned], second[turned]
+        # The rotation stays orthogonal in its own precision, whatever that of the rows.
         for matrix in (axes, rotation):
+            c, s = cosine.astype(matrix.dtype), sine.astype(matrix.dtype)
             matrix[first], matrix[second] = (
                 c * matrix[first] + s * matrix[second],
                 c * matrix[second] - s * matrix[first],
