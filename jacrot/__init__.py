@@ -31,6 +31,7 @@ _SUBMODULES = (
     "provenance",
     "readers",
     "report",
+    "segments",
     "writers",
 )
 

@@ -62,6 +62,7 @@ PUBLIC = (
     "jacrot.provenance",
     "jacrot.readers",
     "jacrot.report",
+    "jacrot.segments",
     "jacrot.writers",
 )
 # No summary over several lines, no extended summary, no "See Also", types in parentheses allowed.

@@ -20,7 +20,8 @@ from jacrot.layers import (
     Residual,
 )
 from jacrot.positions import at_positions, to_rows
-from jacrot.segments import NetworkSegment, pool
+from jacrot.segments import NetworkSegment
+from jacrot.segments._network import pool
 
 pytestmark = pytest.mark.search
 

@@ -7,7 +7,7 @@ from sklearn import config_context
 
 from jacrot import JacobianSparsityRotation, Network, NetworkRotation
 from jacrot.layers import Conv2d
-from jacrot.segments import Captured
+from jacrot.segments._captured import Captured
 
 NETWORK = random_network([6, 7, 5, 4], ["tanh", "gelu", "identity"], seed=1)
 QUICK = {"max_iter": 20, "tol": 1e-2, "random_state": 0}

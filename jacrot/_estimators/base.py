@@ -38,7 +38,8 @@ from jacrot._utils.warnings import warn
 from jacrot.activations import ACTIVATIONS
 from jacrot.criteria._minimised import CRITERIA
 from jacrot.positions import to_rows
-from jacrot.segments import Captured, RotatedSegment, Segment
+from jacrot.segments import RotatedSegment, Segment
+from jacrot.segments._captured import Captured
 
 # Draws the pairs of input and position that are scored, where there are too many for all.
 SCORE_SEED = 0

@@ -15,7 +15,9 @@ from jacrot._jacobians.coordinates import Coordinates, SiteBasis, rotate_network
 from jacrot._jacobians.effective import EffectiveJacobians
 from jacrot._utils.arrays import Array, Matrix, real_array
 from jacrot.network import Network
-from jacrot.segments import Captured, NetworkSegment, RotatedSegment, Segment, pool
+from jacrot.segments import NetworkSegment, RotatedSegment, Segment
+from jacrot.segments._captured import Captured
+from jacrot.segments._network import pool
 
 
 class FittedRotation(NetworkEstimator):

@@ -13,7 +13,8 @@ from jacrot._utils.foreign import foreign_model
 from jacrot.layers import Layer
 from jacrot.layers._weights import chains_transposed, is_made_of_layers, transposed_hint
 from jacrot.network import Network
-from jacrot.segments import Captured, Segment
+from jacrot.segments import Segment
+from jacrot.segments._captured import Captured
 
 
 def resolve_fit_inputs(estimator: str, network: Any, X: Any, y: Any) -> tuple[Any, Any]:

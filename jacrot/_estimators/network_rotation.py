@@ -35,7 +35,8 @@ from jacrot._utils.random import drawn_seed, random_source
 from jacrot._utils.warnings import silenced
 from jacrot.criteria._minimised import get_criterion
 from jacrot.network import Network
-from jacrot.segments import NetworkSegment, RotatedSegment, network_segments
+from jacrot.segments import NetworkSegment, RotatedSegment
+from jacrot.segments._network import network_segments
 
 Rotations = dict[int, Matrix]
 

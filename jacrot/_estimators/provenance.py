@@ -18,8 +18,8 @@ from jacrot._utils.arrays import Array
 from jacrot._version import __version__
 from jacrot.layers._serialization import serialize
 from jacrot.network import Network
-from jacrot.segments import Captured, Segment
-from jacrot.segments._captured import source_of
+from jacrot.segments import Segment
+from jacrot.segments._captured import Captured, source_of
 
 # What the numbers of a result depend on.
 PACKAGES = ("numpy", "scipy", "scikit-learn", "pymanopt", "autograd")

@@ -35,7 +35,9 @@ from jacrot._utils.arrays import Array, Matrix, any_array
 from jacrot._utils.random import drawn_seed, random_rotation, random_source
 from jacrot.criteria._minimised import get_criterion
 from jacrot.network import Network, orthogonal
-from jacrot.segments import Captured, NetworkSegment, Segment, pool
+from jacrot.segments import NetworkSegment, Segment
+from jacrot.segments._captured import Captured
+from jacrot.segments._network import pool
 
 
 class JacobianSparsityRotation(FittedRotation):

@@ -13,7 +13,8 @@ from jacrot._search.subspace import effective_basis
 from jacrot._utils.arrays import FEATURES_AXIS, Array, Matrix
 from jacrot.layers._weights import is_made_of_layers
 from jacrot.network import Network
-from jacrot.segments import Captured, Segment
+from jacrot.segments import Segment
+from jacrot.segments._captured import Captured
 
 
 class SegmentCoordinates(NamedTuple):

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from jacrot._io.fingerprints import fingerprint
 from jacrot._utils.optional import require
 from jacrot._utils.random import drawn_seed, random_source
-from jacrot.segments import Captured
+from jacrot.segments._captured import Captured
 
 if TYPE_CHECKING:
     from jacrot.readers._capture_places import Place

@@ -40,6 +40,23 @@ class NetworkSegment(Segment):
     samples : ndarray of int or None
         Which pairs of input and position are samples, ``input * n_positions + position``;
         ``None`` for all.
+
+    Attributes
+    ----------
+    computation : Network
+        The layers alone.
+    written : ndarray
+        What the last of them writes.
+
+    Examples
+    --------
+    >>> from jacrot.datasets import load_digits_mlp
+    >>> digits = load_digits_mlp()
+    >>> segment = digits.network.segment(slice(1, 3), digits.X[:100])
+    >>> segment.read, segment.write, segment.computation
+    ('site 1', 'site 3', Network(64 → 64 → 10; relu, identity))
+    >>> segment.forward(2 * segment.activations).shape
+    (100, 10)
     """
 
     def __init__(

@@ -21,7 +21,7 @@ class RotatedSegment:
     The Jacobians that are rotated are ``left J right``, those in the coordinates of the
     estimator; ``P`` and ``Q`` rotate inside these.
 
-    Attributes
+    Parameters
     ----------
     segment : Segment
         The segment, or activations and Jacobians that were captured.
@@ -35,6 +35,20 @@ class RotatedSegment:
     left, right : ndarray or None
         What multiplies the Jacobians before they are rotated, with 0 in null directions; ``None``
         for the identity.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from jacrot import NetworkRotation
+    >>> from jacrot.datasets import load_digits_mlp
+    >>> digits = load_digits_mlp()
+    >>> model = NetworkRotation(digits.network, tol=0.1, random_state=0).fit(digits.X[:200])
+    >>> first, middle, last = model.rotated_segments(digits.X_test)
+    >>> middle.sites, middle.jacobians.shape
+    ((1, 2), (500, 64, 64))
+    >>> Z = middle.forward(middle.activations)
+    >>> np.allclose(Z, model.transform(digits.X_test, site=2), atol=1e-4)
+    True
     """
 
     segment: Segment | Captured

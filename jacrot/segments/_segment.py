@@ -16,6 +16,19 @@ class Segment(ABC):
     """The computation between two places of a model, on given inputs.
 
     A sample is an input or, of sequences and images, an input and a position of it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from jacrot import JacobianSparsityRotation
+    >>> from jacrot.datasets import load_digits_mlp
+    >>> digits = load_digits_mlp()
+    >>> training, test = (digits.network.segment(1, X) for X in (digits.X[:200], digits.X_test))
+    >>> rotation = JacobianSparsityRotation(tol=1e-2, random_state=0).fit(training)
+    >>> bool(rotation.score(test) > 0.5)
+    True
+    >>> np.allclose(test.logits_from(test.forward(test.activations)), test.reference_logits)
+    True
     """
 
     @property
