@@ -32,6 +32,7 @@ from jacrot.layers import (
     fused,
     identity_tangents,
 )
+from jacrot.layers._serialization import deserialize
 from jacrot.readers import load
 
 RNG = np.random.default_rng(0)
@@ -309,6 +310,44 @@ def test_a_class_of_the_same_name_is_not_saved_as_the_layer(tmp_path):
     namesake = type("Dense", (Dense,), {"__call__": lambda self, x: 2 * Dense.__call__(self, x)})
     with pytest.raises(ValueError, match="without pickle"):
         Network([namesake(np.eye(2))]).save(tmp_path / "network.npz")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        ("Activation", "activation", None),
+        ("Activation", "activation", {"layer": "Softmax", "arguments": {}}),
+        ("AvgPool2d", "count_padding", 1),
+        ("Attention", "frozen", "no"),
+        ("Attention", "n_heads", True),
+        ("Attention", "scale", "0.5"),
+        ("Conv2d", "groups", 1.0),
+        ("Function", "function", "print"),
+        ("RMSNorm", "eps", "1e-5"),
+        ("RMSNorm", "eps", True),
+    ],
+)
+def test_a_file_holds_values_of_the_types_of_fields(kind, name, value):
+    with pytest.raises(
+        TypeError, match=f"{kind} takes no {name} of {type(value).__name__}|Softmax"
+    ):
+        deserialize({"layer": kind, "arguments": {name: value}}, {})
+
+
+@pytest.mark.parametrize("kind", ["BaseLayer", "Layer", "fused", "_dense", "__name__", "numpy"])
+def test_a_file_names_layers_only(kind):
+    with pytest.raises(KeyError, match=kind):
+        deserialize({"layer": kind, "arguments": {}}, {})
+
+
+def test_a_file_may_hold_whole_numbers_where_numbers_are_asked_for():
+    layer = deserialize({"layer": "RMSNorm", "arguments": {"eps": 1}}, {})
+    assert type(layer.eps) is float
+
+
+def test_a_layer_without_its_fields_says_so():
+    with pytest.raises(AttributeError, match="weight"):
+        Dense.__new__(Dense).weight  # noqa: B018
 
 
 def test_what_is_no_layer_is_refused():

@@ -47,10 +47,10 @@ class Converted(Generic[Given, Kept]):
     def __get__(self, layer: object, owner: type[Any]) -> Kept: ...
 
     def __get__(self, layer: object | None, owner: type[Any]) -> Given | Kept:
-        if layer is not None:
+        if layer is not None and self.name in vars(layer):
             return vars(layer)[self.name]
         # Dataclasses ask the class for the default.
-        if self.default is _REQUIRED:
+        if layer is not None or self.default is _REQUIRED:
             raise AttributeError(self.name)
         return self.default
 
