@@ -102,7 +102,7 @@ def _run(
     with console.collect_warnings():
         comparison = compare(estimator, inputs.X, inputs.X_test, readout=fit.readout)
     _show_comparison(comparison, console)
-    interrupted = "the best found by then" if estimator._interrupted else None
+    interrupted = "the best found by then" if estimator.interrupted_ else None
     null = stability = None
     if interrupted is None:
         # An interrupted fit is not compared: the nulls would be searched for longer.

@@ -22,7 +22,7 @@ from sklearn.base import (
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jacrot._estimators import persistence, provenance
 from jacrot._estimators.callbacks import CallbackSupportMixin, Task
@@ -158,6 +158,12 @@ class NetworkEstimator(
     def _set_attributes(self, X: Any, y: Any) -> None:
         """Set the fitted attributes, one by one."""
         raise NotImplementedError
+
+    @property
+    def interrupted_(self) -> bool:
+        """Whether Ctrl-C, or a process that was killed, ended the search."""
+        check_is_fitted(self)
+        return self._interrupted
 
     def rotated_segments(self, X: Any) -> list[RotatedSegment]:
         """Return what was fitted on other inputs, between the bases that were found."""

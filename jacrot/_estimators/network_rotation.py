@@ -458,7 +458,7 @@ class NetworkRotation(NetworkEstimator):
             alone = self._alone(segments[site], site, rng, task)
             rotations[site] = alone.rotation_
             n_iter += alone.n_iter_
-            if alone._interrupted:
+            if alone.interrupted_:
                 return LayerwiseInit(rotations, n_iter, True)
         return LayerwiseInit(rotations, n_iter, False)
 
