@@ -9,13 +9,7 @@ from numpy.typing import ArrayLike
 
 from jacrot._utils.arrays import Array
 from jacrot.layers._base import BaseLayer, broadcast_features, features_axis, identity_tangents
-from jacrot.layers._fields import (
-    Converted,
-    check_equal_sizes,
-    number,
-    optional_vector,
-    vector,
-)
+from jacrot.layers._fields import Converted, check_equal_sizes, number, optional_vector, vector
 
 
 @dataclass(frozen=True, eq=False)

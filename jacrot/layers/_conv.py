@@ -10,22 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from jacrot._utils.arrays import Array, read_only, real_array
 from jacrot.activations import Activation, Elementwise, activation_name, get_activation
-from jacrot.layers._base import (
-    BaseLayer,
-    Positions,
-    along_features,
-    identity_tangents,
-)
+from jacrot.layers._base import BaseLayer, Positions, along_features, identity_tangents
 from jacrot.layers._fields import Converted, basis_change, bias_beside, integer
-from jacrot.layers._windows import (
-    Padding,
-    Pair,
-    Sides,
-    Windows,
-    check_images,
-    pair,
-    sides,
-)
+from jacrot.layers._windows import Padding, Pair, Sides, Windows, check_images, pair, sides
 
 
 def _kernel(value: ArrayLike, name: str, layer: object) -> Array:

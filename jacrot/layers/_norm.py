@@ -8,12 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jacrot._utils.arrays import Array
-from jacrot.layers._base import (
-    BaseLayer,
-    broadcast_features,
-    features_axis,
-    identity_tangents,
-)
+from jacrot.layers._base import BaseLayer, broadcast_features, features_axis, identity_tangents
 from jacrot.layers._fields import Converted, check_equal_sizes, number, optional_vector
 
 

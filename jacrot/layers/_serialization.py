@@ -15,16 +15,8 @@ from jacrot.layers._base import BaseLayer
 from jacrot.layers._fields import Converted
 
 FORMAT = "jacrot.Network/1"
-# What JSON makes of the values of a field of these types.
-_JSON_TYPES: dict[Any, tuple[type, ...]] = {
-    bool: (bool,),
-    float: (float, int),
-    int: (int,),
-    str: (str,),
-    type(None): (type(None),),
-    # No file holds a function.
-    Callable: (),
-}
+# Types of fields that JSON holds as they are.
+_PLAIN = {bool, float, int, str, type(None)}
 
 
 def is_built_in(layer: type[Any]) -> bool:
@@ -132,7 +124,7 @@ def deserialize(data: Any, arrays: dict[str, Any]) -> Any:
 
 
 @cache
-def _plain_fields(layer: type[Any]) -> dict[str, tuple[type, ...]]:
+def _plain_fields(layer: type[Any]) -> dict[str, set[Any]]:
     """List the fields that JSON holds as they are, with the types that it makes of their values.
 
     The other fields are arrays, layers or geometries, which the layer itself checks.
@@ -142,7 +134,8 @@ def _plain_fields(layer: type[Any]) -> dict[str, tuple[type, ...]]:
         accepted = get_args(hint)[0] if get_origin(hint) is Converted else hint
         is_union = get_origin(accepted) in (Union, UnionType)
         members = get_args(accepted) if is_union else (accepted,)
-        kinds = [get_origin(member) or member for member in members]
-        if all(kind in _JSON_TYPES for kind in kinds):
-            allowed[name] = tuple(plain for kind in kinds for plain in _JSON_TYPES[kind])
+        # No file holds a function, though a field may.
+        kinds = {member for member in members if get_origin(member) is not Callable}
+        if kinds <= _PLAIN:
+            allowed[name] = kinds | {int} if float in kinds else kinds
     return allowed

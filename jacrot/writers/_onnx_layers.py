@@ -6,25 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jacrot import layers
 from jacrot._utils.arrays import FEATURES_AXIS, Array
-from jacrot.layers import (
-    Activation,
-    Attention,
-    AvgPool2d,
-    Basis,
-    BatchNorm,
-    Conv2d,
-    Dense,
-    Flatten,
-    GatedDense,
-    Layer,
-    LayerNorm,
-    MaxPool2d,
-    Residual,
-    RMSNorm,
-    Sequential,
-    Softmax,
-)
 from jacrot.layers._attention import SIDES
 from jacrot.layers._sequential import output_ndim
 from jacrot.layers._windows import Sides
@@ -32,7 +15,9 @@ from jacrot.writers._onnx_activations import add_activation
 from jacrot.writers._onnx_graph import OnnxGraph, layer_to_onnx
 
 
-def add_chain(graph: OnnxGraph, layers: Sequence[Layer], x: str, ndim: int) -> tuple[str, int]:
+def add_chain(
+    graph: OnnxGraph, chain: Sequence[layers.Layer], x: str, ndim: int
+) -> tuple[str, int]:
     """Add the nodes of layers, one after the other.
 
     Parameters
@@ -53,7 +38,7 @@ def add_chain(graph: OnnxGraph, layers: Sequence[Layer], x: str, ndim: int) -> t
     int
         Number of dimensions of the output.
     """
-    for index, layer in enumerate(layers):
+    for index, layer in enumerate(chain):
         x = layer_to_onnx(layer, graph.inside(index), x, ndim)
         after = output_ndim(layer, ndim)
         assert after is not None
@@ -84,7 +69,7 @@ def _linear(
     return y
 
 
-def _rotated(graph: OnnxGraph, layer: Dense | Conv2d, y: str, ndim: int) -> str:
+def _rotated(graph: OnnxGraph, layer: layers.Dense | layers.Conv2d, y: str, ndim: int) -> str:
     """Add what dense layers and convolutions compute after the product with their weights."""
     y = add_activation(graph, layer.activation, y)
     if layer.output_rotation is None:
@@ -92,13 +77,13 @@ def _rotated(graph: OnnxGraph, layer: Dense | Conv2d, y: str, ndim: int) -> str:
     return _linear(graph, y, ndim, layer.output_rotation, None, ("output_rotation", ""))
 
 
-@layer_to_onnx.register(Dense)
-def _dense(layer: Dense, graph: OnnxGraph, x: str, ndim: int) -> str:
+@layer_to_onnx.register(layers.Dense)
+def _dense(layer: layers.Dense, graph: OnnxGraph, x: str, ndim: int) -> str:
     return _rotated(graph, layer, _linear(graph, x, ndim, layer.weight, layer.bias), ndim)
 
 
-@layer_to_onnx.register(Conv2d)
-def _conv(layer: Conv2d, graph: OnnxGraph, x: str, ndim: int) -> str:
+@layer_to_onnx.register(layers.Conv2d)
+def _conv(layer: layers.Conv2d, graph: OnnxGraph, x: str, ndim: int) -> str:
     inputs = [graph.tensor("weight", layer.weight)]
     if layer.bias.any():
         inputs.append(graph.tensor("bias", layer.bias))
@@ -120,8 +105,8 @@ def _pads(padding: Sides) -> tuple[int, int, int, int]:
     return top, left, bottom, right
 
 
-@layer_to_onnx.register(AvgPool2d)
-def _avg_pool(layer: AvgPool2d, graph: OnnxGraph, x: str, ndim: int) -> str:
+@layer_to_onnx.register(layers.AvgPool2d)
+def _avg_pool(layer: layers.AvgPool2d, graph: OnnxGraph, x: str, ndim: int) -> str:
     if layer.size is None:
         return graph.node("ReduceMean", x, graph.tensor("axes", np.array([2, 3])), keepdims=1)
     pads = _pads(layer.padding)
@@ -137,8 +122,8 @@ def _avg_pool(layer: AvgPool2d, graph: OnnxGraph, x: str, ndim: int) -> str:
     )
 
 
-@layer_to_onnx.register(MaxPool2d)
-def _max_pool(layer: MaxPool2d, graph: OnnxGraph, x: str, ndim: int) -> str:
+@layer_to_onnx.register(layers.MaxPool2d)
+def _max_pool(layer: layers.MaxPool2d, graph: OnnxGraph, x: str, ndim: int) -> str:
     x, pads = _inside(graph, layer, x, -np.inf)
     return graph.node(
         "MaxPool",
@@ -151,7 +136,7 @@ def _max_pool(layer: MaxPool2d, graph: OnnxGraph, x: str, ndim: int) -> str:
 
 
 def _inside(
-    graph: OnnxGraph, layer: AvgPool2d | MaxPool2d, x: str, outside: float
+    graph: OnnxGraph, layer: layers.AvgPool2d | layers.MaxPool2d, x: str, outside: float
 ) -> tuple[str, tuple[int, int, int, int]]:
     """Pad images where windows can lie outside them, which the pools of runtimes refuse."""
     assert layer.size is not None
@@ -162,15 +147,15 @@ def _inside(
     return graph.node("Pad", x, widths, graph.number(outside)), (0, 0, 0, 0)
 
 
-@layer_to_onnx.register(BatchNorm)
-def _batch_norm(layer: BatchNorm, graph: OnnxGraph, x: str, ndim: int) -> str:
+@layer_to_onnx.register(layers.BatchNorm)
+def _batch_norm(layer: layers.BatchNorm, graph: OnnxGraph, x: str, ndim: int) -> str:
     # The operator takes the second axis as that of the features, and has eps in single precision.
     y = graph.node("Mul", x, _vector(graph, "scale", layer.scale, ndim))
     return graph.node("Add", y, _vector(graph, "shift", layer.shift, ndim))
 
 
-@layer_to_onnx.register(LayerNorm)
-def _layer_norm(layer: LayerNorm, graph: OnnxGraph, x: str, ndim: int) -> str:
+@layer_to_onnx.register(layers.LayerNorm)
+def _layer_norm(layer: layers.LayerNorm, graph: OnnxGraph, x: str, ndim: int) -> str:
     if graph.single and ndim != 4 and layer.weight is not None:
         inputs = [graph.tensor("weight", layer.weight)]
         if layer.bias is not None:
@@ -180,13 +165,17 @@ def _layer_norm(layer: LayerNorm, graph: OnnxGraph, x: str, ndim: int) -> str:
     return _scaled(graph, layer, graph.node("Sub", x, _mean(graph, x, ndim)), ndim, layer.bias)
 
 
-@layer_to_onnx.register(RMSNorm)
-def _rms_norm(layer: RMSNorm, graph: OnnxGraph, x: str, ndim: int) -> str:
+@layer_to_onnx.register(layers.RMSNorm)
+def _rms_norm(layer: layers.RMSNorm, graph: OnnxGraph, x: str, ndim: int) -> str:
     return _scaled(graph, layer, x, ndim, None)
 
 
 def _scaled(
-    graph: OnnxGraph, layer: LayerNorm | RMSNorm, x: str, ndim: int, bias: Array | None
+    graph: OnnxGraph,
+    layer: layers.LayerNorm | layers.RMSNorm,
+    x: str,
+    ndim: int,
+    bias: Array | None,
 ) -> str:
     """Add the division by the root of the mean square, and the parameters."""
     square = _mean(graph, graph.node("Mul", x, x), ndim)
@@ -204,18 +193,18 @@ def _mean(graph: OnnxGraph, x: str, ndim: int) -> str:
     )
 
 
-@layer_to_onnx.register(Softmax)
-def _softmax(layer: Softmax, graph: OnnxGraph, x: str, ndim: int) -> str:
+@layer_to_onnx.register(layers.Softmax)
+def _softmax(layer: layers.Softmax, graph: OnnxGraph, x: str, ndim: int) -> str:
     return graph.node("Softmax", x, axis=FEATURES_AXIS[ndim])
 
 
-@layer_to_onnx.register(Basis)
-def _basis(layer: Basis, graph: OnnxGraph, x: str, ndim: int) -> str:
+@layer_to_onnx.register(layers.Basis)
+def _basis(layer: layers.Basis, graph: OnnxGraph, x: str, ndim: int) -> str:
     return _linear(graph, x, ndim, layer.matrix, layer.offset, ("matrix", "offset"))
 
 
-@layer_to_onnx.register(GatedDense)
-def _gated(layer: GatedDense, graph: OnnxGraph, x: str, ndim: int) -> str:
+@layer_to_onnx.register(layers.GatedDense)
+def _gated(layer: layers.GatedDense, graph: OnnxGraph, x: str, ndim: int) -> str:
     gate, up = (
         _linear(graph, x, ndim, weight, bias, (f"{name}_weight", f"{name}_bias"))
         for name, weight, bias in (
@@ -226,8 +215,8 @@ def _gated(layer: GatedDense, graph: OnnxGraph, x: str, ndim: int) -> str:
     return graph.node("Mul", add_activation(graph, layer.activation, gate), up)
 
 
-@layer_to_onnx.register(Attention)
-def _attention(layer: Attention, graph: OnnxGraph, x: str, ndim: int) -> str:
+@layer_to_onnx.register(layers.Attention)
+def _attention(layer: layers.Attention, graph: OnnxGraph, x: str, ndim: int) -> str:
     given = layer.arguments
 
     def side(name: str, x: str) -> str:
@@ -259,8 +248,8 @@ def _attention(layer: Attention, graph: OnnxGraph, x: str, ndim: int) -> str:
     )
 
 
-@layer_to_onnx.register(Residual)
-def _residual(layer: Residual, graph: OnnxGraph, x: str, ndim: int) -> str:
+@layer_to_onnx.register(layers.Residual)
+def _residual(layer: layers.Residual, graph: OnnxGraph, x: str, ndim: int) -> str:
     kept = x
     if layer.shortcut is not None:
         kept = layer_to_onnx(layer.shortcut, graph.inside("shortcut"), x, ndim)
@@ -268,16 +257,16 @@ def _residual(layer: Residual, graph: OnnxGraph, x: str, ndim: int) -> str:
     return graph.node("Add", kept, branch)
 
 
-@layer_to_onnx.register(Flatten)
-def _flatten(layer: Flatten, graph: OnnxGraph, x: str, ndim: int) -> str:
+@layer_to_onnx.register(layers.Flatten)
+def _flatten(layer: layers.Flatten, graph: OnnxGraph, x: str, ndim: int) -> str:
     return graph.node("Flatten", x, axis=1)
 
 
-@layer_to_onnx.register(Sequential)
-def _sequential(layer: Sequential, graph: OnnxGraph, x: str, ndim: int) -> str:
+@layer_to_onnx.register(layers.Sequential)
+def _sequential(layer: layers.Sequential, graph: OnnxGraph, x: str, ndim: int) -> str:
     return add_chain(graph, layer.layers, x, ndim)[0]
 
 
-@layer_to_onnx.register(Activation)
-def _lone_activation(layer: Activation, graph: OnnxGraph, x: str, ndim: int) -> str:
+@layer_to_onnx.register(layers.Activation)
+def _lone_activation(layer: layers.Activation, graph: OnnxGraph, x: str, ndim: int) -> str:
     return add_activation(graph, layer.activation, x)
