@@ -1,4 +1,4 @@
-"""Problems to try the method on: one with a known answer, and a small trained network."""
+"""Example problems: planted problems with a known solution, and small trained networks."""
 
 from __future__ import annotations
 
@@ -30,33 +30,34 @@ def make_planted_problem(
     activation: str = "relu",
     random_state: int | np.random.RandomState | None = None,
 ) -> Bunch:
-    """Make a sparse layer hidden behind a random rotation, whose axes are to be found.
+    """Generate a planted problem: a sparse layer, hidden by a random rotation of its inputs.
 
-    The layer is ``f(W x)`` with ``W = S R + noise``: ``S`` is sparse with normal entries, ``R`` a
-    random rotation, so that the Jacobians ``diag(f') W`` are sparse in the basis ``R`` only.
+    The layer is ``f(W x)`` with ``W = (S + noise) R``. ``S`` is a sparse matrix with normal entries
+    and ``R`` a random rotation, so that the Jacobians ``diag(f') W`` are sparse in the basis ``R``
+    only.
 
     Parameters
     ----------
     n_features, n_outputs : int, default=64 and 128
-        Width of what the layer reads and writes. With fewer outputs than about one and a half
-        times the features, no method can find all axes.
+        Numbers of inputs and outputs of the layer. With fewer outputs than about one and a half
+        times the features, no method can recover all axes.
     density : float, default=0.1
-        Share of the entries of ``S`` that are not zero, at least three in each column: with
-        fewer an axis cannot be told from others.
+        Share of nonzero entries of ``S``. Each column has at least three, because an axis with
+        fewer is not identifiable.
     n_samples : int, default=300
-        Number of activations, standard normal.
+        Number of activations, which are standard normal.
     noise : float, default=0.0
-        Standard deviation of normal noise added to ``S``, whose own entries have 1.
+        Standard deviation of normal noise added to ``S``, whose entries have standard deviation 1.
     activation : str, default="relu"
-        ``f``.
+        Activation function ``f``.
     random_state : int, RandomState instance or None, default=None
-        Draws everything.
+        Determines all random numbers.
 
     Returns
     -------
     Bunch
-        With ``network`` (the layer), ``weights`` (its matrix), ``X`` (the activations,
-        ``(n_samples, n_features)``) and ``rotation`` (``R``, the axes as rows).
+        With ``network`` (the layer), ``weights`` (its matrix), ``X`` (activations of shape
+        ``(n_samples, n_features)``) and ``rotation`` (``R``, with the axes as rows).
 
     Raises
     ------
@@ -94,11 +95,11 @@ def make_planted_problem(
 
 
 def load_digits_mlp(hidden_layer_sizes: tuple[int, int] = (64, 64)) -> Bunch:
-    """Load a classifier of scikit-learn's digits that was trained beforehand.
+    """Load a trained classifier of scikit-learn's digits.
 
-    Three layers with ReLU, 64 → 64 → 64 → 10 or 64 → 48 → 32 → 10, trained by
-    ``examples/train_digits_mlp.py`` on the first 1,297 digits. Where all widths are equal, what
-    belongs to one layer fits every other; unequal widths show such a mistake at once.
+    It has three layers with ReLU, 64 → 64 → 64 → 10 or 64 → 48 → 32 → 10, and was trained by
+    ``examples/train_digits_mlp.py`` on the first 1,297 digits. If all widths are equal, activations
+    of one layer are accepted for any other; unequal widths reveal such a mistake.
 
     Parameters
     ----------
@@ -108,13 +109,13 @@ def load_digits_mlp(hidden_layer_sizes: tuple[int, int] = (64, 64)) -> Bunch:
     Returns
     -------
     Bunch
-        With ``network``, ``X`` and ``y`` (the digits it was trained on, pixels in [0, 1]) and
-        ``X_test`` and ``y_test`` (the 500 others).
+        With ``network``, ``X`` and ``y`` (the training digits, with pixels in [0, 1]), and
+        ``X_test`` and ``y_test`` (the other 500 digits).
 
     Raises
     ------
     ValueError
-        If no network with these widths comes with the package.
+        If the package has no network with these widths.
 
     Examples
     --------
@@ -128,8 +129,8 @@ def load_digits_mlp(hidden_layer_sizes: tuple[int, int] = (64, 64)) -> Bunch:
     name = _DIGITS_NETWORKS.get(tuple(hidden_layer_sizes))
     if name is None:
         raise ValueError(
-            f"hidden_layer_sizes={hidden_layer_sizes!r} is not among the networks that come with "
-            f"jacrot; pass one of {list(_DIGITS_NETWORKS)}, or train your own."
+            f"hidden_layer_sizes={hidden_layer_sizes!r} is not available; "
+            f"pass one of {list(_DIGITS_NETWORKS)}, or train your own."
         )
     X, y = load_digits(return_X_y=True)
     X = X / 16

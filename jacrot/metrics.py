@@ -1,4 +1,4 @@
-"""How well one set of axes recovers another."""
+"""Metrics that compare two sets of axes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ __all__ = ["amari_distance", "match_axes"]
 
 
 def amari_distance(A: ArrayLike, B: ArrayLike) -> float:
-    """Amari distance between two bases, blind to order, sign and scale of the axes.
+    """Compute the Amari distance between two bases.
 
-    With ``R = |A B⁻¹|``: the mean over rows and columns of ``(Σ R / max R − 1) / (n − 1)``: 0 when
-    each axis of `A` is one of `B`, 1 when ``R`` is flat.
+    The distance is invariant to order, sign and scale of the axes. With ``R = |A B⁻¹|``, it is the
+    mean of ``(Σ R / max R − 1) / (n − 1)`` over rows and columns: 0 if every axis of `A` is an axis
+    of `B`, and 1 if all entries of ``R`` are equal.
 
     Parameters
     ----------
@@ -30,7 +31,7 @@ def amari_distance(A: ArrayLike, B: ArrayLike) -> float:
     Raises
     ------
     ValueError
-        If the two are not square and of one size, or one is singular.
+        If the matrices are not square, differ in size, or one of them is singular.
 
     References
     ----------
@@ -45,10 +46,10 @@ def amari_distance(A: ArrayLike, B: ArrayLike) -> float:
     """
     a, b = _axes(A, B)
     if a.shape[0] != a.shape[1]:
-        raise ValueError(f"A has shape {a.shape}; write square matrices, or use match_axes.")
+        raise ValueError(f"A has shape {a.shape}; pass square matrices, or use match_axes.")
     for name, axes in (("A", a), ("B", b)):
         if np.linalg.matrix_rank(axes) < len(axes):
-            raise ValueError(f"{name} is singular; write a basis.")
+            raise ValueError(f"{name} is singular; pass linearly independent axes.")
     ratio = np.abs(np.linalg.solve(b.T, a.T).T)
     n = len(ratio)
     if n == 1:
@@ -59,9 +60,9 @@ def amari_distance(A: ArrayLike, B: ArrayLike) -> float:
 
 
 def match_axes(A: ArrayLike, B: ArrayLike) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Pair the axes of two bases by the absolute cosine of their angle.
+    """Match the axes of two bases by the absolute cosine of their angle.
 
-    The pairing has the largest sum of ``|cos|`` (Hungarian algorithm).
+    The matching has the largest sum of ``|cos|`` (Hungarian algorithm).
 
     Parameters
     ----------
@@ -73,14 +74,14 @@ def match_axes(A: ArrayLike, B: ArrayLike) -> tuple[NDArray[np.intp], NDArray[np
     Returns
     -------
     indices : ndarray of shape (n_axes,)
-        The row of `B` that is paired with each row of `A`.
+        The row of `B` that is matched with each row of `A`.
     cosines : ndarray of shape (n_axes,)
         ``|cos|`` of each pair, between 0 and 1.
 
     Raises
     ------
     ValueError
-        If the features differ in number, `B` has fewer axes, or an axis is zero.
+        If the numbers of features differ, `B` has fewer axes than `A`, or an axis is zero.
 
     References
     ----------
@@ -95,7 +96,7 @@ def match_axes(A: ArrayLike, B: ArrayLike) -> tuple[NDArray[np.intp], NDArray[np
     """
     a, b = _axes(A, B)
     if len(b) < len(a):
-        raise ValueError(f"B has {len(b)} axes, fewer than the {len(a)} of A; exchange them.")
+        raise ValueError(f"B has {len(b)} axes, fewer than the {len(a)} of A; swap A and B.")
     for name, axes in (("A", a), ("B", b)):
         lengths = np.linalg.norm(axes, axis=1, keepdims=True)
         if (lengths == 0).any():
@@ -109,5 +110,7 @@ def match_axes(A: ArrayLike, B: ArrayLike) -> tuple[NDArray[np.intp], NDArray[np
 def _axes(A: ArrayLike, B: ArrayLike) -> tuple[Array, Array]:
     a, b = (real_array(axes, name, 2).astype(np.float64) for axes, name in ((A, "A"), (B, "B")))
     if a.shape[1] != b.shape[1]:
-        raise ValueError(f"A has {a.shape[1]} features and B has {b.shape[1]}; write as many.")
+        raise ValueError(
+            f"A has {a.shape[1]} features and B has {b.shape[1]}; pass the same number."
+        )
     return a, b

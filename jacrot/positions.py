@@ -1,4 +1,4 @@
-"""Sequences and images as rows: one for every position."""
+"""Sequences and images as rows, one for every position."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ __all__ = ["at_positions"]
 def at_positions(function: Callable[[Array], Any], X: ArrayLike) -> Array:
     """Apply a function of rows to the features at every position of sequences or images.
 
-    A rotation turns the features, the same at every position: with ``rotation`` a fitted
+    Features at all positions are rotated alike. If ``rotation`` is a fitted
     :class:`jacrot.JacobianSparsityRotation` of ``c`` channels, ``at_positions(rotation.transform,
-    X)`` rotates images ``(n, c, height, width)``, and ``rotation.inverse_transform`` turns them
-    back.
+    X)`` rotates images ``(n, c, height, width)``, and ``rotation.inverse_transform`` undoes it.
 
     Parameters
     ----------
     function : callable
-        Takes rows ``(n_rows, n_features)`` to rows ``(n_rows, n_results)``.
+        Maps rows ``(n_rows, n_features)`` to rows ``(n_rows, n_results)``.
     X : array-like
         Rows ``(n_samples, n_features)``, sequences ``(n_samples, n_positions, n_features)`` or
         images ``(n_samples, n_channels, height, width)``.
@@ -32,12 +31,12 @@ def at_positions(function: Callable[[Array], Any], X: ArrayLike) -> Array:
     Returns
     -------
     ndarray
-        The results, laid out as `X`.
+        The results, with the layout of `X`.
 
     Raises
     ------
     ValueError
-        If `X` has another number of dimensions, or `function` returns another number of rows.
+        If `X` does not have 2, 3 or 4 dimensions, or `function` does not return one row for each.
 
     Examples
     --------
@@ -51,8 +50,8 @@ def at_positions(function: Callable[[Array], Any], X: ArrayLike) -> Array:
     results = np.asarray(function(rows))
     if results.ndim != 2 or len(results) != len(rows):
         raise ValueError(
-            f"function returned shape {results.shape} for {len(rows)} rows; write one that returns "
-            "a row for each, such as a fitted rotation's transform."
+            f"function returned shape {results.shape} for {len(rows)} rows; pass a function that "
+            "returns one row for each, such as the transform of a fitted rotation."
         )
     axis = FEATURES_AXIS[x.ndim]
     last = np.moveaxis(x, axis, -1).shape[:-1]
@@ -60,7 +59,7 @@ def at_positions(function: Callable[[Array], Any], X: ArrayLike) -> Array:
 
 
 def to_rows(X: Array) -> Array:
-    """Lay the features at every position of every input out as rows.
+    """Reshape sequences or images to rows, one for every position.
 
     Parameters
     ----------
@@ -70,7 +69,7 @@ def to_rows(X: Array) -> Array:
     Returns
     -------
     ndarray of shape (n_samples * n_positions, n_features)
-        The rows, positions of one input after the other.
+        The rows, ordered by input and then by position.
     """
     axis = FEATURES_AXIS[X.ndim]
     return np.moveaxis(X, axis, -1).reshape(-1, X.shape[axis])

@@ -55,10 +55,10 @@ def expected_warning(text):
 def ways(monkeypatch):
     """Record how Jacobians were computed, and of how many derivatives."""
     record = []
-    linearized = FUNCTION.linearized
+    linearise = FUNCTION.linearise
 
     def recorded(self, numbers, way):
-        result, given, derive, pull = linearized(self, numbers, way)
+        result, given, derive, pull = linearise(self, numbers, way)
 
         def counted(seeds):
             record.append((way, len(seeds)))
@@ -66,7 +66,7 @@ def ways(monkeypatch):
 
         return result, given, counted, counted if pull is derive else pull
 
-    monkeypatch.setattr(FUNCTION, "linearized", recorded)
+    monkeypatch.setattr(FUNCTION, "linearise", recorded)
     return record
 
 
@@ -440,7 +440,9 @@ def test_recurrent_model(ways):
             return self.last(self.lstm(x)[0])
 
     model, inputs = seeded(Recurrent()), batch(2, 4, 3)
-    with pytest.warns(UserWarning, match=r"refuse the model \(Batching rule .* one input after"):
+    with pytest.warns(
+        UserWarning, match=r"do not support the model \(Batching rule .* one input after"
+    ):
         jacobians, X = capture(model, inputs, "lstm:input", "last", positions="all")
     assert ways[-1][0] == "input by input"
     full = torch.stack(
@@ -648,7 +650,7 @@ class Shifted(Mixing):
         (MODEL, IDS, "1", "3", {"max_samples": 0}, ValueError, "max_samples=0"),
         (MODEL, IDS, "1", "3", {"block": 1.5}, ValueError, r"block=1\.5"),
         (MODEL, IDS, "1", "3", {"where": np.ones(3)}, ValueError, r"where has shape \(3,\)"),
-        (MODEL, IDS, "1", "3", {"where": 0 * IDS}, ValueError, "where is false everywhere"),
+        (MODEL, IDS, "1", "3", {"where": 0 * IDS}, ValueError, "where is False everywhere"),
         (Twice(), batch(4, 3), "first", "relu", {}, ValueError, "write='relu' runs 2 times"),
         (Twice(), batch(4, 3), "spare", "first", {}, ValueError, "read='spare' does not run"),
         (Mixing(), batch(4, 3), "first", "last", {}, ValueError, "its inputs influence each other"),
@@ -682,7 +684,7 @@ def test_places_without_a_tensor_and_without_a_vector():
         def forward(self, x):
             return x.sum()
 
-    with pytest.raises(TypeError, match="read='text' has no tensor but str"):
+    with pytest.raises(TypeError, match="read='text' is a str without a tensor"):
         capture(Odd(), batch(4, 3), "text", "")
     with pytest.raises(ValueError, match=r"write='sum' has shape \(\) for one input"):
         capture(Odd(), batch(1, 3), "sum:input", "sum")

@@ -388,7 +388,7 @@ def hooks_of_the_backward_pass():
                 lambda a, x: F.linear(torch.tanh(a), *model[2].parameters()))  # fmt: skip
 
 
-# Activations that are not one tensor.
+# Activations that are not the same tensor.
 
 
 @dataclass(frozen=True)

@@ -187,7 +187,7 @@ def test_results_that_are_not_the_first_tensor():
         capture(attention, draw(5, 3, 4), "mha", "head", positions="all")
     both = Net(lambda self, x: (lambda out, state: self.head(out[:, -1] + state[0]))(*self.gru(x)),
                gru=nn.GRU(3, 6, batch_first=True), head=linear(6, 4))  # fmt: skip
-    held = pytest.warns(UserWarning, match="and on tensor 2 of 2 too, which is held fixed")
+    held = pytest.warns(UserWarning, match="and also on tensor 2 of 2, which is held constant")
     with held, pytest.warns(UserWarning, match="one input after the other"):
         capture(both, draw(5, 4, 3), "gru", "head")
 
@@ -281,7 +281,9 @@ def fails_when_vectorized(error):
 
 def test_only_what_pytorch_refuses_is_tried_in_another_way():
     inputs = draw(5, 3)
-    with pytest.warns(UserWarning, match=r"refuse the model \(Batching rule\): .* one input after"):
+    with pytest.warns(
+        UserWarning, match=r"do not support the model \(Batching rule\): .* one input after"
+    ):
         slow = capture(
             two(fails_when_vectorized(RuntimeError("Batching rule"))), inputs, "first", "last"
         )
@@ -297,7 +299,7 @@ def test_an_error_of_the_model_is_shown_as_it_is():
     error = RuntimeError("mine")
 
     def between(h):
-        # Of an input that is not among the first.
+        # Of an input that is not available the first.
         if len(h) == 1 and torch._C._functorch.is_functorch_wrapped_tensor(h):
             raise RuntimeError("what vmap refuses")
         if (h == marked).all(1).any():

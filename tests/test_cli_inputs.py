@@ -177,7 +177,7 @@ def test_files_that_know_their_activations(digits_folder, capsys):
     assert fit("--layers", "2:3", "--from-inputs", weights="known.npz") == 0
     assert "activations follow" not in capsys.readouterr().err
     assert fit("--layers", "2:3", "--activation", "gelu", weights="known.npz", out="o.npz") == 2
-    assert "knows its layers and activations" in capsys.readouterr().err
+    assert "contains its layers and activations" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".onnx"])

@@ -53,7 +53,7 @@ def test_digits_network_classifies_digits_it_has_not_seen(hidden):
 
 
 def test_unknown_widths_are_refused():
-    with pytest.raises(ValueError, match=r"hidden_layer_sizes=\(3, 3\) is not among"):
+    with pytest.raises(ValueError, match=r"hidden_layer_sizes=\(3, 3\) is not available"):
         load_digits_mlp((3, 3))
 
 

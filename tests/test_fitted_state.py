@@ -334,7 +334,7 @@ def test_what_does_not_fit_is_refused_by_name(kind, named, case, ending, tmp_pat
         # Safetensors has no text and no complex numbers.
         assert ending == ".safetensors"
         return
-    with pytest.raises(ValueError, match="not as save wrote it") as error:
+    with pytest.raises(ValueError, match="was changed after save wrote it") as error:
         type(estimator).load(path)
     assert str(path) in str(error.value)
     # One of two that contradict each other is named.

@@ -236,7 +236,7 @@ def test_a_module_that_may_be_called_twice(rng, n_calls):
     x = rng.normal(size=(3, 8)).astype(np.float32)
     model = Square(n_calls)
     variables = randomised(model.init(jax.random.key(0), x), 0)
-    with pytest.warns(UserWarning, match="'Dense_0' of params .* read as called once"):
+    with pytest.warns(UserWarning, match="'Dense_0' of params .* the network applies it once"):
         once = from_flax(variables, ["relu", "identity"])
     chain = ["Dense_0", "relu"] * n_calls + ["Dense_1"]
     network = from_flax(variables, chain=chain)
@@ -262,7 +262,7 @@ def test_order_of_numbered_convolutions_and_dense_layers(rng):
     check(network, partial(model.apply, variables), x)
     with pytest.raises(ValueError, match="image_shape="):
         from_flax(params)
-    with pytest.raises(ValueError, match=r"Dense_0.* does not read the \(96,\) that come to it"):
+    with pytest.raises(ValueError, match=r"Dense_0.* does not accept inputs of shape \(96,\)"):
         from_flax(params, image_shape=(4, 8, 1))
     # Two convolutions of two channels: either could be the first, of images of two.
     x = rng.normal(size=(2, 4, 5, 2)).astype(np.float32)
@@ -370,16 +370,20 @@ def test_variables_need_no_flax_and_nested_ones_a_chain():
         ({"layers_0": dense(2, 2), "layers_1": dense(1, 1, 2, 2)}, {}, "a Conv comes after"),
         ({"GroupNorm_0": {"scale": np.ones(2)}}, {"chain": ["GroupNorm_0"]}, r"has \{'scale'"),
         ({"ConvTranspose_0": dense(1, 1, 2, 2)}, {"chain": ["ConvTranspose_0"]}, "which is no"),
-        ({"Conv_0": dense(3, 2, 2)}, {"chain": ["Conv_0"]}, "no two-dimensional Conv"),
+        ({"Conv_0": dense(3, 2, 2)}, {"chain": ["Conv_0"]}, "not a Dense, a two-dimensional Conv"),
         ({"Dense_0": dense(2, 2)}, {"chain": ["Dense_1"]}, "neither an entry of params, 'Dense_0'"),
-        ({"Dense_0": dense(2, 2)}, {"chain": ["Dense_0"], "activation": "tanh"}, "leave activat"),
+        (
+            {"Dense_0": dense(2, 2)},
+            {"chain": ["Dense_0"], "activation": "tanh"},
+            "do not pass activat",
+        ),
         ({"Dense_0": dense(2, 3)}, {"activation": ["relu"] * 2}, "lists 2 activations for 1 lay"),
         ({"Conv_0": dense(3, 3, 1, 2)}, {"strides": 2}, "same padding with a stride"),
         ({"Conv_0": dense(3, 3, 1, 2)}, {"padding": "CIRCULAR"}, "has padding 'CIRCULAR'"),
         ({}, {}, "does not determine the order of its entries, none"),
         ([jax.nn.log_softmax], {}, r"params\[0\] is the function log_softmax"),
         ([partial(jax.nn.softmax, axis=0)], {}, r"function softmax\{'axis': 0\}"),
-        ([jax.nn.relu], {"strides": 2}, "write none of chain"),
+        ([jax.nn.relu], {"strides": 2}, "do not pass chain"),
         ([nnx.GroupNorm(4, num_groups=2, rngs=nnx.Rngs(0))], {}, "is a GroupNorm, which"),
         (Classifier(nnx.Rngs(0), {"kernel_size": (1, 1)}), {}, "is a Classifier, which"),
         ([nnx.Conv(1, 1, (3,), rngs=nnx.Rngs(0))], {}, "is a Conv with"),
@@ -392,7 +396,7 @@ def test_unknown_entries_and_modules_are_refused_by_name(params, options, messag
 
 
 def test_foreign_objects_are_refused():
-    with pytest.raises(TypeError, match="params is a Dense; write the variables"):
+    with pytest.raises(TypeError, match="params is a Dense; pass the variables"):
         from_flax(linen.Dense(2))
     with pytest.raises(TypeError, match=r"params\[0\] is a int"):
         from_flax([3])

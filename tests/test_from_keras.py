@@ -179,7 +179,7 @@ def test_same_padding_is_that_of_the_backend(rng, kernel, strides, size, channel
 @pytest.mark.skipif(backend.__name__ != "torch", reason="other backends leave the border out")
 def test_average_that_repeats_the_border_is_refused():
     pool = layers.AveragePooling2D(3, 2, padding="same", name="pool")
-    with pytest.raises(ValueError, match="'pool' is a AveragePooling2D with padding='same', for"):
+    with pytest.raises(ValueError, match="'pool' is a AveragePooling2D with padding='same', which"):
         from_keras(keras.Sequential([keras.Input((8, 8, 2)), pool]))
     from_keras(keras.Sequential([keras.Input((7, 7, 2)), pool]))
     inputs = keras.Input((None, None, 1))
@@ -276,7 +276,7 @@ def custom(x):
 @pytest.mark.parametrize(
     ("layer", "shape", "message"),
     [
-        (lambda: layers.LSTM(2), (3, 4), "is a LSTM, which from_keras does not read"),
+        (lambda: layers.LSTM(2), (3, 4), "is a LSTM, which from_keras does not support"),
         (lambda: Doubled(2), (3,), "is a Doubled, which"),
         (lambda: layers.Dense(2, custom), (3,), "with activation custom, which"),
         (lambda: layers.Dense(2, "softsign"), (3,), "with activation softsign, which"),
@@ -325,7 +325,7 @@ def test_a_call_put_into_an_instance_is_refused(part):
     model = keras.Sequential([keras.Input((3,)), block, layers.Dense(2)], name="model")
     patched = {"model": model, "block": block, "layer": block.layers[0]}[part]
     patched.call = lambda x, **options: 2 * x
-    with pytest.raises(ValueError, match=f"'{part}' is a .* with a call of its own"):
+    with pytest.raises(ValueError, match=f"'{part}' is a .* with a call on the instance"):
         from_keras(model)
     del patched.call
     assert from_keras(model).n_layers == 2

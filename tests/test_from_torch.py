@@ -411,7 +411,7 @@ class Forward(nn.Module):
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (nn.Mish(), r"^0\.1: from_torch does not read this Mish; use jacrot\.readers\.capture"),
+        (nn.Mish(), r"^0\.1: from_torch does not support this Mish; use jacrot\.readers\.capture"),
         (nn.Conv2d(1, 1, 2, padding_mode="reflect", padding=1), "padding_mode='reflect'"),
         (nn.ConvTranspose2d(1, 1, 1), "ConvTranspose2d"),
         (nn.BatchNorm1d(3, track_running_stats=False), "no running statistics"),
@@ -424,12 +424,12 @@ class Forward(nn.Module):
         (nn.Flatten(0), "start_dim"),
         (nn.Softplus(2), "beta=2"),
         (nn.PReLU(3), "a slope for each channel"),
-        (nn.Softmax(dim=0), "dim=0 is not that of the features"),
+        (nn.Softmax(dim=0), "dim=0 is not the axis of the features"),
         (nn.LogSoftmax(dim=1), "LogSoftmax"),
         (nn.TransformerDecoderLayer(4, 2, batch_first=True), "TransformerDecoderLayer"),
         (nn.LazyLinear(3), "LazyLinear"),
-        (nn.Sequential(nn.Conv2d(1, 1, 1), nn.LayerNorm(3)), "last axis are not the features"),
-        (nn.Sequential(nn.Conv2d(1, 1, 1), nn.Linear(3, 2)), "last axis are not the features"),
+        (nn.Sequential(nn.Conv2d(1, 1, 1), nn.LayerNorm(3)), "features are not on the last axis"),
+        (nn.Sequential(nn.Conv2d(1, 1, 1), nn.Linear(3, 2)), "features are not on the last axis"),
         (nn.Sequential(nn.Conv2d(1, 1, 1), nn.Softmax(-1)), "dim=-1"),
     ],
 )
@@ -440,29 +440,29 @@ def test_modules_that_are_refused(module, message):
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (lambda m, x: torch.sort(x)[0], "^model: from_torch does not read this sort"),
+        (lambda m, x: torch.sort(x)[0], "^model: from_torch does not support this sort"),
         (lambda m, x: functional.normalize(x), "this norm"),
         (lambda m, x: x.cumsum(1), "this cumsum"),
         (lambda m, x: m.part(x) * 2, r"this mul \(2 is not a tensor"),
         (lambda m, x: x + m.part[0].bias, "is not a tensor that is computed from the inputs"),
         (lambda m, x: torch.add(x, x, alpha=2), "alpha=2"),
-        (lambda m, x: x * x, "only such gates"),
-        (lambda m, x: m.part(x) * torch.tanh(m.part[0](x + x)), "only such gates"),
-        (lambda m, x: functional.dropout(x), "also drops out in evaluation mode"),
+        (lambda m, x: x * x, "only such gated products"),
+        (lambda m, x: m.part(x) * torch.tanh(m.part[0](x + x)), "only such gated products"),
+        (lambda m, x: functional.dropout(x), "also drops inputs in evaluation mode"),
         (lambda m, x: functional.softmax(x, 1, dtype=torch.float64), "dtype"),
         (lambda m, x: torch.flatten(x), "start_dim"),
         (lambda m, x: x.view(-1, 3), r"use torch\.flatten"),
         (lambda m, x: x.view(-1), r"use torch\.flatten"),
         (lambda m, x: x.view(x.shape), r"use torch\.flatten"),
-        (lambda m, x: x.mean(1), r"other axes than \(2, 3\)"),
+        (lambda m, x: x.mean(1), r"its axes are not \(2, 3\)"),
         (lambda m, x: x[:, 0], "this getitem"),
-        (lambda m, x: functional.pad(x, (1, 1)), "than channels of zeros"),
-        (lambda m, x: functional.pad(x, (0, 0, 0, 0, 1, 1)), "whose number no layer"),
+        (lambda m, x: functional.pad(x, (1, 1)), "pad with channels of zeros"),
+        (lambda m, x: functional.pad(x, (0, 0, 0, 0, 1, 1)), "no layer before it determines"),
         (lambda m, x: functional.avg_pool2d(x, x.size()[3]), "size="),
         (lambda m, x: functional.linear(x, m.part(x)), "weight or bias is computed"),
-        (lambda m, x: m.other(x, x, m.part(x))[0], "are not one tensor"),
+        (lambda m, x: m.other(x, x, m.part(x))[0], "are not the same tensor"),
         (lambda m, x: m.other(x, x, x)[1], "pattern of an attention"),
-        (lambda m, x: m.other(x, x, x, attn_mask=m.part[0].weight)[0], "not a matrix of bool"),
+        (lambda m, x: m.other(x, x, x, attn_mask=m.part[0].weight)[0], "with a matrix of bool"),
         (lambda m, x: x.T, "this getattr"),
         (lambda m, x: (x, x), "not one tensor"),
         (lambda m, x: {"x": x}, "not one tensor"),
@@ -479,7 +479,7 @@ def test_attentions_that_are_refused():
     for options in ({"batch_first": False}, {"add_zero_attn": True}, {"kdim": 2}):
         model = Forward(lambda m, x: m.other(x, x, x)[0])
         model.other = nn.MultiheadAttention(3, 1, **{"batch_first": True, **options})
-        refuses(model, "other: from_torch does not read this MultiheadAttention")
+        refuses(model, "other: from_torch does not support this MultiheadAttention")
 
 
 def test_hooks_are_refused():
@@ -532,5 +532,5 @@ def test_state_dicts_that_are_refused(state, message):
 
 def test_arguments_that_are_refused():
     refuses([nn.Linear(2, 2)], "model is a list; pass a torch.nn.Module", TypeError)
-    with pytest.raises(ValueError, match="leave activation out"):
+    with pytest.raises(ValueError, match="do not pass activation"):
         from_torch(nn.Linear(2, 2), activation="gelu")

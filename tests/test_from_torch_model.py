@@ -189,7 +189,7 @@ def test_methods_of_the_instance_are_refused():
 
     first = model()
     plain = first[0].forward
-    refuses(patch(first, lambda x: 3 * plain(x)), "0, a Linear, has a forward of its own")
+    refuses(patch(first, lambda x: 3 * plain(x)), "0, a Linear, has a forward on the instance")
     refuses(patch(nn.Sequential(nn.ReLU()), torch.tanh), "0, a ReLU, has a forward of its own")
     # As accelerate does.
     hooked = model()
@@ -207,7 +207,7 @@ def test_methods_of_the_instance_are_refused():
     refuses(outer, "model, a Sequential, has a forward of its own")
     convolution = nn.Conv2d(1, 1, 1)
     convolution._conv_forward = lambda x, weight, bias: 2 * x
-    refuses(nn.Sequential(convolution), "0: from_torch does not read this Conv2d")
+    refuses(nn.Sequential(convolution), "0: from_torch does not support this Conv2d")
     # What is of another name, or is no method, is none of these.
     named = model()
     named.type, named.function = "perceptron", double
@@ -284,7 +284,7 @@ def test_derived_classes_are_not_taken_for_their_base():
         same(nn.Sequential(nn.Linear(5, 5), model))
         same(nn.Sequential(model))
     for model in (DoubledInside(5, 5), DoubledConvolution(5, 5, 1), Standardized(5, 5, 1)):
-        refuses(nn.Sequential(model), "does not read this|cannot trace")
+        refuses(nn.Sequential(model), "does not support this|cannot trace")
 
 
 def test_hooks_are_refused():
@@ -478,7 +478,9 @@ def test_what_cannot_be_seen_is_found_on_a_random_input(first):
                 return self.attention(x, x, x)[0]
 
         first = Attended()
-    refuses(Branching(first), r"the network read from model has outputs that differ by .*capture")
+    refuses(
+        Branching(first), r"the network converted from model has outputs that differ by .*capture"
+    )
 
 
 class Tokens(Branching):

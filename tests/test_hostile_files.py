@@ -158,7 +158,7 @@ def test_content_of_another_format(suffix, tmp_path):
 @pytest.mark.parametrize("path", [None, 5, b"model.npz", np.array(["model.npz"])])
 def test_what_is_no_path(path):
     for read in (load, list_arrays, metadata):
-        with pytest.raises(TypeError, match=r"path is a .*; write the path of a file"):
+        with pytest.raises(TypeError, match=r"path is a .*; pass the path of a file"):
             read(path)
 
 
@@ -168,7 +168,7 @@ def test_file_of_another_user(tmp_path, monkeypatch):
     # Not by the permissions themselves, which do not bind the superuser.
     monkeypatch.setattr("os.access", lambda path, mode: False)
     for read in (load, list_arrays, metadata):
-        with pytest.raises(PermissionError, match=r"model\.npz' may not be read"):
+        with pytest.raises(PermissionError, match=r"model\.npz' cannot be read"):
             read(path)
 
 
@@ -186,7 +186,7 @@ def test_models_in_memory():
     for name in ("cycle", "function of itself", "functions of functions", "sums of the two before"):
         with pytest.raises(ValueError, match="model"):
             from_onnx(graphs[name]())
-    with pytest.raises(ValueError, match="model keeps tensor 'W' in another file"):
+    with pytest.raises(ValueError, match="model stores tensor 'W' in another file"):
         from_onnx(graph(["MatMul x W > y"], {"W": outside(location="/etc/passwd")}))
 
 

@@ -46,7 +46,7 @@ def test_arguments_are_not_modified():
         (match_axes, np.eye(3), np.eye(4), "A has 3 features and B has 4"),
         (match_axes, np.zeros((1, 2)), np.eye(2), "A has an axis of length zero"),
         (match_axes, np.eye(2) * np.nan, np.eye(2), "A contains NaN"),
-        (amari_distance, np.ones((1, 2)), np.eye(2), "write square matrices"),
+        (amari_distance, np.ones((1, 2)), np.eye(2), "pass square matrices"),
         (amari_distance, np.eye(2), np.ones((2, 2)), "B is singular"),
     ],
 )

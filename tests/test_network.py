@@ -341,5 +341,5 @@ def test_sites_in_a_file_are_checked(tmp_path):
     description, arrays = read_saved(path)
     for sites in ([3], [-1], ["1"], [True], 1, {"1": 1}):
         archive.write(path, description | {"rotated_sites": sites}, arrays)
-        with pytest.raises(ValueError, match="not as save wrote it"):
+        with pytest.raises(ValueError, match="was changed after save wrote it"):
             load(path)

@@ -86,10 +86,13 @@ def test_computed_weights_of_convolutions():
     ("write", "message"),
     [
         # Some hundred bytes that ask for half a gigabyte.
-        (lambda b: b("Expand", b.number([[1.0]]), b.constant([3, 2**26])), "asks for arrays"),
-        (lambda b: b("Tile", b.number([[1.0]]), b.constant([3, 2**26])), "asks for arrays"),
-        (lambda b: b("ConstantOfShape", b.constant([2**14, 2**14])), "asks for arrays"),
-        (lambda b: b("Resize", b.random(3, 3), "", b.constant(np.float32([400, 400]))), "of such"),
+        (lambda b: b("Expand", b.number([[1.0]]), b.constant([3, 2**26])), "and arrays of"),
+        (lambda b: b("Tile", b.number([[1.0]]), b.constant([3, 2**26])), "and arrays of"),
+        (lambda b: b("ConstantOfShape", b.constant([2**14, 2**14])), "and arrays of"),
+        (
+            lambda b: b("Resize", b.random(3, 3), "", b.constant(np.float32([400, 400]))),
+            "of slow operators",
+        ),
         (lambda b: b("RandomNormal", shape=[3, 3], dtype=DOUBLE), "is computed, not stored"),
         (lambda b: b("RandomNormalLike", b.random(3, 3)), "is computed, not stored"),
         (lambda b: b("Mystery", b.random(3, 3), domain="custom"), "fails on its stored inputs"),
@@ -116,7 +119,7 @@ def test_slopes_for_each_feature(shape, slope):
 
 def test_slopes_for_each_entry_are_refused():
     b = Builder((4, 3, 2))
-    with pytest.raises(ValueError, match="only numbers and vectors of features"):
+    with pytest.raises(ValueError, match="only scalars and vectors of features"):
         from_onnx(b.model(b("PRelu", "x", b.random(4, 3, 2))))
 
 
@@ -144,7 +147,7 @@ def test_what_is_not_read_names_the_ways_around_it():
     b = Builder((3,))
     product = b("Mul", "x", b("Softmax", "x"))
     model = b.model(b("MatMul", product, b.random(3, 2)))
-    with pytest.raises(ValueError, match=f"only such gates are read. Pass start='{product}' for"):
+    with pytest.raises(ValueError, match=f"only such gated products. Pass start='{product}' for"):
         from_onnx(model)
     assert from_onnx(model, start=product).n_outputs == 2
 
@@ -176,7 +179,9 @@ def test_steps_have_no_slope(write):
 )
 def test_functions_of_several_tensors_are_refused(write):
     b = Builder((3,))
-    with pytest.raises(ValueError, match=r"one tensor alone|to another type|remainder"):
+    with pytest.raises(
+        ValueError, match=r"one tensor and|to a type that is not floating|an integer division"
+    ):
         from_onnx(b.model(write(b)))
 
 

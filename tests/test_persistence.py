@@ -211,7 +211,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_changed_files_are_refused(name, path):
-    with pytest.raises(ValueError, match="not as save wrote it") as error:
+    with pytest.raises(ValueError, match="was changed after save wrote it") as error:
         broken(CHANGES[name])(path)
     assert str(path) in str(error.value)
 

@@ -252,5 +252,5 @@ def test_rows_are_asked_for_where_rows_are_needed():
     model = JacobianSparsityRotation(random_state=0, tol=1e-2).fit(Network(layers), X)
     with pytest.raises(ValueError, match="at_positions"):
         model.transform(X)
-    with pytest.raises(ValueError, match="a row for each"):
+    with pytest.raises(ValueError, match="one row for each"):
         at_positions(lambda rows: rows[:-1], X)

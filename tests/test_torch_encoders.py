@@ -115,7 +115,7 @@ def test_encoders_that_are_refused():
     refuses(nn.TransformerDecoderLayer(WIDTH, HEADS, HIDDEN), "TransformerDecoderLayer")
     changed = layer()
     changed.activation = torch.tanh
-    refuses(changed, "^model: .*computes relu without gradients")
+    refuses(changed, "^model: .*without gradients it computes relu")
     refuses(layer(activation=nn.GELU("tanh")), "GELU.*computes gelu without gradients")
     changed.activation_relu_or_gelu = 0
     from_torch(changed)
@@ -290,8 +290,8 @@ def test_chunks(function, rng):
     [
         (lambda x: gate(x, 1), "the last axis"),
         (lambda x: gate(x), "the last axis"),
-        (lambda x: gate(torch.tanh(x), -1), "what a dense layer writes"),
-        (lambda x: x.chunk(4, -1)[0], "into 4 parts of 6 features"),
+        (lambda x: gate(torch.tanh(x), -1), "the outputs of a dense layer"),
+        (lambda x: x.chunk(4, -1)[0], "splits 6 features into 4 parts"),
         (lambda x: x.chunk(2, -1), "not one tensor"),
         (changed_before_it_is_read, "changed in place since"),
         (lambda x: x.chunk(2, -1)[0].add_(x.chunk(2, -1)[1]) + x.chunk(2, -1)[0], "in place"),

@@ -179,7 +179,7 @@ def test_vision_encoders(transformers, rng, name):
 
 def test_text_encoders_whose_mask_is_of_the_model(transformers):
     text = encoder(transformers, "CLIPText", vocab_size=11, bos_token_id=0, eos_token_id=0)
-    refuses(text.encoder, r"self_attn: .*in its model a mask lets it attend to earlier ones only")
+    refuses(text.encoder, r"self_attn: .*in its model a mask restricts it to earlier ones")
 
 
 def test_attention_without_a_fused_kernel(transformers, rng):
@@ -205,7 +205,7 @@ def test_other_gated_layers(transformers, rng, name):
     options = {"head_dim": 4} if name == "Gemma" else {}
     model = encoder(transformers, name, vocab_size=11, pad_token_id=0, **options)
     check(nn.Sequential(model.norm, model.layers[0].mlp), SEQUENCE, rng, SINGLE)
-    refuses(model.layers[0], "^self_attn: .*its scores depend on the positions")
+    refuses(model.layers[0], "^self_attn: .*its scores depend on positions")
 
 
 def test_gates_of_one_matrix(transformers, rng):
@@ -272,7 +272,7 @@ def test_what_computes_something_else_is_refused(transformers, rng):
     finally:
         type(norm).forward = original
     block.attn.c_attn = nn.Bilinear(WIDTH, WIDTH, 3 * WIDTH)
-    refuses(block, "a Bilinear in the place of a dense layer")
+    refuses(block, "a Bilinear instead of a dense layer")
 
 
 def test_masks_are_refused(transformers):
@@ -285,7 +285,7 @@ def test_masks_are_refused(transformers):
         def forward(self, x):
             return self.block(x, attention_mask=self.mask)
 
-    refuses(Masked(), "^block.attn: .*more than its inputs, such as a mask")
+    refuses(Masked(), "^block.attn: .*further arguments, such as a mask")
 
 
 def test_the_model_stays_as_it_is(transformers):

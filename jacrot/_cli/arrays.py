@@ -77,7 +77,9 @@ def _read_npy(path: Path, shown: str) -> tuple[Any, str]:
     """Read a file once, so that array and hash are of the same bytes."""
     try:
         with path.open("rb") as file:
-            shape, _, dtype = _npz.read_head(file, os.fstat(file.fileno()).st_size, path.name)
+            shape, _, dtype = _npz.read_array_header(
+                file, os.fstat(file.fileno()).st_size, path.name
+            )
             _check_memory(shape, dtype, shown)
             file.seek(0)
             content = file.read()

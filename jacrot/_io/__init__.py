@@ -1,1 +1,1 @@
-"""Files: written whole or not at all, archives of arrays with a description, and hashes."""
+"""Atomic writes, archives of arrays with a description, and hashes."""

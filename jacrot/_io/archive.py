@@ -1,4 +1,4 @@
-"""A file of arrays with a description beside them: ``.npz`` or ``.safetensors``, never pickle."""
+"""Archives of arrays with a description, as ``.npz`` or ``.safetensors`` and never with pickle."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ SUFFIXES = (".npz", ".safetensors")
 
 
 def write(path: str | os.PathLike[str], description: Any, arrays: dict[str, Any]) -> None:
-    """Write a file, whole or not at all.
+    """Write arrays and their description to a file, atomically.
 
     Parameters
     ----------
     path : str or path-like
-        Where to; the ending is the format.
+        The file; its suffix determines the format.
     description : object
-        What JSON can hold.
+        JSON-serialisable description.
     arrays : dict of ndarray
-        Numbers, by name.
+        The arrays by name.
 
     Raises
     ------
@@ -36,13 +36,13 @@ def write(path: str | os.PathLike[str], description: Any, arrays: dict[str, Any]
     OSError
         If the file cannot be written: see :func:`jacrot._io.files.atomic_write`.
     ValueError
-        If the ending is another, or `path` is a folder, a device, a pipe or a socket.
+        If the suffix is not supported, or `path` is a folder, a device, a pipe or a socket.
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise ValueError(f"path={str(path)!r} must end in '.npz' or '.safetensors'.")
     header = json.dumps(description)
-    # A format may write the memory as it lies.
+    # safetensors writes the memory of an array regardless of its strides.
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     with atomic_write(path) as file:
         if path.suffix == ".npz":

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and the hash of the bytes that were read."""
+"""Atomic writes, and checks that files do not change while they are read."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-# Shorter than any name that a file system refuses, whatever the name of the file that appears.
+# A short name of its own, so that it is valid however long the name of the target is.
 PARTIAL = ".jacrot-{}.partial"
 
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Write a file that appears whole or not at all.
+    """Write a file atomically: afterwards it has all of the new content or all of the old one.
 
-    A file that exists keeps its permissions; a symbolic link stays one, and the file that it names
-    is written. Whoever else writes to the same path at the same time, the file is one of the two.
+    An existing file keeps its permissions. A symbolic link is kept, and its target is written. If
+    two processes write to the same path, the file has the content of one of them.
 
     Parameters
     ----------
     path : str or path-like
-        The file that appears.
+        The file.
 
     Yields
     ------
     file
-        A file beside it, open for binary writing, that replaces it at the end of the block.
+        A temporary file in the same folder, open for binary writing, that replaces the target at
+        the end of the block.
 
     Raises
     ------
@@ -44,7 +45,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         If `path` is a folder, a device, a pipe or a socket.
     """
     name = f"path={os.fspath(path)!r}"
-    target = _target(Path(path), name)
+    target = _find_target(Path(path), name)
     with _partial(target, name) as (partial, file):
         try:
             yield file
@@ -62,50 +63,50 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def check_writable(path: Path, name: str) -> None:
-    """Check that :func:`atomic_write` can write a file, by beginning one beside it.
+    """Check that :func:`atomic_write` can write a file, by creating a temporary one.
 
     Parameters
     ----------
     path : Path
         The file.
     name : str
-        How errors name it.
+        Name of the file in error messages.
 
     Raises
     ------
     OSError, ValueError
         As :func:`atomic_write` does.
     """
-    with _partial(_target(path, name), name):
+    with _partial(_find_target(path, name), name):
         pass
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of the bytes of a file, in hexadecimal digits."""
+    """Return the SHA-256 of the content of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
 def unchanged(path: Path, name: str) -> Iterator[str]:
-    """Check that a file that is read in the block is the same at its end.
+    """Check that a file does not change while the block reads it.
 
     Parameters
     ----------
     path : Path
         The file.
     name : str
-        How errors name it.
+        Name of the file in error messages.
 
     Yields
     ------
     str
-        The SHA-256 of the bytes that the block reads, in hexadecimal digits.
+        The SHA-256 of the content that the block reads, in hexadecimal digits.
 
     Raises
     ------
     ValueError
-        If the file was replaced or changed meanwhile.
+        If the file was replaced or changed in the block.
     """
     before = sha256(path)
     failure = None
@@ -122,23 +123,23 @@ def unchanged(path: Path, name: str) -> Iterator[str]:
 
 
 class _Target(NamedTuple):
-    """The file that a path names."""
+    """The file to which a path leads."""
 
-    # Links followed.
+    # With symbolic links resolved.
     file: Path
-    # As the user named it, where the path is not a link.
+    # As in the path, unless the path itself is a link.
     folder: Path
-    # None if there is no file yet.
+    # None if the file does not exist yet.
     status: os.stat_result | None
 
 
-def _target(path: Path, name: str) -> _Target:
-    """Find the file that a path names, and check that it may be written."""
+def _find_target(path: Path, name: str) -> _Target:
+    """Resolve a path, and check that its file can be written."""
     found = None
     try:
         found = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
-        # Perhaps a link to a file that does not exist yet.
+        # Also for a link to a file that does not exist yet.
         pass
     except OSError as error:
         raise OSError(error.errno, f"{name} cannot be written ({error.strerror}).") from error
@@ -146,7 +147,7 @@ def _target(path: Path, name: str) -> _Target:
     if found is not None:
         if stat.S_ISDIR(found.st_mode):
             raise ValueError(f"{name} is a folder; pass the path of a file.")
-        # Standard output, when it is a file, has a path that is not that of the file.
+        # /dev/stdout is a regular file if redirected, but its resolved path does not exist.
         if not stat.S_ISREG(found.st_mode) or not target.exists():
             raise ValueError(
                 f"{name} is not a regular file but a device, a pipe or a socket; pass the path of "
@@ -164,7 +165,7 @@ def _target(path: Path, name: str) -> _Target:
 
 
 def _belongs_to_another(target: Path, found: os.stat_result) -> bool:
-    """Check whether a folder that all may write, as /tmp, keeps a file from being replaced."""
+    """Check whether the sticky bit of the folder, as of /tmp, forbids replacing the file."""
     folder = os.stat(target.parent)
     if not folder.st_mode & stat.S_ISVTX or not hasattr(os, "geteuid"):
         return False
@@ -173,9 +174,9 @@ def _belongs_to_another(target: Path, found: os.stat_result) -> bool:
 
 @contextmanager
 def _partial(target: _Target, name: str) -> Iterator[tuple[Path, BinaryIO]]:
-    """Open a new file beside another, and remove it at the end if it is still there."""
+    """Open a temporary file in the folder of the target, and remove it at the end."""
     partial = target.file.with_name(PARTIAL.format(secrets.token_hex(8)))
-    # Nobody reads what is written into a private file, not even before it is whole.
+    # The content of a private file is never readable for others, not even temporarily.
     mode = 0o666 if target.status is None else stat.S_IMODE(target.status.st_mode) & 0o600
 
     def opener(path: str, flags: int) -> int:
@@ -183,7 +184,7 @@ def _partial(target: _Target, name: str) -> Iterator[tuple[Path, BinaryIO]]:
 
     try:
         try:
-            # "x": never the file of somebody else.
+            # "x": never open an existing file.
             file = open(partial, "xb", opener=opener)  # noqa: SIM115
         except OSError as error:
             raise OSError(
@@ -193,7 +194,7 @@ def _partial(target: _Target, name: str) -> Iterator[tuple[Path, BinaryIO]]:
         try:
             yield partial, file
         finally:
-            # After a disk was full, closing fails again.
+            # If the disk is full, closing fails too.
             with suppress(OSError):
                 file.close()
     finally:
@@ -202,7 +203,7 @@ def _partial(target: _Target, name: str) -> Iterator[tuple[Path, BinaryIO]]:
 
 
 def _copy_permissions(old: os.stat_result, partial: Path) -> None:
-    # The owner first, since a change of it takes permissions away. Only root may give files away.
+    # The owner first, since changing it clears permissions. Only root may change the owner.
     if hasattr(os, "chown"):
         with suppress(OSError):
             os.chown(partial, old.st_uid, old.st_gid)
@@ -210,7 +211,7 @@ def _copy_permissions(old: os.stat_result, partial: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Write the new name to the disk, where a system can."""
+    """Flush the directory entry to the disk, where the system supports it."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -7,20 +7,20 @@ import hashlib
 import numpy as np
 from numpy.typing import ArrayLike
 
-# Bytes hashed at a time, so that a memory map is never read whole.
+# Bytes hashed at a time, so that a memory map is never read as a whole.
 BLOCK_BYTES = 2**24
 
 
 def fingerprint(array: ArrayLike) -> str:
-    """Hash the dtype, the shape and the numbers of an array: SHA-256, in hexadecimal digits.
+    """Compute the SHA-256 of the dtype, the shape and the values of an array.
 
-    Equal for equal arrays, however they lie in memory and on whatever machine. It tells whether a
-    rotation was found on these data: ``rotation.provenance_["data"]`` has that of `X`.
+    Equal arrays have equal fingerprints, independently of memory layout and machine. Compare with
+    ``rotation.provenance_["data"]`` to check whether a rotation was fitted to given data.
 
     Parameters
     ----------
     array : array-like
-        Numbers; a memory map is read block by block.
+        The array; a memory map is read block by block.
 
     Returns
     -------
@@ -38,7 +38,7 @@ def fingerprint(array: ArrayLike) -> str:
     True
     """
     array = np.asanyarray(array)
-    # The same numbers on a machine that writes them the other way round.
+    # Little-endian on every machine.
     little = array.dtype.newbyteorder("<")
     digest = hashlib.sha256(f"{little.str} {array.shape}".encode())
     rows = array.reshape(1) if array.ndim == 0 else array

@@ -1,1 +1,1 @@
-"""What every part needs: arrays, threads, random state, optional imports, results as tables."""
+"""Utilities: arrays, threads, random state, optional imports, results as tables."""

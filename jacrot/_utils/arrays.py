@@ -1,4 +1,4 @@
-"""Arrays at the door: what is accepted as one, and how it is kept from being changed."""
+"""Validation of arrays, and read-only copies."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from jacrot._utils.foreign import refuse_masked, without_gradient
 Array = NDArray[np.floating]
 Matrix = NDArray[np.float64]
 
-# By the number of dimensions of a batch: rows (n, features), sequences (n, positions, features),
-# images (n, channels, height, width).
+# Axis of the features by number of dimensions: rows (n, features), sequences (n, positions,
+# features), images (n, channels, height, width).
 FEATURES_AXIS = {2: 1, 3: 2, 4: 1}
 
 
@@ -24,15 +24,15 @@ _FLOAT = re.compile("bfloat16|float[468]_")
 
 
 def read_only(array: ArrayLike) -> Array:
-    """Copy an array, so that neither its owner nor its reader can change what a layer computes."""
+    """Return a read-only copy of an array, so that a layer that holds it cannot change."""
     copy = np.array(array, order="C")
     copy.flags.writeable = False
-    # A view of it cannot be made writeable again.
+    # Unlike the copy itself, a view cannot be made writeable again.
     return copy.view()
 
 
 def scale_of(array: Array) -> float:
-    """Return the power of two next to the largest entry, 1 of zeros: division by it rounds nothing.
+    """Return the power of two next to the largest entry, by which division is exact.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def scale_of(array: Array) -> float:
     Returns
     -------
     float
-        The scale.
+        The power of two, 1 for an array of zeros.
     """
     _, exponent = np.frexp(np.abs(array).max(initial=0))
     return float(np.exp2(exponent))
@@ -61,12 +61,12 @@ class Immutable:
 
 
 def any_array(array: Any, name: str) -> NDArray[Any]:
-    """Read whatever NumPy can read, and PyTorch tensors that require gradients.
+    """Convert an array-like, including PyTorch tensors that require gradients, to an array.
 
     Parameters
     ----------
     array : array-like
-        What the user gave.
+        The value that the user passed.
     name : str
         Its name in error messages.
 
@@ -78,7 +78,7 @@ def any_array(array: Any, name: str) -> NDArray[Any]:
     Raises
     ------
     TypeError
-        If NumPy cannot read it: a ragged list, a sparse matrix, a tensor on a GPU.
+        If NumPy cannot convert it, such as a ragged list, a sparse matrix, or a tensor on a GPU.
     ValueError
         If it is a masked array with masked entries.
     """
@@ -87,39 +87,40 @@ def any_array(array: Any, name: str) -> NDArray[Any]:
         raise TypeError(f"{name} is a sparse matrix; pass {name}.toarray().")
     array = without_gradient(array, name)
     try:
-        # A memory map stays one.
+        # Keep memory maps.
         result = np.asanyarray(array) if isinstance(array, np.memmap) else np.asarray(array)
     except (ValueError, TypeError, RuntimeError) as error:
         raise TypeError(
             f"{name} cannot be read as an array ({error}); pass a NumPy array."
         ) from error
-    # What JAX and others add to NumPy: bfloat16 and narrower ones.
+    # Types of ml_dtypes, which JAX uses: bfloat16 and narrower ones.
     return result.astype(np.float32) if _FLOAT.match(result.dtype.name) else result
 
 
 def real_array(array: ArrayLike, name: str, ndim: int | tuple[int, ...]) -> Array:
-    """Read an array of finite real numbers, as float32 or float64.
+    """Convert an array-like of finite real numbers to a float32 or float64 array.
 
     Parameters
     ----------
     array : array-like
-        What the user gave.
+        The value that the user passed.
     name : str
         Its name in error messages.
     ndim : int or tuple of int
-        The number of dimensions it must have, or may have.
+        Allowed numbers of dimensions.
 
     Returns
     -------
     ndarray
-        The array, float32 where it was float32 or narrower, else float64.
+        The array, float32 if it was float32 or narrower, and otherwise float64.
 
     Raises
     ------
     TypeError
-        If it does not hold real numbers.
+        If the entries are not real numbers.
     ValueError
-        If it has another number of dimensions, holds NaN or infinity, or has masked entries.
+        If the number of dimensions is not allowed, or the array has NaN, infinite or masked
+        entries.
     """
     result = any_array(array, name)
     if result.dtype.kind not in "fiub":
@@ -127,7 +128,7 @@ def real_array(array: ArrayLike, name: str, ndim: int | tuple[int, ...]) -> Arra
             f"{name} has dtype {result.dtype}; pass an array of real numbers (float64 or float32)."
         )
     if result.dtype not in (np.float32, np.float64):
-        # What is too large for float64 is refused below.
+        # Numbers that overflow float64 raise an error below.
         with np.errstate(over="ignore"):
             result = result.astype(np.float32 if result.dtype == np.float16 else np.float64)
     allowed = (ndim,) if isinstance(ndim, int) else ndim

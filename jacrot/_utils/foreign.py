@@ -1,4 +1,4 @@
-"""Models and tensors of other packages, known by their classes: nothing is imported for it."""
+"""Models and tensors of other packages, recognised by their classes without importing them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LIVE = (
     "fit(*captured), or jacrot.readers.{reader}(model) for a model of layers that jacrot knows"
 )
 _READ = "pass jacrot.readers.{reader}(model)"
-# Package and class that a model derives from, and what to do with it.
+# Package and base class of a model, its description, and how to pass it.
 _MODELS = {
     ("torch", "Module"): ("PyTorch module", _LIVE.format(reader="from_torch")),
     ("torch", "ExportedProgram"): (
@@ -37,12 +37,12 @@ def foreign_model(model: Any) -> str | None:
     Parameters
     ----------
     model : object
-        What the user passed as a network.
+        The value that the user passed as a network.
 
     Returns
     -------
     str or None
-        End of a sentence that begins with the name of the argument; ``None`` for anything else.
+        End of a sentence that begins with the name of the argument; ``None`` for other objects.
     """
     name = type(model).__name__
     if isinstance(model, (str, bytes, os.PathLike)):
@@ -59,19 +59,20 @@ def foreign_model(model: Any) -> str | None:
 
 
 def without_gradient(array: Any, name: str) -> Any:
-    """Return a PyTorch tensor as a NumPy array, without its gradient; anything else as it is.
+    """Convert a PyTorch tensor to a NumPy array; other objects are returned unchanged.
 
     Parameters
     ----------
     array : object
-        What the user passed.
+        The value that the user passed.
     name : str
         Its name in error messages.
 
     Returns
     -------
     object
-        An ndarray that may share the memory of the tensor; float32 where NumPy lacks its precision.
+        An ndarray that may share the memory of the tensor; float32 for precisions that NumPy does
+        not have.
 
     Raises
     ------
@@ -95,29 +96,29 @@ def without_gradient(array: Any, name: str) -> Any:
     try:
         return detached.numpy()
     except TypeError:
-        # bfloat16 and narrower ones, which NumPy does not know, are float32 exactly.
+        # bfloat16 and narrower types, which NumPy does not have, convert to float32 exactly.
         return detached.float().numpy()
     except RuntimeError as error:
         raise TypeError(f"{name} is a tensor without data of its own ({error}).") from error
 
 
 def refuse_masked(array: Any, name: str) -> None:
-    """Refuse a masked array in which something is masked.
+    """Raise an error for masked arrays with masked entries.
 
     Parameters
     ----------
     array : object
-        What the user passed.
+        The value that the user passed.
     name : str
         Its name in error messages.
 
     Raises
     ------
     ValueError
-        If entries are masked: what lies under the mask is not data.
+        If entries are masked, since the numbers under a mask are not data.
     """
     if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
         raise ValueError(
             f"{name} is a masked array with {np.count_nonzero(array.mask)} masked entries; pass "
-            "array.filled(value), or leave out the samples that have some."
+            "array.filled(value), or leave out the samples with masked entries."
         )

@@ -7,16 +7,16 @@ from typing import Any
 
 
 def require(module: str, caller: str, extra: str) -> Any:
-    """Import a module that is no dependency of the package.
+    """Import a module of an optional dependency.
 
     Parameters
     ----------
     module : str
-        What to import.
+        Name of the module.
     caller : str
-        The public name that needs it, for the error.
+        Public name that needs it, for the error message.
     extra : str
-        The extra of ``jacrot`` that installs it.
+        Extra of ``jacrot`` that installs it.
 
     Returns
     -------

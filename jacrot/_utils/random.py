@@ -1,4 +1,4 @@
-"""Randomness, always from a source of its own."""
+"""Random number generators, never NumPy's global one."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from sklearn.utils import check_random_state
 
 
 def random_source(random_state: int | np.random.RandomState | None) -> np.random.RandomState:
-    """Make a source of randomness; ``None`` is a fresh one, never NumPy's global one.
+    """Build a random number generator; ``None`` gives a new one, never NumPy's global one.
 
     Parameters
     ----------
     random_state : int, RandomState instance or None
-        Seed or source.
+        Seed or generator.
 
     Returns
     -------
     numpy.random.RandomState
-        The source.
+        The generator.
     """
     return check_random_state(drawn_seed(random_state))
 
@@ -26,17 +26,17 @@ def random_source(random_state: int | np.random.RandomState | None) -> np.random
 def drawn_seed(
     random_state: int | np.random.RandomState | None,
 ) -> int | np.random.RandomState:
-    """Draw a seed where there is none, so that it can be told afterwards.
+    """Replace ``None`` by a seed from the operating system, so that it can be recorded.
 
     Parameters
     ----------
     random_state : int, RandomState instance or None
-        Seed or source.
+        Seed or generator.
 
     Returns
     -------
     int or RandomState instance
-        The same, or a seed from the operating system.
+        `random_state`, or the new seed.
     """
     if random_state is None:
         return int(np.random.SeedSequence().generate_state(1)[0])
@@ -51,7 +51,7 @@ def random_rotation(size: int, rng: np.random.RandomState) -> NDArray[np.float64
     size : int
         Number of axes.
     rng : numpy.random.RandomState
-        Source of randomness.
+        Random number generator.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Results that print what was found, and their tables."""
+"""Base class of results, with a one-line finding and a table."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 
 from jacrot._utils.optional import require
 
-# A notebook shows so many rows of a table; ``to_frame`` has all.
+# Rows of a table that a notebook shows; ``to_frame`` returns all.
 SHOWN_ROWS = 20
 
 
 class Result(ABC):
-    """What was found: a sentence where it is printed, and a table."""
+    """Result of an inspection, with a sentence as its representation, and a table."""
 
     @abstractmethod
     def _finding(self) -> str:
-        """Return what follows from the figures, in a line or two."""
+        """Return the conclusion in one or two lines."""
 
     @abstractmethod
     def _table(self) -> Mapping[str, Sequence[Any]]:
-        """Return the columns of the table by name, all of one length."""
+        """Return the columns of the table by name, all of the same length."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._finding()})"
@@ -43,7 +43,7 @@ class Result(ABC):
         )
 
     def to_frame(self) -> Any:
-        """Build a table of the figures.
+        """Return the result as a table.
 
         Returns
         -------

@@ -1,23 +1,23 @@
-"""Text that can be shown: without characters that steer a terminal or that a stream lacks."""
+"""Text without control characters, and without characters that an encoding lacks."""
 
-# What stands for a character that an encoding lacks; others are escaped as in Python.
+# Replacements for characters that an encoding lacks; others are escaped as in Python.
 ASCII = {"ε": "eps", "→": "->", "×": "x", "±": "+/-", "–": "-", "’": "'", "ℓ": "l", "…": "..."}
-# What writing raises: of a pipe that nobody reads, a full disk, a stream that is closed.
+# Errors of writing to a pipe without a reader, to a full disk, or to a closed stream.
 UNWRITABLE = (OSError, ValueError)
 
 
 def printable(text: str) -> str:
-    r"""Escape the characters of a text that would not be seen, or would steer what shows it.
+    r"""Escape control characters, line breaks and other characters that are not printable.
 
     Parameters
     ----------
     text : str
-        Perhaps from a file.
+        Text that may come from a file.
 
     Returns
     -------
     str
-        The same in one line, with escapes, as in Python, in place of those characters.
+        The text in one line, with these characters escaped as in Python.
 
     Examples
     --------
@@ -29,19 +29,19 @@ def printable(text: str) -> str:
 
 
 def encodable(text: str, encoding: str) -> str:
-    r"""Replace the characters that an encoding lacks.
+    r"""Replace characters that an encoding lacks.
 
     Parameters
     ----------
     text : str
-        What is to be printed.
+        Text to print.
     encoding : str
-        The encoding.
+        Name of the encoding.
 
     Returns
     -------
     str
-        The same, or as near to it as the encoding comes.
+        The text, with replacements from `ASCII` or escapes.
 
     Examples
     --------
@@ -50,7 +50,7 @@ def encodable(text: str, encoding: str) -> str:
     Network(64 -> 10) ± 1 \u0436
     """
 
-    def replaced(letter: str) -> str:
+    def replace(letter: str) -> str:
         try:
             letter.encode(encoding)
             return letter
@@ -61,4 +61,4 @@ def encodable(text: str, encoding: str) -> str:
         text.encode(encoding)
         return text
     except UnicodeEncodeError:
-        return "".join(map(replaced, text))
+        return "".join(map(replace, text))

@@ -13,7 +13,7 @@ from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
-# ``map``, or that of an executor, whose threads then share the work.
+# ``map``, or the ``map`` of an executor, whose threads then share the work.
 Apply = Callable[..., Iterable[Any]]
 
 # Groups of blocks, at most one for each thread.
@@ -22,28 +22,28 @@ N_GROUPS = 8
 
 @cache
 def _blas_libraries() -> list[Any]:
-    # Looking for the libraries takes longer than a small search.
+    # Finding the libraries takes longer than a small search.
     libraries: list[Any] = ThreadpoolController().select(user_api="blas").lib_controllers
     return libraries
 
 
-# The limit of most BLAS libraries holds for the process: the last of several threads that want it
-# restores what was there before the first.
+# Most BLAS libraries have one limit for the process: the last of several threads to leave the
+# context restores the limit from before the first.
 _blas_lock = Lock()
 _n_limiting = 0
 _before_limiting: list[int] = []
 
-# autograd numbers nested derivatives in one counter for the process, which threads would confuse.
+# autograd numbers nested derivatives with one counter for the process, which is not thread-safe.
 _autograd_lock = RLock()
 
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Limit BLAS to one thread in this process for as long as the context lasts.
+    """Limit BLAS to one thread in this process while the context is active.
 
-    Our threads share blocks of samples. Threads of BLAS inside them, or in the libraries of NumPy
-    and SciPy at once, would wait for one another, and for ever longer on a machine that has other
-    work. Contexts may be nested, and entered in several threads at once.
+    The threads of this package share blocks of samples. Additional BLAS threads would wait for one
+    another, the longer the more other work the machine has. Contexts can be nested, and entered by
+    several threads.
 
     Yields
     ------
@@ -65,14 +65,14 @@ def one_blas_thread() -> Iterator[None]:
             _n_limiting -= 1
             for library, own, process in zip(libraries, before, _before_limiting, strict=True):
                 if getattr(library, "threading_layer", None) == "openmp":
-                    # Every thread has a limit of its own.
+                    # OpenMP has a separate limit for every thread.
                     _set_num_threads(library, own)
                 elif _n_limiting == 0:
                     _set_num_threads(library, process)
 
 
 def _set_num_threads(library: Any, n_threads: int) -> None:
-    # From threadpoolctl 3.8 on, OpenBLAS listens only to the thread that set a limit first.
+    # From threadpoolctl 3.8 on, only the thread that first set a limit of OpenBLAS can change it.
     release = getattr(library, "clear_controlling_thread", lambda force: None)
     release(force=True)
     library.set_num_threads(n_threads)
@@ -81,11 +81,11 @@ def _set_num_threads(library: Any, n_threads: int) -> None:
 
 @contextmanager
 def exclusive_autograd() -> Iterator[None]:
-    """Let one thread at a time differentiate with autograd.
+    """Acquire the lock for differentiating with autograd, which is not thread-safe.
 
-    autograd's warning of a function that does not depend on its input is ignored: constant
-    functions, and slopes that are constant, are legitimate here. Filters of warnings belong to the
-    process too, so they are changed under the same lock.
+    autograd's warning about functions that do not depend on their input is ignored, because
+    constant functions and constant slopes are legitimate here. Warning filters belong to the
+    process as well, so that they are changed under the same lock.
 
     Yields
     ------
@@ -97,24 +97,24 @@ def exclusive_autograd() -> Iterator[None]:
 
 
 def summed(n_blocks: int, evaluate: Callable[[int], tuple[Any, ...]], apply: Apply) -> list[Any]:
-    """Sum what is evaluated on every block.
+    """Sum the results of a function over blocks.
 
-    Blocks are summed in a fixed number of groups, which threads share: neither their number nor
-    which one is faster changes the order of the sum.
+    Blocks are summed in a fixed number of groups, which are distributed over threads. The order of
+    summation therefore does not depend on the number or the speed of threads.
 
     Parameters
     ----------
     n_blocks : int
         Number of blocks.
     evaluate : callable
-        ``evaluate(number)`` gives the terms of a block, numbers or arrays.
+        ``evaluate(number)`` returns the terms of one block, numbers or arrays.
     apply : callable
-        ``map``, or that of an executor.
+        ``map``, or the ``map`` of an executor.
 
     Returns
     -------
     list
-        The sums of the terms.
+        Sum of every term.
     """
 
     def group(bounds: tuple[int, int]) -> list[Any]:

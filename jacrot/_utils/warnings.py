@@ -1,4 +1,4 @@
-"""Warnings that point at the user's line."""
+"""Warnings that refer to the line of the user."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-# Frames of these packages lie between the user's line and the warning: of ``abc`` where the line
+# Packages whose frames are between the line of the user and the warning; ``abc`` if that line
 # defines a class.
 _OURS = ("jacrot", "sklearn", "abc")
-# Filters of warnings belong to the process, and another thread may change them meanwhile.
+# Not a warning filter: those belong to the process, and another thread may change them.
 _silent = ContextVar("_silent", default=False)
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the line that called this package, directly or through scikit-learn.
+    """Issue a warning for the line that called this package, directly or through scikit-learn.
 
-    Python shows a warning once for each line, so that a line of ours would hide all but the first.
+    Python shows a warning once for each line, so that a line of this package would hide all but
+    the first.
 
     Parameters
     ----------
     message : str
-        What is shown.
+        The message.
     category : type, default=UserWarning
-        The class of the warning.
+        Class of the warning.
     """
     if _silent.get():
         return
@@ -37,7 +38,7 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
 
 @contextmanager
 def silenced() -> Iterator[None]:
-    """Leave out our own warnings, for parts of a fit whose warnings the whole gives too.
+    """Suppress the warnings of this package, for parts of a fit that the whole fit repeats.
 
     Yields
     ------

@@ -1,4 +1,4 @@
-"""Readers: exported weights in a file become a ``Network``."""
+"""Readers: files and models of other frameworks become a ``Network`` or a ``Captured``."""
 
 from jacrot.readers._captured import Captured, capture
 from jacrot.readers._files import list_arrays, load, metadata

@@ -1,25 +1,26 @@
-"""Is a model a function of every input on its own? Checks that no large feature can blunt.
+"""Checks that a model is a deterministic function of each of its inputs separately.
 
-Runs of the same operations on the same shapes give the same bits, whatever the precision and
-however large some activations are. So two runs of one input are compared, and runs of an input
-beside different neighbours, in every feature of its own: what differs is random, or comes from the
-neighbours. Derivatives are compared too, because they show what rounding hides in the sum of a
-large and a small number; and the gradient of what one input writes at what another one reads must
-be zero, exactly.
+Runs of the same operations on the same shapes give the same bits, in any precision and however
+large some activations are. Therefore two runs of one input are compared, and runs of an input with
+different other inputs in the batch, separately in every feature: a difference is random, or due to
+the other inputs. Derivatives are compared as well, because they show what rounding hides in the sum
+of a large and a small number. The gradient of the output of one input with respect to the
+activation of another one must be exactly zero.
 
-A tolerance is needed only where sums may be added in another order: on accelerators, where inputs
-decide shapes (a mixture of experts), and between an input alone and in a batch. It is
+A tolerance is needed only if sums may be added in a different order: on accelerators, if inputs
+determine shapes (a mixture of experts), and between an input alone and in a batch. It is
 
     |x − y| ≤ min(1/4, 3 √ε) scale + 4 ε size
 
-for every feature. ``scale`` is its spread over inputs and positions, at least the median spread of
-all features: a constant feature has a scale, and one outlier among the features changes none.
-``size`` is its largest magnitude, and ε the rounding unit of the lowest precision at work. A
-rounding is about ε times the largest term of a sum, and the sum may be much smaller than its terms:
-between an input alone and in a batch, where every sum may round in another way, ``size`` is
-therefore the largest magnitude at the place, and root mean squares over inputs and positions are
-compared. That comparison is the blunt one; it finds models that depend on how many inputs there
-are, or on their order, and ways of computing that change the function or its derivatives.
+for every feature. ``scale`` is the spread of the feature over inputs and positions, at least the
+median spread of all features, so that a constant feature has a scale, which an outlier among the
+features does not change. ``size`` is the largest magnitude of the feature, and ε the rounding unit
+of the lowest precision in use. A rounding error is about ε times the largest term of a sum, and the
+sum may be much smaller than its terms. Between an input alone and in a batch, where every sum may
+round differently, ``size`` is therefore the largest magnitude at the place, and root mean squares
+over inputs and positions are compared. This last comparison is less sensitive; it detects models
+that depend on the number or the order of their inputs, and modes of differentiation that change the
+function or its derivatives.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ from jacrot.readers._capture_errors import first_line, is_out_of_memory
 from jacrot.readers._capture_function import Function, Gradient, Indices
 from jacrot.readers._capture_places import Place
 
-# The threads of a processor may add numbers of single precision in another order, seldom in forward
-# passes, often in the backward pass of an index; nothing else differs from run to run.
+# Rounding units by which two runs may differ on a CPU: threads may add numbers of single precision
+# in a different order, rarely in forward passes, and often in the backward pass of indexing.
 _SINGLE_EPS = 2.0**-23
 _SAME_VALUES = 4.0
 _SAME_SLOPES = 128.0
@@ -45,7 +46,7 @@ _TENSOR_FLOAT_EPS = 2.0**-10
 
 
 class Work(TorchFunctionMode):
-    """Sees every operation of a run: its shapes and precision, and whether autocast is on."""
+    """Record of the operations of a run: shapes, precision, and whether autocast is on."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,37 +57,37 @@ class Work(TorchFunctionMode):
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Run an operation, and look at what it returns."""
+        """Run an operation, and record its results."""
         result = function(*args, **(kwargs or {}))
         for tensor in result if isinstance(result, (tuple, list)) else (result,):
             if isinstance(tensor, torch.Tensor):
                 self.shapes.append(tuple(tensor.shape))
                 if tensor.dtype.is_floating_point:
-                    self.see(tensor)
+                    self.record_precision(tensor)
                     device = tensor.device.type
                     if torch.amp.is_autocast_available(device):
                         self.autocast |= torch.is_autocast_enabled(device)
         return result
 
-    def see(self, tensor: Any) -> None:
-        """Note the precision of a tensor."""
+    def record_precision(self, tensor: Any) -> None:
+        """Update the lowest precision by that of a tensor."""
         self.eps = max(self.eps, torch.finfo(tensor.dtype).eps)
         if tensor.is_cuda and tensor.dtype == torch.float32:
-            # Also where it is not allowed: that is a switch for each library and operation.
+            # TF32 even if it is disabled, since each library and operation has its own switch.
             self.eps = max(self.eps, _TENSOR_FLOAT_EPS)
 
 
 class _Gap:
-    """How rows (positions, features) differ from what they should be, for every feature.
+    """Difference between rows (positions, features) and their expected values, by feature.
 
     Parameters
     ----------
     actual, expected : sequence of tensor
         Rows of one or more inputs.
     reference : sequence of tensor, default=None
-        Rows that tell the spread of a feature; ``None`` for those expected.
+        Rows from which the spread of a feature is computed; ``None`` for those expected.
     centred : bool, default=True
-        Whether the spread is that around the mean, or, of derivatives, around zero.
+        Whether the spread is that around the mean, or around zero as for derivatives.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class _Gap:
         self.largest, self.size = (torch.stack(each).amax(0) for each in (largest, size))
         self.typical = torch.stack(squares).mean(0).sqrt()
         rows = [_finite(_wide(each)) for each in (expected if reference is None else reference)]
-        # Far from zero, a spread is found only from an origin nearby.
+        # Subtract a nearby origin, because the variance of numbers far from zero cancels.
         origin = rows[0][:1] if centred else 0.0
         count = sum(len(each) for each in rows)
         variance = sum(((each - origin) ** 2).sum(0) for each in rows) / count
@@ -118,11 +119,11 @@ class _Gap:
         self.scale = torch.maximum(spread, spread.median())
 
     def exceeds(self, tolerance: Any) -> bool:
-        """Check whether any entry of a feature is beyond its tolerance."""
+        """Check whether any entry of a feature exceeds its tolerance."""
         return not bool((self.largest <= tolerance).all())
 
     def typically_exceeds(self, tolerance: Any) -> bool:
-        """Check whether the root mean square of a feature is: of many roundings, a few are rare."""
+        """Check whether the root mean square of a feature exceeds its tolerance."""
         return not bool((self.typical <= tolerance).all())
 
     def __str__(self) -> str:
@@ -139,7 +140,7 @@ def _finite(rows: Any) -> Any:
 
 
 class Checks:
-    """The checks of one function; it learns the precision that the model works in.
+    """Checks of one function, which also determine the precision of the model.
 
     Parameters
     ----------
@@ -153,27 +154,27 @@ class Checks:
         self.work = Work()
 
     def probe(self) -> int:
-        """Run one or two inputs in several ways, which must agree; measure the places.
+        """Run one or two inputs in several ways, which must agree, and measure the places.
 
         Returns
         -------
         int
-            The bytes that one derivative of one input takes.
+            Memory of one derivative of one input, in bytes.
 
         Raises
         ------
         ValueError
-            If the model is random, if its inputs influence each other, if nothing differentiable
-            leads from one place to the other, or if a change in place takes another way.
+            If the model is random, if its inputs influence each other, if `write` does not depend
+            on `read` by differentiable operations, or if an in-place change bypasses `read`.
         """
         function, read, write = self.function, self.read, self.write
         inputs = self.inputs = self._two_inputs()
         self.first = inputs[:1]
         with self.work:
-            given, written = self._alone(self.first)
+            given, written = self._run_alone(self.first)
         for place, activation in ((read, given), (write, written)):
             place.measure(activation)
-            self.work.see(activation)
+            self.work.record_precision(activation)
         given_again, written_again = function.run(self.first)
         self._check_same(read, given_again, given, _random(read))
         self._check_same(write, written_again, written, _random(write))
@@ -186,7 +187,7 @@ class Checks:
         again, _ = self._differentiated(self.first)
         self._check_slopes(again.gradient(self.seeds[0]), self.slopes[0][0], True, _random(write))
         if len(inputs) > 1:
-            second = self._alone(inputs[1:])
+            second = self._run_alone(inputs[1:])
             alone, _ = self._differentiated(inputs[1:])
             self.slopes.append([alone.gradient(seed) for seed in self.seeds])
             together = self._check_neighbours(inputs)
@@ -195,18 +196,18 @@ class Checks:
         return gradient.n_bytes
 
     def _two_inputs(self) -> Indices:
-        """Choose the first input, and the first that is not equal to it, where there is one."""
+        """Return the first input, and the first one that differs from it if there is one."""
         function = self.function
         if function.n_inputs == 1:
             return np.array([0])
-        first = function.taken(np.array([0]))
+        first = function.select(np.array([0]))
         for other in range(1, function.n_inputs):
-            second = function.taken(np.array([other]))
+            second = function.select(np.array([other]))
             if not all(torch.equal(x, y) for x, y in zip(first, second, strict=True)):
                 return np.array([0, other])
         return np.array([0, 1])
 
-    def _alone(self, one: Indices) -> tuple[Any, Any]:
+    def _run_alone(self, one: Indices) -> tuple[Any, Any]:
         try:
             return self.function.run(one)
         except Exception as error:
@@ -215,16 +216,16 @@ class Checks:
             try:
                 self.function.run(np.arange(self.function.n_inputs))
             except Exception:
-                # An error of the model's own, or of ours about the places, is shown as it is.
+                # The batch fails as well: show the original error.
                 raise error from None
-            hint = self._batch_norm() or "pass a model that takes any number of inputs"
+            hint = self._batch_norm_advice() or "pass a model that accepts any number of inputs"
             raise ValueError(
                 "the model runs on a batch but not on one of its inputs alone, as capture calls "
                 f"it ({type(error).__name__}: {first_line(error)}); {hint}."
             ) from error
 
     def _differentiated(self, inputs: Indices) -> tuple[Gradient, list[tuple[int, ...]]]:
-        """Differentiate a batch; return also the shapes of everything that was computed."""
+        """Differentiate a batch; also return the shapes of all results of operations."""
         try:
             with Work() as work:
                 gradient = self.function.differentiate(inputs)
@@ -232,11 +233,11 @@ class Checks:
         except (RuntimeError, NotImplementedError) as error:
             if is_out_of_memory(error):
                 raise
-            # The model ran, so that differentiation is to blame.
+            # The model itself ran without an error.
             raise ValueError(
                 f"PyTorch cannot differentiate the model between {self.read.label} and "
-                f"{self.write.label} ({first_line(error)}); pass places that this operation is "
-                "not between."
+                f"{self.write.label} ({first_line(error)}); pass places that do not have "
+                "this operation between them."
             ) from error
 
     def _check_path(self, gradient: Gradient) -> None:
@@ -247,23 +248,23 @@ class Checks:
             if gradient.others:
                 hint = (
                     f" It depends on tensor {gradient.others[0]} of the {gradient.n_tensors} "
-                    f"that {module} returns, of which {read.label} is the first: pass as read "
+                    f"that {module} returns, while {read.label} is the first: pass as read "
                     "the input of the module that uses it, 'name:input'."
                 )
             raise ValueError(
-                f"{write.label} does not depend on {read.label}: no path of differentiable "
-                "operations leads there (detach, no_grad, inference_mode, integers and NumPy end "
-                f"one); pass an earlier read, or a later write.{hint}"
+                f"{write.label} does not depend on {read.label} by differentiable operations "
+                "(detach, no_grad, inference_mode, integers and NumPy interrupt them); pass an "
+                f"earlier read, or a later write.{hint}"
             )
         if gradient.others:
             warn(
                 f"{write.label} depends on {read.label}, the first tensor that {module} returns, "
-                f"and on tensor {gradient.others[0]} of {gradient.n_tensors} too, which is "
-                "held fixed; the Jacobians are those of the first alone."
+                f"and also on tensor {gradient.others[0]} of {gradient.n_tensors}, which is "
+                "held constant; the Jacobians are those with respect to the first only."
             )
 
     def _check_neighbours(self, inputs: Indices) -> Gradient:
-        """Compare an input beside another one with the same beside itself."""
+        """Compare an input in a batch with another input and in a batch with itself."""
         read, write = self.read, self.write
         together, shapes = self._differentiated(inputs)
         shared = together.read.shape == read.shape
@@ -288,7 +289,7 @@ class Checks:
         return together
 
     def _check_same(self, place: Place, x: Any, y: Any, message: str) -> None:
-        """Check what two runs of the same operations on the same shapes found."""
+        """Compare the results of two runs of the same operations on the same shapes."""
         self._check_gap(_Gap([place.rows(x)], [place.rows(y)]), message, _SAME_VALUES)
 
     def _check_slopes(self, x: Any, y: Any, same: bool, message: str) -> None:
@@ -296,7 +297,7 @@ class Checks:
         self._check_gap(gap, message, _SAME_SLOPES if same else None)
 
     def _check_gap(self, gap: _Gap, message: str, roundings: float | None) -> None:
-        """Refuse a gap; by so many roundings of single precision, where nothing else may differ."""
+        """Raise an error for a gap above a number of roundings, or above the tolerance."""
         if roundings is None or self.read.device.type != "cpu":
             tolerance = self._tolerance(gap, gap.size)
         else:
@@ -308,16 +309,16 @@ class Checks:
         return min(0.25, 3 * self.work.eps**0.5) * gap.scale + 4 * self.work.eps * size
 
     def check_batch(self, place: Place, rows: Sequence[Any], batch: Any) -> None:
-        """Check inputs alone against the batch of them.
+        """Compare inputs that were run alone with the batch of them.
 
         Parameters
         ----------
         place : Place
-            Where.
+            The place.
         rows : sequence of tensor
-            The activations (positions, features) of every input, run alone.
+            Activations (positions, features) of every input, run alone.
         batch : tensor
-            Those of the batch, run by the model as it is.
+            Activation of the batch, run by the unmodified model.
 
         Raises
         ------
@@ -330,7 +331,7 @@ class Checks:
             raise ValueError(
                 f"{place.label} differs between an input alone and the same input in a batch, "
                 f"{gap}: the model depends on the number or the order of its inputs, or its inputs "
-                f"influence each other. {self._way_out()}"
+                f"influence each other. {self._advice()}"
             )
 
     def agrees(self, derive: Callable[[Any], Any], n_inputs: int) -> bool:
@@ -339,14 +340,14 @@ class Checks:
         Parameters
         ----------
         derive : callable
-            Maps several seeds (m, n_inputs, positions, features) to gradients.
+            Maps several cotangents (m, n_inputs, positions, features) to gradients.
         n_inputs : int
-            How many of the inputs that were probed `derive` is of.
+            Number of the inputs of `derive`, the first of those that were probed.
 
         Returns
         -------
         bool
-            Whether they are the same.
+            Whether they agree within the tolerance.
         """
         read, write = self.read, self.write
         seeds = torch.stack([write.rows(seed) for seed in self.seeds])
@@ -362,11 +363,11 @@ class Checks:
     def _influenced(self, place: Place) -> str:
         return (
             f"{place.label} of an input depends on the other inputs of a batch: its inputs "
-            f"influence each other. {self._way_out()}"
+            f"influence each other. {self._advice()}"
         )
 
-    def _way_out(self) -> str:
-        hint = self._batch_norm()
+    def _advice(self) -> str:
+        hint = self._batch_norm_advice()
         return (
             f"{hint[0].upper()}{hint[1:]}."
             if hint
@@ -374,13 +375,13 @@ class Checks:
             "(batch_first=True?), or one input at a time."
         )
 
-    def _batch_norm(self) -> str:
+    def _batch_norm_advice(self) -> str:
         kind = torch.nn.modules.batchnorm._BatchNorm
         for name, module in self.function.model.named_modules():
             if isinstance(module, kind) and module.running_mean is None:
                 return (
                     f"the {type(module).__name__} {name!r} has no running statistics and uses "
-                    "those of the batch; pass a model with track_running_stats=True"
+                    "batch statistics; pass a model with track_running_stats=True"
                 )
         return ""
 
@@ -402,7 +403,7 @@ def _random(place: Place) -> str:
 
 
 def _seeds(place: Place) -> Any:
-    """Draw two cotangents of the activation of one input."""
+    """Draw two random cotangents of the activation of one input."""
     rng = np.random.RandomState(0)
     seeds = torch.as_tensor(rng.normal(size=(2, *place.shape)))
     return seeds.to(dtype=place.dtype, device=place.device)

@@ -1,4 +1,4 @@
-"""What stops a capture or slows it down, told to the user."""
+"""Errors of a capture, and the memory that is available for it."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ _LONGEST = 200
 
 
 def first_line(error: BaseException) -> str:
-    """Shorten the message of an error to what a sentence has room for."""
+    """Return the first line of an error message, shortened to fit a sentence."""
     lines = str(error).strip().splitlines()
     return lines[0][:_LONGEST] if lines else type(error).__name__
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Check whether memory ran out, which no other way of computing needs to be tried after."""
+    """Check whether an error means that memory ran out, for which no other mode is tried."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError) and "allocate memory" in str(error)
     )
 
 
 def check_memory(shape: tuple[int, ...], dtype: np.dtype[np.floating], everywhere: bool) -> None:
-    """Refuse Jacobians that do not fit the memory of the machine, before it is spent.
+    """Check that Jacobians fit the free memory, before they are allocated.
 
     Parameters
     ----------
     shape : tuple of int
-        Of the Jacobians: samples, positions written, features written, features read.
+        Shape of the Jacobians: samples, positions written, features written, features read.
     dtype : numpy.dtype
-        Of the Jacobians.
+        Dtype of the Jacobians.
     everywhere : bool
-        Whether every position at `write` is differentiated where one would do.
+        Whether all positions at `write` are differentiated although ``positions="same"`` is
+        possible.
 
     Raises
     ------
@@ -60,7 +61,7 @@ def check_memory(shape: tuple[int, ...], dtype: np.dtype[np.floating], everywher
 
 
 def available_memory() -> int | None:
-    """Look up the free memory in bytes; ``None`` where the system does not say."""
+    """Return the free memory in bytes, ``None`` if the system does not report it."""
     found = []
     with contextlib.suppress(OSError):
         for line in Path("/proc/meminfo").read_text().splitlines():

@@ -1,4 +1,4 @@
-"""The function from one place of a PyTorch model to another, of every input on its own."""
+"""The function from one place of a PyTorch model to another, for each input separately."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from torch.utils import _pytree as pytree  # Has no public name; nothing else us
 from jacrot.readers._capture_places import INPUT, Place
 
 Indices = NDArray[np.intp]
-# Seeds (m, n_inputs, positions, features) of m derivatives to their results, on the other side.
+# Maps m tangents or cotangents (m, n_inputs, positions, features) to their jvps or vjps.
 Derive = Callable[[Any], Any]
 
 
 class _Reached(BaseException):
-    """The activation at `write` is known: the rest of the model need not run."""
+    """Raised at `write`, since the rest of the model is not needed."""
 
 
 class Gradient(NamedTuple):
-    """What one backward pass finds, everything in the shapes that the model has it in.
+    """Result of one run with autograd, in the shapes of the model.
 
     Parameters
     ----------
     read, written : tensor
-        The activations at the two places.
+        Activations at the two places.
     gradient : callable
-        Maps a cotangent of `written` to the gradient at `read`, zero where there is no path.
+        Maps a cotangent of `written` to the gradient at `read`, zero without a dependence.
     depends : bool
-        Whether there is a path from `read` to `write`.
+        Whether `write` depends on `read`.
     others : list of int
-        Which of the further tensors at `read` there is a path from, counted from 1.
+        Further tensors at `read` on which `write` depends, counted from 1.
     n_tensors : int
-        How many tensors there are at `read`.
+        Number of tensors at `read`.
     n_bytes : int
-        Memory of what is saved for the backward pass, without the weights.
+        Memory saved for the backward pass, without the weights.
     """
 
     read: Any
@@ -51,20 +51,20 @@ class Gradient(NamedTuple):
 
 
 class Function:
-    """What the model computes from `read` to `write`.
+    """The function that the model computes from `read` to `write`.
 
-    A context: inside it, hooks are on the two places.
+    A context manager, which attaches hooks to the two places.
 
     Parameters
     ----------
     model : torch.nn.Module
         The model, prepared by ``borrowed``.
     inputs : tensor, tuple or mapping
-        What the user gave.
+        Inputs that the user passed.
     read, write : Place
         The places.
     reset : callable
-        Undoes what a run has changed in the state of the model.
+        Undoes changes of a run in the state of the model.
     """
 
     def __init__(
@@ -85,13 +85,13 @@ class Function:
         lengths = {len(self.leaves[i]) for i in self.batched}
         if len(lengths) != 1 or 0 in lengths:
             raise ValueError(
-                f"inputs has tensors with {sorted(lengths) or 'no'} rows; pass tensors whose "
-                "first axes count the same inputs (repeat what they share), at least one."
+                f"inputs has tensors with {sorted(lengths) or 'no'} rows; pass tensors with the "
+                "same number of rows, at least one, and repeat what inputs share."
             )
         self.n_inputs = lengths.pop()
         device = next((p.device for p in chain(model.parameters(), model.buffers())), None)
         for i in self.tensors:
-            # A tensor made in inference mode cannot be differentiated; its clone can.
+            # A tensor created in inference mode cannot be differentiated; its clone can.
             leaf = self.leaves[i].clone() if self.leaves[i].is_inference() else self.leaves[i]
             leaf = leaf.detach()
             self.leaves[i] = leaf.to(device) if i in self.batched else leaf
@@ -101,12 +101,12 @@ class Function:
 
     def __enter__(self) -> Function:
         try:
-            # `read` first: where both are one place, `write` sees the perturbed activation.
+            # `read` first: if both are the same place, `write` gets the perturbed activation.
             for place in (self.read, self.write):
                 self.hooks.append(place.attach(self._visit))
             for name, module in self.model.named_modules():
                 if "quantized" in type(module).__module__.split("."):
-                    self.hooks.append(module.register_forward_pre_hook(self._refuse(name)))
+                    self.hooks.append(module.register_forward_pre_hook(self._forbid(name)))
         except BaseException:
             self.__exit__()
             raise
@@ -120,21 +120,21 @@ class Function:
     def _visit(self, place: Place, tensors: list[Any]) -> list[Any] | None:
         return None if self.visit is None else self.visit(place, tensors)
 
-    def _refuse(self, name: str) -> Callable[..., None]:
-        def refuse(module: Any, args: Any) -> None:
+    def _forbid(self, name: str) -> Callable[..., None]:
+        def forbid(module: Any, args: Any) -> None:
             if self.between:
                 raise ValueError(
                     f"the quantized module {name!r} ({type(module).__name__}) runs between "
                     f"{self.read.label} and {self.write.label}, and has no derivative; pass places "
-                    "that it is not between, or the model before quantization."
+                    "without it between them, or the model before quantization."
                 )
 
-        return refuse
+        return forbid
 
     def _call(self, tensors: Any, visit: Callable[[Place, list[Any]], list[Any] | None]) -> None:
         leaves = list(self.leaves)
         for i in self.tensors:
-            # The model may change it in place.
+            # The model may change a tensor in place.
             leaves[i] = leaves[i] if i in self.batched else leaves[i].clone()
         for i, tensor in zip(self.batched, tensors, strict=True):
             leaves[i] = tensor
@@ -148,16 +148,16 @@ class Function:
         finally:
             self.visit, self.between = None, False
 
-    def taken(self, inputs: Indices) -> tuple[Any, ...]:
-        """Copy some inputs."""
+    def select(self, inputs: Indices) -> tuple[Any, ...]:
+        """Return copies of some inputs."""
         return tuple(self.leaves[i][inputs.tolist()] for i in self.batched)
 
     def run(self, inputs: Indices) -> tuple[Any, Any]:
-        """Run the model as it is on a batch; return the activations at `read` and `write`."""
+        """Run the unmodified model on a batch; return the activations at `read` and `write`."""
         seen: list[tuple[Place, Any]] = []
         # A copy at once: an in-place operation may follow.
         self._call(
-            self.taken(inputs), lambda place, tensors: seen.append((place, tensors[0].clone()))
+            self.select(inputs), lambda place, tensors: seen.append((place, tensors[0].clone()))
         )
         for place in (self.read, self.write):
             count = sum(other is place for other, _ in seen)
@@ -178,10 +178,10 @@ class Function:
             )
         return seen[0][1], seen[1][1]
 
-    def _replaced(
+    def _run_replaced(
         self, tensors: Any, change: Callable[[list[Any]], list[Any]]
     ) -> tuple[Any, Any, int]:
-        """Run up to `write` with other tensors at `read`; return what is written and was read."""
+        """Run up to `write` with other tensors at `read`; return both activations."""
         seen: list[tuple[Place, Any]] = []
         n_tensors = 1
 
@@ -200,26 +200,26 @@ class Function:
         if [place for place, _ in seen] != [self.read, self.write]:
             raise ValueError(
                 f"{self.read.label} and {self.write.label} do not run for every input; pass "
-                "modules that always run."
+                "modules that run for every input."
             )
         return seen[1][1], seen[0][1], n_tensors
 
-    def perturbed(self, tensors: Any, offset: Any) -> tuple[Any, Any]:
-        """Run one input with an offset (positions, features) added at `read`; return rows."""
+    def run_perturbed(self, tensors: Any, offset: Any) -> tuple[Any, Any]:
+        """Run one input with an offset (positions, features) added at `read`; return both rows."""
 
         def change(activations: list[Any]) -> list[Any]:
             first = activations[0].detach() + self.read.activation(offset)
             return [first, *activations[1:]]
 
-        # Copies, which the model may change in place, inside any transform.
+        # Copies, because the model may change them in place.
         alone = [tensor.unsqueeze(0).clone() for tensor in tensors]
-        written, given, _ = self._replaced(alone, change)
+        written, given, _ = self._run_replaced(alone, change)
         return self.write.rows(written), self.read.rows(given)
 
-    def _saved(self, n_bytes: list[int]) -> Any:
-        """Copy what autograd saves between the places, which the model may change in place later.
+    def _copy_saved_tensors(self, n_bytes: list[int]) -> Any:
+        """Copy the tensors that autograd saves, so that the model can change them in place later.
 
-        Training such a model is an error; its derivatives are well defined all the same.
+        Such a model cannot be trained, but its derivatives are well defined.
         """
         weights = {_address(parameter) for parameter in self.model.parameters()} - {None}
 
@@ -232,13 +232,13 @@ class Function:
         return torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
 
     def zeros(self, n_inputs: int) -> Any:
-        """Make offsets that change nothing."""
+        """Return zero offsets."""
         read = self.read
         shape = (n_inputs, read.n_positions, read.n_features)
         return torch.zeros(shape, dtype=read.dtype, device=read.device)
 
     def differentiate(self, inputs: Indices) -> Gradient:
-        """Run a batch, and differentiate it by ordinary autograd, as the model's trainer would."""
+        """Run a batch, and differentiate it with ordinary autograd, as in training."""
         saved: list[int] = []
         leaves: list[Any] = []
 
@@ -246,21 +246,21 @@ class Function:
             if not torch.is_grad_enabled():
                 raise ValueError(
                     f"{self.read.label} runs under torch.no_grad or torch.inference_mode inside "
-                    "the model, which no derivative passes; pass a place outside, or a model "
+                    "the model, where there are no derivatives; pass a place outside, or a model "
                     "without it."
                 )
-            # Further arguments of a module are no part of the place; further results are.
+            # Further arguments of a module do not belong to the place; further results do.
             n_leaves = 1 if self.read.is_input else len(activations)
             changed = list(activations)
             for i, activation in enumerate(activations[:n_leaves]):
                 if activation.is_floating_point():
                     leaves.append((i, activation.detach().clone().requires_grad_()))
-                    # Not the leaf itself, which nothing may change in place.
+                    # Not the leaf itself, which cannot be changed in place.
                     changed[i] = leaves[-1][1].clone()
             return changed
 
-        with torch.enable_grad(), self._saved(saved):
-            written, given, n_tensors = self._replaced(self.taken(inputs), change)
+        with torch.enable_grad(), self._copy_saved_tensors(saved):
+            written, given, n_tensors = self._run_replaced(self.select(inputs), change)
         _, leaf = leaves[0]
         paths = [False] * len(leaves)
         if written.requires_grad:
@@ -286,52 +286,52 @@ class Function:
             n_bytes=sum(saved) + 2 * ends,
         )
 
-    def linearized(self, inputs: Indices, way: str) -> tuple[Any, Any, Derive, Derive]:
-        """Linearize at some inputs.
+    def linearise(self, inputs: Indices, mode: str) -> tuple[Any, Any, Derive, Derive]:
+        """Linearise the function at some inputs.
 
         Parameters
         ----------
         inputs : ndarray of int
-            The inputs, one for the last two ways.
-        way : {"forward", "reverse", "input by input", "one by one"}
-            By ``vmap`` of ``jvp`` or of ``vjp``; by ordinary autograd, with or without ``vmap`` of
-            its backward pass.
+            The inputs; one input for the last two modes.
+        mode : {"forward", "reverse", "input by input", "one by one"}
+            Mode of differentiation: ``vmap`` of ``jvp`` or of ``vjp``, or ordinary autograd with or
+            without ``vmap`` of its backward pass.
 
         Returns
         -------
         result, given : tensor
             Rows at `write` and at `read`, (n_inputs, positions, features).
         derive : callable
-            What derives in between.
-        pull : callable
-            The same in reverse mode.
+            Computes jvps in forward mode, and otherwise vjps.
+        vjp : callable
+            Computes vjps.
         """
         func, autograd = torch.func, torch.autograd
-        tensors, zeros = self.taken(inputs), self.zeros(len(inputs))
-        # An input alone, so that no other one can have an influence. What is drawn has none: two
-        # runs do not differ.
-        vmapped = func.vmap(self.perturbed, randomness="different")
+        tensors, zeros = self.select(inputs), self.zeros(len(inputs))
+        # Each input alone, so that inputs cannot influence one another. Random numbers have no
+        # effect, since two runs agree.
+        vmapped = func.vmap(self.run_perturbed, randomness="different")
 
         def function(offsets: Any) -> tuple[Any, Any]:
             return vmapped(tensors, offsets)
 
-        def push(tangent: Any) -> Any:
+        def jvp(tangent: Any) -> Any:
             return func.jvp(function, (zeros,), (tangent,), has_aux=True)[1]
 
-        if way in ("forward", "reverse"):
-            result, pull, given = func.vjp(function, zeros, has_aux=True)
+        if mode in ("forward", "reverse"):
+            result, vjp, given = func.vjp(function, zeros, has_aux=True)
 
-            pulls = func.vmap(lambda cotangent: pull(cotangent)[0])
-            return result, given, func.vmap(push) if way == "forward" else pulls, pulls
+            vjps = func.vmap(lambda cotangent: vjp(cotangent)[0])
+            return result, given, func.vmap(jvp) if mode == "forward" else vjps, vjps
 
         offset = zeros.requires_grad_()
-        with torch.enable_grad(), self._saved([]):
-            result, given = self.perturbed([tensor[0] for tensor in tensors], offset[0])
+        with torch.enable_grad(), self._copy_saved_tensors([]):
+            result, given = self.run_perturbed([tensor[0] for tensor in tensors], offset[0])
             # So that there is a derivative, zero, where this input has no path to it.
             result = result + 0 * offset.sum().to(result)
 
         def gradients(cotangents: Any) -> Any:
-            if way == "input by input":
+            if mode == "input by input":
                 return autograd.grad(
                     result, offset, cotangents[:, 0], retain_graph=True, is_grads_batched=True
                 )[0]
@@ -342,7 +342,7 @@ class Function:
 
 
 def _address(tensor: Any) -> int | None:
-    """Look up where the numbers of a tensor are; sparse ones are in several places."""
+    """Return the address of the memory of a tensor, ``None`` for sparse tensors."""
     return tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else None
 
 

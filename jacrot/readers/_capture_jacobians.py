@@ -1,4 +1,4 @@
-"""Jacobians of many samples, in the fastest way that PyTorch has for the model."""
+"""Jacobians of many samples, in the fastest mode that PyTorch supports for the model."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from jacrot.readers._capture_checks import Checks
 from jacrot.readers._capture_errors import check_memory, first_line, is_out_of_memory
 from jacrot.readers._capture_function import Function, Indices
 
-# Inputs run together: enough to fill the machine, whatever the model does before `read`.
+# Inputs that are run together: enough to use the machine fully.
 MAX_INPUTS = 64
-# A derivative needs a multiple of what autograd saves, and larger blocks are no faster.
+# A derivative needs a multiple of the memory that autograd saves; larger blocks are not faster.
 HEADROOM = 8
 _VECTORIZED = ("forward", "reverse")
-_IN_WORDS = {
+_DESCRIPTIONS = {
     "forward": "torch.func.jvp",
     "reverse": "torch.func.vjp",
     "input by input": "autograd.grad of one input after the other",
@@ -31,7 +31,7 @@ _IN_WORDS = {
 
 
 class _Disagreement(Exception):
-    """A way of computing derivatives finds others than ordinary autograd."""
+    """A mode of differentiation disagrees with ordinary autograd."""
 
 
 class Jacobians:
@@ -40,15 +40,15 @@ class Jacobians:
     Parameters
     ----------
     function : Function
-        What is differentiated.
+        Function to differentiate.
     checks : Checks
-        Its checks, which have probed it.
+        Checks of the function, after ``probe``.
     inputs, positions : ndarray of int
-        The input and the position at `read` of every sample.
+        Input and position at `read` of every sample.
     local : bool
         Whether only the position of the sample is differentiated at `write`.
     block : int
-        Derivatives at once.
+        Number of derivatives computed at once.
     """
 
     def __init__(
@@ -72,21 +72,21 @@ class Jacobians:
         check_memory(shape, dtype, not local and read.grid == write.grid and n_written > 1)
         self.jacobians = np.zeros(shape, dtype)
         self.X = np.empty((len(inputs), read.n_features), read.numpy_dtype)
-        # Derivatives of one input, by one mode and the other.
+        # Derivatives of one input in forward and in reverse mode.
         forward = read.n_features * (1 if local else counts.max())
         reverse = write.n_features * n_written
         self.n_derivatives = min(forward, reverse)
-        self.ways = ["forward"] if forward < reverse else []
-        self.ways += ["reverse", "input by input", "one by one"]
+        self.modes = ["forward"] if forward < reverse else []
+        self.modes += ["reverse", "input by input", "one by one"]
         self.reason = ""
 
     def compute(self, progress: Callable[[float], None]) -> tuple[Array, Array]:
-        """Compute all of them.
+        """Compute activations and Jacobians of all samples.
 
         Parameters
         ----------
         progress : callable
-            Called with the number of samples whose Jacobians are known.
+            Called with the number of samples that are finished.
 
         Returns
         -------
@@ -98,16 +98,16 @@ class Jacobians:
         Raises
         ------
         ValueError
-            If something is not finite, or every Jacobian is zero.
+            If an activation or a derivative is not finite, or every Jacobian is zero.
         """
-        self._choose_way()
+        self._choose_mode()
         begin = 0
         while begin < len(self.inputs):
             together = int(np.clip(self.block // self.n_derivatives, 1, MAX_INPUTS))
-            some = slice(begin, begin + (together if self.ways[0] in _VECTORIZED else 1))
-            if self._try(partial(self._differentiate, some, progress), some):
-                self._check(some)
-                begin = some.stop
+            subset = slice(begin, begin + (together if self.modes[0] in _VECTORIZED else 1))
+            if self._try(partial(self._differentiate, subset, progress), subset):
+                self._check(subset)
+                begin = subset.stop
         self._warn()
         read, write = self.function.read, self.function.write
         if not self.jacobians.any():
@@ -118,72 +118,72 @@ class Jacobians:
             )
         return self.jacobians, self.X
 
-    def _choose_way(self) -> None:
-        """Leave out what does not find the derivatives of the model's trainer."""
+    def _choose_mode(self) -> None:
+        """Drop the modes that do not agree with ordinary autograd."""
         if self.checks.work.autocast:
             self.reason = "the model runs under autocast, which torch.func.vmap does not apply"
-            self.ways = [way for way in self.ways if way not in _VECTORIZED]
-        while len(self.ways) > 1 and not self._try(self._verify, slice(0, 0)):
+            self.modes = [mode for mode in self.modes if mode not in _VECTORIZED]
+        while len(self.modes) > 1 and not self._try(self._verify, slice(0, 0)):
             pass
 
     def _verify(self) -> None:
-        """Compare the first way with ordinary autograd, at the inputs that were probed.
+        """Compare the first mode with ordinary autograd, at the inputs that were probed.
 
-        Some rules of ``vmap`` for an operation, PyTorch's own or a user's, are wrong. In half
-        precision, the two may also differ by a kink that rounding passes; the slower way is right.
+        Some rules of ``vmap`` for an operation, in PyTorch or by a user, are wrong. In half
+        precision, rounding may also move an activation across a kink; the slower mode is correct.
         """
-        way = self.ways[0]
-        inputs = self.checks.inputs if way in _VECTORIZED else self.checks.first
-        derivatives = _Derivatives(self, inputs, way)
-        if not self.checks.agrees(derivatives.pull, len(inputs)):
+        mode = self.modes[0]
+        inputs = self.checks.inputs if mode in _VECTORIZED else self.checks.first
+        derivatives = _Derivatives(self, inputs, mode)
+        if not self.checks.agrees(derivatives.vjp, len(inputs)):
             raise _Disagreement(
-                f"derivatives by {_IN_WORDS[way]} differ from those of ordinary autograd"
+                f"derivatives by {_DESCRIPTIONS[mode]} differ from those of ordinary autograd"
             )
 
-    def _try(self, attempt: Callable[[], None], some: slice) -> bool:
-        """Make an attempt; where PyTorch refuses the way, go on to the next one."""
+    def _try(self, attempt: Callable[[], None], subset: slice) -> bool:
+        """Run an attempt; if PyTorch does not support the mode, continue with the next one."""
         try:
             attempt()
         except (RuntimeError, NotImplementedError, _Disagreement) as error:
             if is_out_of_memory(error):
                 error.add_note(f"block={self.block} derivatives are computed at once; pass fewer.")
                 raise
-            if len(self.ways) == 1:
+            if len(self.modes) == 1:
                 read, write = self.function.read, self.function.write
                 raise ValueError(
                     f"PyTorch cannot differentiate the model between {read.label} and "
-                    f"{write.label} ({first_line(error)}); pass places that this operation is not "
-                    "between."
+                    f"{write.label} ({first_line(error)}); pass places that do not have this "
+                    "operation between them."
                 ) from error
             reason = error
         else:
             return True
-        # An error of the model's own comes without derivatives too, and is shown as it is.
-        for number in self.inputs[some]:
+        # An error of the model itself is raised without derivatives too; show that one.
+        for number in self.inputs[subset]:
             self.function.run(np.array([number]))
-        del self.ways[0]
+        del self.modes[0]
         self.reason = self.reason or (
             str(reason)
             if isinstance(reason, _Disagreement)
-            else f"PyTorch's vectorized derivatives refuse the model ({first_line(reason)})"
+            else f"PyTorch's vectorized derivatives do not support the model ({first_line(reason)})"
         )
         return False
 
     def _warn(self) -> None:
         if self.reason:
             warn(
-                f"{self.reason}: the Jacobians were computed by {_IN_WORDS[self.ways[0]]}, which "
-                "is slower."
+                f"{self.reason}: the Jacobians were computed by {_DESCRIPTIONS[self.modes[0]]}, "
+                "which is slower."
             )
 
-    def _samples(self, some: slice) -> slice:
-        return slice(self.starts[some][0], self.ends[some][-1])
+    def _samples(self, subset: slice) -> slice:
+        return slice(self.starts[subset][0], self.ends[subset][-1])
 
-    def _differentiate(self, some: slice, progress: Callable[[float], None]) -> None:
-        """Fill the Jacobians of all samples of some inputs."""
-        samples = self._samples(some)
-        owners = self.owners[samples] - some.start
-        self.derivatives = _Derivatives(self, self.inputs[some], self.ways[0])
+    def _differentiate(self, subset: slice, progress: Callable[[float], None]) -> None:
+        """Compute the Jacobians of all samples of some inputs."""
+        samples = self._samples(subset)
+        owners = self.owners[samples] - subset.start
+        self.derivatives = _Derivatives(self, self.inputs[subset], self.modes[0])
         self.derivatives.fill(
             self.jacobians[samples],
             owners,
@@ -191,14 +191,14 @@ class Jacobians:
             lambda share: progress(samples.start + share * (samples.stop - samples.start)),
         )
 
-    def _check(self, some: slice) -> None:
-        """Keep the activations of some inputs, if they are those of the model as it is."""
-        function, derivatives, samples = self.function, self.derivatives, self._samples(some)
+    def _check(self, subset: slice) -> None:
+        """Store the activations of some inputs, after comparison with the unmodified model."""
+        function, derivatives, samples = self.function, self.derivatives, self._samples(subset)
         read, write = function.read, function.write
-        at_read, at_write = function.run(self.inputs[some])
+        at_read, at_write = function.run(self.inputs[subset])
         self.checks.check_batch(read, list(derivatives.given), at_read)
         self.checks.check_batch(write, list(derivatives.result), at_write)
-        where = self.owners[samples] - some.start, self.positions[samples]
+        where = self.owners[samples] - subset.start, self.positions[samples]
         self.X[samples] = to_numpy(derivatives.given[where])
         written = derivatives.result[where] if self.local else derivatives.result
         _check_finite(self.X[samples], f"the activations at {read.label}")
@@ -207,41 +207,41 @@ class Jacobians:
 
 
 class _Derivatives:
-    """Derivatives at some inputs: seeds on one side of the function, results on the other.
+    """Derivatives at some inputs: tangents or cotangents, and their jvps or vjps.
 
     Parameters
     ----------
     jacobians : Jacobians
-        What they are for.
+        The Jacobians that they belong to.
     inputs : ndarray of int
         The inputs.
-    way : {"forward", "reverse", "input by input", "one by one"}
-        How.
+    mode : {"forward", "reverse", "input by input", "one by one"}
+        Mode of differentiation.
     """
 
-    def __init__(self, jacobians: Jacobians, inputs: Indices, way: str) -> None:
+    def __init__(self, jacobians: Jacobians, inputs: Indices, mode: str) -> None:
         function = jacobians.function
         self.local = jacobians.local
-        self.forward = way == "forward"
+        self.forward = mode == "forward"
         self.seeded = function.read if self.forward else function.write
         self.n_inputs = len(inputs)
         self.step = max(1, jacobians.block // self.n_inputs)
         # Rows at `write` and at `read`, (n_inputs, positions, features).
-        self.result, self.given, self.derive, self.pull = function.linearized(inputs, way)
+        self.result, self.given, self.derive, self.vjp = function.linearise(inputs, mode)
         if self.forward:
             self._check_adjoint(jacobians.checks.work.eps)
 
     def _check_adjoint(self, eps: float) -> None:
-        """Refuse forward mode where it is not reverse mode's: it passes through no_grad.
+        """Check that forward and reverse mode agree; only forward mode ignores no_grad.
 
-        ``⟨v, J u⟩ = ⟨Jᵀ v, u⟩``, for directions in which no feature drowns the others.
+        They agree if ``⟨v, J u⟩ = ⟨Jᵀ v, u⟩``, for directions in which no feature dominates.
         """
         rng = np.random.RandomState(0)
         shapes = (2, *self.given.shape), (1, *self.result.shape)
         u, v = (torch.as_tensor(rng.normal(size=shape)) for shape in shapes)
         u, v = u.to(self.given), v.to(self.result)
         v = v / _scales(self.derive(u)[:1])
-        pulled = self.pull(v)
+        pulled = self.vjp(v)
         u = u / _scales(pulled)
         pushed = self.derive(u)
         ahead, back = ((x * y).sum(dim=(2, 3)) for x, y in ((v, pushed), (u, pulled)))
@@ -252,16 +252,16 @@ class _Derivatives:
     def fill(
         self, jacobians: Array, owners: Indices, at: Indices, progress: Callable[[float], None]
     ) -> None:
-        """Write the Jacobians of samples: positions `at` of the inputs `owners`."""
+        """Compute the Jacobians of samples, at positions `at` of the inputs `owners`."""
         local, n_seeded = self.local, self.seeded.n_features
         rank = _rank(owners)
         if local or self.forward:
-            # Seeds at the samples of one group; within an input, they do not meet.
+            # Seed the samples of one group, which do not influence one another.
             group_of = self._independent(owners, at, rank) if local else rank
             spots = np.zeros((group_of.max() + 1, *self._shape[:2]), bool)
             spots[group_of, owners, at] = True
         else:
-            # Seeds at one position of `write`, for all samples.
+            # Seed one position of `write`, for all samples.
             spots = np.eye(self._shape[1], dtype=bool)[:, None].repeat(self.n_inputs, axis=1)
         n_seeds = len(spots) * n_seeded
         for seeded in self._blocks(n_seeds):
@@ -284,10 +284,10 @@ class _Derivatives:
                 jacobians[sample, :, :, feature] = to_numpy(results[number, of])
 
     def _independent(self, owners: Indices, at: Indices, rank: Indices) -> Indices:
-        """Group the samples so that, within a group, none of an input influences another.
+        """Group the samples such that samples of one input in a group do not influence one another.
 
-        A derivative along a random direction at one position is zero at another position exactly
-        where no derivative is anything else. The groups are those of Curtis, Powell and Reid,
+        The derivative along a random direction at one position is zero at another position if and
+        only if all derivatives are. The groups are those of Curtis, Powell and Reid,
         "On the estimation of sparse Jacobian matrices", J. Inst. Maths Applics 13 (1974).
         """
         most = rank.max() + 1
@@ -328,26 +328,26 @@ class _Derivatives:
 
 
 def default_block(n_bytes: int) -> int:
-    """Count the derivatives that scikit-learn's ``working_memory`` has room for."""
+    """Return the number of derivatives that fit scikit-learn's ``working_memory``."""
     return max(1, int(get_config()["working_memory"] * 2**20 // (HEADROOM * n_bytes)))
 
 
 def to_numpy(tensor: Any) -> NDArray[Any]:
-    """Copy a tensor to the host, in single precision at least."""
+    """Copy a tensor to the host, in single precision or higher."""
     if tensor.is_floating_point() and tensor.element_size() < 4:
         tensor = tensor.float()
     return np.asarray(tensor.detach().cpu().numpy())
 
 
 def _scales(rows: Any) -> Any:
-    """Measure the features of rows (…, positions, features), within the range of half precision."""
+    """Return the scale of each feature of rows, within the range of half precision."""
     scales = rows.cpu().double().square().mean(dim=-2, keepdim=True).sqrt()
     largest = scales.amax(dim=-1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
     return (scales / largest).clamp(min=2.0**-10).to(rows)
 
 
 def _rank(owners: Indices) -> Indices:
-    """Count, within every run of equal numbers, from zero."""
+    """Return the rank of each entry in its run of equal numbers, from zero."""
     return np.arange(len(owners)) - np.searchsorted(owners, owners)
 
 
@@ -355,6 +355,6 @@ def _check_finite(array: Array, name: str) -> None:
     count = np.count_nonzero(~np.isfinite(array))
     if count:
         raise ValueError(
-            f"{name} contain NaN or infinity ({count} of {array.size} numbers); look at the "
-            "weights and inputs, or leave such samples out by where."
+            f"{name} contain NaN or infinity ({count} of {array.size} numbers); check the "
+            "weights and inputs, or exclude such samples with where."
         )

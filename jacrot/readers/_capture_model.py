@@ -1,4 +1,4 @@
-"""A PyTorch model for the time of a capture: as it is in use, and afterwards exactly as it was."""
+"""Preparation of a PyTorch model for a capture, and restoration of its state afterwards."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ import torch
 from torch.nn import attention
 from torch.utils import checkpoint
 
-# Of larger weights no copies are kept, by which a change in place is found and undone.
+# Limit for copies of the weights, with which in-place changes are detected and undone.
 MAX_COPIED_BYTES = 2**30
-# One capture at a time: it sets switches of PyTorch that all threads share.
+# One capture at a time, because it changes settings of PyTorch that all threads share.
 _LOCK = threading.RLock()
 _CONTAINERS = (dict, OrderedDict, defaultdict, list, set, deque)
 
 
 def check_model(model: Any) -> Any:
-    """Check that a model can be captured, and unwrap it where ``torch.compile`` made it.
+    """Check that a model can be captured, and unwrap compiled models.
 
     Parameters
     ----------
     model : object
-        What the user gave.
+        The value that the user passed.
 
     Returns
     -------
@@ -40,21 +40,21 @@ def check_model(model: Any) -> Any:
     Raises
     ------
     TypeError
-        If it is not a module of Python.
+        If it is not a Python module of PyTorch.
     ValueError
-        If it has no weights yet.
+        If its weights have no values yet.
     """
     kind = type(model)
-    origin = "pass the Python module that it was made from"
+    origin = "pass the Python module that was compiled or exported"
     if isinstance(model, torch.jit.ScriptModule):
         raise TypeError(
             f"model is a TorchScript module ({kind.__name__}, from torch.jit.script, trace or "
-            f"load), whose modules take no hooks; {origin}."
+            f"load), which does not support hooks; {origin}."
         )
     exported = any(base.__module__.startswith("torch.export.") for base in kind.__mro__)
     if exported:
         raise TypeError(
-            f"model was made by torch.export, so that its modules are no longer called and its "
+            f"model was exported by torch.export, so that its modules are no longer called and its "
             f"mode and shapes are fixed; {origin}."
         )
     if not isinstance(model, torch.nn.Module):
@@ -62,11 +62,11 @@ def check_model(model: Any) -> Any:
     for name, tensor in chain(model.named_parameters(), model.named_buffers()):
         if torch.nn.parameter.is_lazy(tensor):
             raise ValueError(
-                f"{name} of the model has no shape yet (a lazy module); call the model once before."
+                f"{name} of the model has no shape yet (a lazy module); call the model once first."
             )
         if tensor.is_meta:
             raise ValueError(
-                f"{name} of the model is on the meta device, without numbers; load its weights."
+                f"{name} of the model is on the meta device, without values; load the weights."
             )
     return model._orig_mod if _is_compiled(model) else model
 
@@ -77,7 +77,7 @@ def _is_compiled(model: Any) -> bool:
 
 
 class _State:
-    """The attributes of modules, and what is in their lists, dictionaries and sets."""
+    """Snapshot of the attributes of modules, and of their lists, dictionaries and sets."""
 
     def __init__(self, modules: list[Any]) -> None:
         self.saved: list[tuple[Any, Any]] = [(vars(m), dict(vars(m))) for m in modules]
@@ -94,7 +94,7 @@ class _State:
                 self._collect(inner, seen)
 
     def restore(self) -> None:
-        """Undo what was assigned, added or removed since."""
+        """Undo all assignments, additions and removals since the snapshot."""
         for now, before in self.saved:
             if isinstance(now, dict):
                 if len(now) != len(before) or not (
@@ -108,12 +108,12 @@ class _State:
 
 
 class _Tensors:
-    """Copies of tensors that the model may change, in the place of the user's."""
+    """Copies of buffers and other tensors, which replace those of the user during a capture."""
 
     def __init__(self, modules: list[Any]) -> None:
         self.copies: dict[int, Any] = {}
         self.originals: dict[int, Any] = {}
-        # Where a tensor is, and which.
+        # Attributes of modules that hold a tensor, and its key.
         self.places: list[tuple[dict[str, Any], str, int]] = []
         for module in modules:
             for table in (module._buffers, vars(module)):
@@ -125,7 +125,7 @@ class _Tensors:
         self.versions: dict[int, int] = {}
 
     def reset(self) -> None:
-        """Install the copies in the model, made anew where the model has changed them."""
+        """Install the copies in the model, copied again if the model has changed them."""
         for key, original in self.originals.items():
             if key not in self.copies or self.copies[key]._version != self.versions[key]:
                 self.copies[key] = original.detach().clone()
@@ -135,7 +135,7 @@ class _Tensors:
 
 
 class _Weights:
-    """The numbers of parameters, which a model must not change when it is called."""
+    """Snapshot of the parameters, which a call of the model must not change."""
 
     def __init__(self, model: Any) -> None:
         plain = {
@@ -148,7 +148,7 @@ class _Weights:
         self.copies = {name: p.data.clone() for name, p in plain.items()} if small else {}
 
     def changed(self) -> list[str]:
-        """List the parameters whose numbers are others, or elsewhere."""
+        """Return the names of the parameters whose values or memory have changed."""
         return [
             name
             for name, (parameter, data) in self.saved.items()
@@ -157,13 +157,13 @@ class _Weights:
         ]
 
     def check(self) -> None:
-        """Refuse a model that has changed its weights in a run without derivatives."""
+        """Check that a run without derivatives has not changed the weights."""
         changed = self.changed()
         if changed and not any(data.isnan().any() for _, data in self.saved.values()):
             raise ValueError(
                 f"the model changes its own weights when it is called ({', '.join(changed[:3])}); "
-                "pass a model that computes them without changing them (a parametrization of "
-                "torch.nn.utils.parametrize, say)."
+                "pass a model that does not change them (for example with a parametrization of "
+                "torch.nn.utils.parametrize)."
             )
 
     def restore(self) -> None:
@@ -177,12 +177,12 @@ class _Weights:
 
 @contextmanager
 def borrowed(model: Any) -> Iterator[Callable[[], None]]:
-    """Prepare a model for differentiation, and leave it exactly as it was.
+    """Prepare a model for differentiation, and restore it exactly at the end.
 
-    It is in evaluation mode (its flags are set; ``eval()``, which models override, is not called),
-    its parameters do not require gradients, buffers and tensors among its attributes are copies,
-    and hooks of the backward pass, which are not part of the function, are off. Attention,
-    checkpoints and compiled modules compute the same in the way that every derivative passes.
+    In the context, the model is in evaluation mode (by its flags, because models can override
+    ``eval()``), its parameters do not require gradients, its buffers and tensor attributes are
+    copies, and backward hooks, which are not part of the function, are removed. Attention,
+    checkpoints and compiled modules use implementations that support all derivatives.
 
     Parameters
     ----------
@@ -192,10 +192,10 @@ def borrowed(model: Any) -> Iterator[Callable[[], None]]:
     Yields
     ------
     callable
-        Undoes what a run of the model has changed in its state.
+        Undoes changes of a run in the state of the model.
     """
     modules = list(model.modules())
-    # The state of TorchScript modules is not in Python.
+    # Python cannot access the state of TorchScript modules.
     plain = [module for module in modules if not isinstance(module, torch.jit.ScriptModule)]
     training = [module for module in modules if module.training]
     learned = [p for p in model.parameters() if p.requires_grad and not p.is_inference()]
@@ -221,7 +221,7 @@ def borrowed(model: Any) -> Iterator[Callable[[], None]]:
 
             def reset() -> None:
                 nonlocal in_use, n_runs
-                # The first run comes after the hooks, which stay.
+                # After the hooks are registered, which are kept.
                 in_use = in_use or _State(plain)
                 in_use.restore()
                 tensors.reset()
@@ -242,32 +242,32 @@ def borrowed(model: Any) -> Iterator[Callable[[], None]]:
 def _contexts(model: Any) -> Iterator[Any]:
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
     yield torch.random.fork_rng([device.index for device in devices])
-    yield _advice_to_developers_off()
-    # It skips the modules inside, and has no derivative.
-    yield _fast_attention_off()
+    yield _ignore_vmap_warnings()
+    # The fast path skips the modules inside, and has no derivative.
+    yield _disable_fast_attention()
     yield attention.sdpa_kernel(attention.SDPBackend.MATH)
-    # What a checkpoint recomputes is the same; derivatives of several kinds do not pass it, and
-    # hooks would be called in the backward pass.
+    # Checkpointing does not change the function, but does not support all kinds of derivatives, and
+    # would call hooks in the backward pass.
     for name, plain in (
         ("CheckpointFunction", _NoCheckpoint),
         ("_checkpoint_without_reentrant_generator", _no_checkpoint),
     ):
         if hasattr(checkpoint, name):
-            yield _patched(checkpoint, name, plain)
+            yield _patch(checkpoint, name, plain)
     if "torch._dynamo" in sys.modules:
         yield torch.compiler.set_stance("force_eager")
 
 
 @contextmanager
-def _advice_to_developers_off() -> Iterator[None]:
+def _ignore_vmap_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
-        # Of an operation that ``vmap`` computes one by one, to be reported to PyTorch.
+        # Warning about operations for which ``vmap`` has no rule.
         warnings.filterwarnings("ignore", message="There is a performance drop because")
         yield
 
 
 @contextmanager
-def _fast_attention_off() -> Iterator[None]:
+def _disable_fast_attention() -> Iterator[None]:
     mha = torch.backends.mha
     fast = mha.get_fastpath_enabled()
     mha.set_fastpath_enabled(False)
@@ -278,7 +278,7 @@ def _fast_attention_off() -> Iterator[None]:
 
 
 @contextmanager
-def _patched(module: Any, name: str, value: Any) -> Iterator[None]:
+def _patch(module: Any, name: str, value: Any) -> Iterator[None]:
     before = getattr(module, name)
     setattr(module, name, value)
     try:
@@ -298,7 +298,7 @@ def _no_checkpoint(*args: Any, **kwargs: Any) -> Iterator[None]:
 
 
 def _replace_inference_parameters(modules: list[Any]) -> None:
-    """Replace parameters that were made in inference mode, which no derivative passes."""
+    """Replace parameters that were created in inference mode, which has no derivatives."""
     copies: dict[int, Any] = {}
     for module in modules:
         for name, parameter in list(module._parameters.items()):
@@ -306,5 +306,5 @@ def _replace_inference_parameters(modules: list[Any]) -> None:
                 if id(parameter) not in copies:
                     clone = parameter.detach().clone()
                     copies[id(parameter)] = torch.nn.Parameter(clone, requires_grad=False)
-                # Not in the dictionary: recurrent modules keep a list of their own.
+                # By setattr, because recurrent modules also keep a list of their parameters.
                 setattr(module, name, copies[id(parameter)])

@@ -1,4 +1,4 @@
-"""Places of a PyTorch model whose activations are captured, and the tensors they hold."""
+"""Hook points of a PyTorch model, and the tensors at them."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ import numpy as np
 import torch
 
 INPUT = ":input"
-# The tensors at a place, to what takes their place; ``None`` leaves them.
+# Maps the tensors at a place to their replacements; ``None`` to keep them.
 Visit = Callable[["Place", list[Any]], list[Any] | None]
 
 
 def substitute(tree: Any, change: Callable[[Any], Any]) -> Any:
-    """Change the tensors in tuples, lists, mappings and dataclasses.
+    """Replace the tensors in nested tuples, lists, mappings and dataclasses.
 
     Parameters
     ----------
     tree : object
-        What a module reads or returns; it is not modified.
+        Inputs or outputs of a module; not modified.
     change : callable
-        Maps a tensor to another one, or to itself; called in the order of the tree.
+        Maps a tensor to its replacement, or to itself; called in the order of the tree.
 
     Returns
     -------
     object
-        The same kind of object. What holds no changed tensor is the same object as before, so
-        that a module may still append to a list that it is passed.
+        An object of the same type. Parts without replaced tensors are the same objects as before,
+        so that a module can still append to a list that it receives.
     """
     if isinstance(tree, torch.Tensor):
         return change(tree)
@@ -62,7 +62,7 @@ def substitute(tree: Any, change: Callable[[Any], Any]) -> Any:
     return tree
 
 
-def tensors_of(tree: Any) -> list[Any]:
+def list_tensors(tree: Any) -> list[Any]:
     """List the tensors in tuples, lists, mappings and dataclasses."""
     tensors = []
 
@@ -75,28 +75,28 @@ def tensors_of(tree: Any) -> list[Any]:
 
 
 def named_modules(model: Any) -> dict[str, Any]:
-    """Map every name of every module, with and without what ``torch.compile`` adds."""
+    """Return all modules by name, with and without the prefix of ``torch.compile``."""
     modules = dict(model.named_modules(remove_duplicate=False))
     plain = {name.replace("_orig_mod.", ""): module for name, module in modules.items()}
     return {**plain, **modules}
 
 
 class Place:
-    """The output or the input of a module: a matrix (positions, features) for each input.
+    """A hook point: the output or the input of a module, (positions, features) for each input.
 
     Parameters
     ----------
     model : torch.nn.Module
         The model.
     argument : {"read", "write"}
-        The argument of ``capture`` that names the place.
+        Argument of ``capture`` that names the place.
     name : str
-        The name.
+        Name of the place.
     axis : int or None
-        The axis of the features, ``None`` for the usual one of the module.
+        Axis of the features, ``None`` for the usual axis of the module.
     """
 
-    # Of the activation of one input; `grid` is its shape without features and inputs.
+    # Properties of the activation of one input; `grid` is its shape without features and inputs.
     shape: tuple[int, ...]
     axis: int
     grid: tuple[int, ...]
@@ -121,7 +121,7 @@ class Place:
             close = difflib.get_close_matches(name, modules, n=5, cutoff=0.5)
             hint = f"did you mean {' or '.join(map(repr, close))}?" if close else ""
             raise ValueError(
-                f"{self.label} is not a module of the model; {hint or 'look at'} "
+                f"{self.label} is not a module of the model; {hint or 'see'} "
                 f"{'model.named_modules() lists them all' if hint else 'model.named_modules()'}."
             )
         self.module = modules[name]
@@ -134,18 +134,18 @@ class Place:
         if scripted:
             raise ValueError(
                 f"{self.label} is in the TorchScript module {min(scripted, key=len)!r}, which "
-                "takes no hooks; pass a place outside it (the output of the module before it, the "
-                "input of the module after it), or the Python module it was made from."
+                "does not support hooks; pass a place outside it (the output of the module before "
+                "it, the input of the module after it), or the Python module that was compiled."
             )
 
     def attach(self, visit: Visit) -> Any:
-        """Call `visit` with the tensors at this place whenever it runs."""
+        """Register a hook that calls `visit` with the tensors at this place."""
 
-        def seen(tree: Any) -> Any:
-            tensors = tensors_of(tree)
+        def hook(tree: Any) -> Any:
+            tensors = list_tensors(tree)
             if not tensors:
                 raise TypeError(
-                    f"{self.label} has no tensor but {type(tree).__name__}; pass a place whose "
+                    f"{self.label} is a {type(tree).__name__} without a tensor; pass a place whose "
                     "activation is a tensor, or a tuple, dictionary or dataclass with one."
                 )
             changed = visit(self, tensors)
@@ -156,12 +156,12 @@ class Place:
 
         if self.is_input:
             return self.module.register_forward_pre_hook(
-                lambda module, args, kwargs: seen((args, kwargs)), with_kwargs=True
+                lambda module, args, kwargs: hook((args, kwargs)), with_kwargs=True
             )
-        return self.module.register_forward_hook(lambda module, args, output: seen(output))
+        return self.module.register_forward_hook(lambda module, args, output: hook(output))
 
     def measure(self, activation: Any) -> None:
-        """Learn what the activation of one input looks like."""
+        """Record shape, dtype and device of the activation of one input."""
         self.shape = tuple(activation.shape)
         if not activation.is_floating_point():
             raise TypeError(
@@ -187,7 +187,7 @@ class Place:
         self.n_features = self.shape[self.axis]
         others = [*self.shape[: self.axis], *self.shape[self.axis + 1 :]]
         self.n_positions = int(np.prod(others, dtype=int))
-        # The axis of inputs, of which there is one, is not always the first: (t, n, d).
+        # Remove the axis of inputs, which is not always the first: (t, n, d).
         if 1 in others:
             others.remove(1)
         self.grid = tuple(others)
@@ -206,26 +206,26 @@ class Place:
         if tuple(activation.shape) != self.shape:
             raise ValueError(
                 f"{self.label} has shape {tuple(activation.shape)} for one input and {self.shape} "
-                "for another; pass inputs whose activations have one shape."
+                "for another; pass inputs whose activations have the same shape."
             )
         return activation.movedim(self.axis, -1).reshape(self.n_positions, self.n_features)
 
     def activation(self, rows: Any) -> Any:
-        """Undo :meth:`rows`, with any leading axes."""
+        """Reshape (..., positions, features) to activations; the inverse of :meth:`rows`."""
         others = [*self.shape[: self.axis], *self.shape[self.axis + 1 :]]
         lead = rows.shape[:-2]
         return rows.reshape(*lead, *others, self.n_features).movedim(-1, len(lead) + self.axis)
 
     def split(self, batch: Any, n_inputs: int) -> list[Any]:
-        """Divide the activation of a batch among its inputs, each in the shape that it has alone.
+        """Split the activation of a batch by input, each with the shape of a single input.
 
         Parameters
         ----------
         batch : tensor
-            The activation. Inputs may lie along any axis, merged with what lies there or not; an
-            activation that is the same for all of them, as a positional embedding, is everyone's.
+            The activation. Inputs may be stacked along any axis, or merged with it. An activation
+            that all inputs share, such as a positional embedding, is returned for each of them.
         n_inputs : int
-            How many.
+            Number of inputs.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""Any PyTorch model: the activations at one place, and exact Jacobians of another place."""
+"""Activations at one place of a PyTorch model, and exact Jacobians of another place."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Captured", "capture"]
 
-# Weights of more bytes are not hashed, which would take longer than a second.
+# Limit for the bytes of weights that are hashed, which takes about a second.
 MAX_HASHED_BYTES = 2**30
 
 
@@ -42,60 +42,60 @@ def capture(
     random_state: int | np.random.RandomState | None = None,
     verbose: int = 0,
 ) -> Captured:
-    """Record activations of a PyTorch model and exact Jacobians of later ones at them.
+    """Capture activations of a PyTorch model, and exact Jacobians of later activations at them.
 
-    Every input is run on its own, with the activation at `read` perturbed, and the activation at
-    `write` differentiated by ``torch.func``, on the model's device and in its precision. What lies
-    between, before and after the two places does not matter. A place is the output of a module,
-    by its name in ``model.named_modules()``, or, as ``"name:input"``, what that module reads (and
-    nothing else that reads the same tensor); ``""`` is the model itself. Of a tuple, a dictionary
-    or a dataclass, it is the first tensor.
+    Each input is run separately. The activation at the hook point `read` is perturbed, and the
+    activation at `write` is differentiated by ``torch.func``, on the device and in the precision of
+    the model. The model may do anything between, before and after the two places. A place is the
+    output of a module, by its name in ``model.named_modules()``, or its input, as ``"name:input"``
+    (not including other modules that read the same tensor); ``""`` is the model itself. For a
+    tuple, a dictionary or a dataclass, it is the first tensor.
 
-    The samples are pairs of an input and a position: a token of a sequence
-    ``(n, positions, features)``, a pixel of an image ``(n, channels, height, width)``; an
-    activation ``(n, features)`` has no positions.
+    A sample is one position of one input: a token of a sequence ``(n, positions, features)``, or a
+    pixel of an image ``(n, channels, height, width)``. An activation ``(n, features)`` has no
+    positions.
 
     Parameters
     ----------
     model : torch.nn.Module
-        The model. It runs in evaluation mode. Afterwards its weights, buffers, attributes, hooks,
-        modes and gradients are what they were, also after an error.
+        The model, which is run in evaluation mode. Its weights, buffers, attributes, hooks, modes
+        and gradients are restored at the end, also after an error.
     inputs : tensor, tuple of tensors or dict
-        What the model is called with: one argument, positional ones, or keyword arguments. The
-        first axis of every tensor counts the inputs; what is not a tensor is passed on as it is.
+        Arguments of the model: one argument, positional arguments, or keyword arguments. The first
+        axis of every tensor is that of the inputs. Other objects are passed on unchanged.
     read : str
-        The place whose activations are to be rotated.
+        Place whose activations are to be rotated.
     write : str
-        The place that is differentiated; it runs after `read`.
+        Place that is differentiated, which runs after `read`.
     positions : {"same", "all"}, default="same"
-        Which activations at `write` are differentiated, where `write` has positions: those at the
-        position of the sample (the two places then need the same grid of positions), or those
-        at every position. Where `read` has no positions, it is every position.
+        Positions at `write` that are differentiated: only the position of the sample, which
+        requires the same grid of positions at both places, or all positions. If `read` has no
+        positions, all positions are differentiated.
     max_samples : int, default=1024
-        Most samples; if there are more, so many are drawn, and kept in their order.
+        Maximum number of samples. If more are available, this number is drawn, and the order kept.
     where : array-like of bool, default=None
-        Which samples to draw from, one entry for each input and position at `read`: the
-        ``attention_mask`` that leaves out padding. ``None`` for all.
+        Samples to draw from, one entry for each input and position at `read`, such as an
+        ``attention_mask`` that excludes padding. ``None`` for all.
     read_axis, write_axis : int, default=None
-        Axis of the features at `read` and at `write`. ``None`` is the last one after ``Linear``,
-        ``LayerNorm`` and ``Embedding``, the second one after convolutions, pooling, batch, group
-        and instance norm; of other modules, the second one of four and more dimensions,
-        the last one of fewer.
+        Axis of the features at `read` and at `write`. ``None`` is the last axis after ``Linear``,
+        ``LayerNorm`` and ``Embedding``, and the second axis after convolutions, pooling, batch,
+        group and instance norm. After other modules it is the second of four or more axes, and
+        the last of fewer.
     block : int, default=None
-        Derivatives computed at once, each a row (or a column) of the Jacobians of one input.
-        ``None`` is what scikit-learn's ``working_memory`` has room for.
+        Number of derivatives computed at once, each a row (or a column) of the Jacobians of one
+        input. ``None`` is the number that fits scikit-learn's ``working_memory``.
     random_state : int, RandomState instance or None, default=None
-        Draws the samples. ``None`` draws others at each call; the seed that did is in
-        ``source["seed"]`` of the result.
+        Determines the samples. With ``None`` they differ from call to call, and
+        ``source["seed"]`` of the result is the seed that was used.
     verbose : int, default=0
-        Whether a line says how many of how many samples are drawn, and a progress bar how many
-        are done and how much time is left.
+        Whether to print how many of the available samples are drawn, and to show a progress bar.
 
     Returns
     -------
     Captured
-        ``(jacobians, X)``, in single precision where the model runs in half precision, with
-        ``samples``, the input and position of each, and ``source``, where they come from.
+        ``(jacobians, X)``, in single precision if the model runs in half precision, with
+        ``samples``, the input and the position of each sample, and ``source``, a record of model,
+        places and samples.
 
     Raises
     ------
@@ -104,38 +104,38 @@ def capture(
     MemoryError
         If the Jacobians do not fit the free memory.
     TypeError
-        If the model is TorchScript or exported, if `inputs` is something else, or an activation
-        does not hold real floating-point numbers.
+        If the model is TorchScript or exported, if `inputs` is not of these types, or if an
+        activation does not contain real floating-point numbers.
     ValueError
-        If a place is unknown, does not run exactly once, or does not depend on the other; if
-        the grids of positions differ; if the activations or Jacobians have NaN or infinity; if
-        the model is random, or inputs influence each other; if PyTorch cannot differentiate it.
+        If a place is unknown or does not run exactly once, or `write` does not depend on `read`;
+        if the grids of positions differ; if the activations or Jacobians contain NaN or infinity;
+        if the model is random, or inputs influence each other; if PyTorch cannot differentiate it.
 
     Warns
     -----
     UserWarning
-        If the Jacobians are computed in a slower way, or if `write` depends on a further tensor
-        at `read` too.
+        If the Jacobians are computed in a slower mode, or if `write` also depends on a further
+        tensor at `read`.
 
     Notes
     -----
-    Derivatives go through ``torch.func.vmap`` of ``vjp``, or of ``jvp`` where `read` is narrower.
-    Models that these refuse (data-dependent control flow, some in-place operations), and those
-    that run under autocast, which these do not apply, run input by input, with ordinary autograd,
-    more slowly; a warning says so. As everywhere in autograd, nothing passes ``detach`` and
-    ``no_grad``.
+    Derivatives are computed by ``torch.func.vmap`` of ``vjp``, or of ``jvp`` if `read` is narrower.
+    Models for which ``torch.func`` does not work (data-dependent control flow, some in-place
+    operations), and models that run under autocast, which it does not apply, are differentiated
+    input by input with ordinary autograd. This is slower, and a warning is issued. As always in
+    autograd, ``detach`` and ``no_grad`` interrupt derivatives.
 
-    Activations are copied when they are read, so that a model may change them in place later on.
-    The activation at `read` is replaced by an equal tensor that is perturbed: what is reached
-    through another name of the same memory (the variable that was passed to a module which returns
-    it, for one) is not perturbed. A model for which that makes another function is refused.
+    Activations are copied when they are read, so that a model may change them in place later.
+    The activation at `read` is replaced by an equal tensor that is perturbed. Other views of the
+    original tensor, such as a variable that was passed to a module which returns it, are not
+    perturbed. A model for which this changes the function raises an error.
 
-    With ``positions="same"`` one pass differentiates at all positions that have no influence on
-    each other, which random derivatives find out for every input anew: one for each of its
-    samples. A token-wise block then costs ``min(d_write, d_read)`` passes for each input,
-    attention as many for each sample. Samples of few inputs with many positions are the cheapest.
+    With ``positions="same"`` one pass differentiates at all positions that do not influence one
+    another, which are determined for every input by one random derivative for each of its samples.
+    A token-wise block then costs ``min(d_write, d_read)`` passes for each input, and attention the
+    same number for each sample. Many positions of few inputs cost the least.
 
-    The Jacobians of all samples are kept, ``n_samples * d_write * d_read`` numbers.
+    The Jacobians of all samples are stored, ``n_samples * d_write * d_read`` numbers.
 
     Examples
     --------
@@ -166,9 +166,9 @@ def capture(
     with borrowed(module) as reset, Function(module, inputs, source, target, reset) as function:
         checks = Checks(function)
         n_bytes = checks.probe()
-        local = _at_same_positions(source, target, positions)
+        local = _is_local(source, target, positions)
         shape = function.n_inputs, source.n_positions
-        drawn, n_available = _drawn(where, shape, max_samples, random_source(seed))
+        drawn, n_available = _draw_samples(where, shape, max_samples, random_source(seed))
         samples = np.stack(np.divmod(drawn, source.n_positions), axis=1)
         stack = jacobians.Jacobians(
             function, checks, samples[:, 0], samples[:, 1], local,
@@ -190,7 +190,7 @@ def capture(
             "n_available": n_available,
             "samples": fingerprint(samples.astype(np.int64)),
             "seed": int(seed) if isinstance(seed, Integral) else None,
-            "computed": stack.ways[0],
+            "computed": stack.modes[0],
         },
     )
 
@@ -200,24 +200,24 @@ def _check_options(positions: Any, max_samples: Any, block: Any) -> None:
         raise ValueError(f"positions={positions!r} is unknown; pass 'same' or 'all'.")
     for name, count in (("max_samples", max_samples), ("block", 1 if block is None else block)):
         if not isinstance(count, Integral) or count < 1:
-            raise ValueError(f"{name}={count!r} is not a number of them; pass an integer above 0.")
+            raise ValueError(f"{name}={count!r} is not positive; pass an integer above 0.")
 
 
-def _at_same_positions(read: Place, write: Place, positions: str) -> bool:
+def _is_local(read: Place, write: Place, positions: str) -> bool:
     if positions == "all" or read.n_positions == 1 or write.n_positions == 1:
         return False
     if read.grid != write.grid:
         raise ValueError(
-            f"{read.label} has positions {read.grid} and {write.label} has {write.grid}, so that "
-            "there is no same position; pass positions='all', or places of one grid."
+            f"{read.label} has positions {read.grid} and {write.label} has {write.grid}, which do "
+            "not correspond; pass positions='all', or places with the same grid."
         )
     return True
 
 
-def _drawn(
+def _draw_samples(
     where: Any, shape: tuple[int, int], max_samples: int, rng: np.random.RandomState
 ) -> tuple[NDArray[np.intp], int]:
-    """Draw samples, numbered through inputs and positions; return also of how many."""
+    """Draw indices of samples, counted over inputs and positions; return also their number."""
     count = shape[0] * shape[1]
     chosen: NDArray[np.intp] | None = None
     if where is not None:
@@ -231,7 +231,7 @@ def _drawn(
         chosen = np.flatnonzero(flags)
         count = len(chosen)
         if count == 0:
-            raise ValueError("where is false everywhere; pass True for the samples to draw from.")
+            raise ValueError("where is False everywhere; pass True for the samples to draw from.")
     drawn = np.arange(count)
     if count > max_samples:
         drawn = np.sort(sample_without_replacement(count, max_samples, random_state=rng))
@@ -242,7 +242,7 @@ def _drawn(
 def _progress(
     verbose: int, n_samples: int, n_available: int, shape: tuple[int, int]
 ) -> Iterator[Callable[[float], None]]:
-    """Show how many samples are done; the bar knows how much time is left."""
+    """Show a progress bar over samples."""
     n_inputs, n_positions = shape
     with tqdm(desc="capture", total=n_samples, unit=" samples", disable=not verbose) as bar:
         if verbose:
@@ -252,14 +252,14 @@ def _progress(
             )
 
         def progress(n_done: float) -> None:
-            # Blocks that are tried again in another way are not counted twice.
+            # Blocks that are computed again in another mode are not counted twice.
             bar.update(max(0, int(n_done) - bar.n))
 
         yield progress
 
 
 def _weights_fingerprint(model: Any) -> str | None:
-    """Hash the parameters and buffers of a model, where they are plain and not too large."""
+    """Hash the parameters and buffers of a model, unless they are too large or not dense."""
     import torch
 
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}

@@ -15,26 +15,26 @@ def same_padding(
     *,
     more_before: bool = False,
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Compute TensorFlow's ``same`` padding, by which ``ceil(size / stride)`` windows fit.
+    """Compute TensorFlow's ``same`` padding, with which ``ceil(size / stride)`` windows fit.
 
     Parameters
     ----------
     sizes : sequence of (int or None)
-        Height and width of the image, ``None`` where unknown.
+        Height and width of the image, ``None`` if unknown.
     kernel, stride, dilation : sequence of int
-        Of rows and of columns.
+        Values for rows and for columns.
     more_before : bool, default=False
-        Where an odd number is divided in two, whether the larger part goes before the image.
+        Whether the larger half of an odd padding is added before the image.
 
     Returns
     -------
     pair of pairs of int
-        Rows before and after the image, columns before and after it.
+        Rows before and after the image, columns before and after the image.
 
     Raises
     ------
     ValueError
-        If it depends on an unknown size, as it does where the stride is not one.
+        If the padding depends on an unknown size, because a stride is not one.
     """
     padding = []
     for size, width, step, spread in zip(sizes, kernel, stride, dilation, strict=True):

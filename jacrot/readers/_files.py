@@ -1,4 +1,4 @@
-"""Files of several formats, told apart by their suffix."""
+"""Reading files, whose format is determined by their suffix."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from jacrot._utils.optional import require
 from jacrot.layers._weights import ActivationLike, Layout, layer_names
 from jacrot.network import Network
 from jacrot.readers import _npz
-from jacrot.readers._limits import check_size, existing, naming, size_of
-from jacrot.readers._names import selected
+from jacrot.readers._limits import check_size, count_bytes, existing, naming
+from jacrot.readers._names import select_names
 from jacrot.readers._pickles import check_pickles
 from jacrot.readers._safetensors import ArrayInfo, Safetensors, check_not_shard, is_index
 from jacrot.readers._saved import parsed, saved_network
 from jacrot.readers._torch_state import as_array, dense_arrays
 
 SUFFIXES = (".npz", ".safetensors", ".onnx", ".pt", ".pth")
-# Of a checkpoint: entries of its dictionaries, and how deep they are nested.
+# Limits for a checkpoint: entries of its dictionaries, and depth of nesting.
 MOST_ENTRIES = 2**17
 DEEPEST = 50
 
@@ -34,14 +34,14 @@ def load(
 ) -> Network:
     """Read a network from a file.
 
-    - ``.npz``, ``.safetensors``: what :meth:`jacrot.Network.save` wrote;
+    - ``.npz``, ``.safetensors``: files of :meth:`jacrot.Network.save`;
     - ``.npz``: plain arrays, the matrices and biases of dense layers in layer order;
-    - ``.safetensors``: matrices and biases of dense layers, which the numbers in their names
-      put in order, or `names`. A tensor that several layers share is stored once, and found
-      under every name that the metadata of the file list;
+    - ``.safetensors``: matrices and biases of dense layers, ordered by the numbers in their names
+      or by `names`. A tensor that several layers share is stored once, and available under every
+      name that the metadata of the file lists;
     - ``.safetensors.index.json``: the same, from all the shards that it lists;
-    - ``.pt``, ``.pth``: a state dict of dense layers in layer order, or a checkpoint that holds
-      one. Tensors only are read, never pickled objects;
+    - ``.pt``, ``.pth``: a state dict of dense layers in layer order, or a checkpoint that contains
+      one. Only tensors are read, never pickled objects;
     - ``.onnx``: see :func:`jacrot.readers.from_onnx`.
 
     Parameters
@@ -49,14 +49,15 @@ def load(
     path : str or path-like
         The file.
     activation : str, callable or sequence of them, default="relu"
-        Applied after every dense layer, the last one included; a sequence gives one per layer. A
-        file that ``Network.save`` wrote, and an ONNX file, know their own.
+        Activation after every dense layer, including the last, or one for each layer. Files of
+        ``Network.save`` and ONNX files contain their activations.
     layout : {"out_in", "in_out"}, default="out_in"
-        Whether a matrix is stored ``(n_out, n_in)`` or ``(n_in, n_out)``.
+        Whether matrices have shape ``(n_out, n_in)`` or ``(n_in, n_out)``.
     names : sequence of str, default=None
-        The arrays to take, in layer order, every matrix followed by its bias; ``None`` for all.
-        Of a file that is one of several shards, and of one whose names contradict its order,
-        nothing is read without them.
+        Arrays to read, in layer order, every matrix followed by its bias; ``None`` for all.
+        Required for one of several shards, and for files whose names contradict their order. A
+        file is a shard if an index lists it, if its name ends in ``-00001-of-00003``, or if the
+        folder has another part of the same name (``run_1_of_3.npz`` beside ``run_2_of_3.npz``).
 
     Returns
     -------
@@ -66,12 +67,12 @@ def load(
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ImportError
         If the package that reads the format is not installed.
     ValueError
-        If the suffix is another, the file is damaged or holds pickled objects, or its arrays
-        are not those of dense layers that chain.
+        If the suffix is not supported, the file is damaged or contains pickled objects, or its
+        arrays are not those of dense layers that chain.
 
     Examples
     --------
@@ -97,15 +98,15 @@ def load(
                     return Network(_weights(arrays, names), activation, layout)
                 if activation != "relu" or layout != "out_in" or names is not None:
                     raise ValueError(
-                        f"path={str(path)!r} was written by save and knows its layers and "
-                        "activations; leave activation and layout out, and names too."
+                        f"path={str(path)!r} was written by save and contains its layers and "
+                        "activations; do not pass activation, layout or names."
                     )
                 return saved_network(header, arrays, path)
             case ".onnx":
                 if activation != "relu" or layout != "out_in" or names is not None:
                     raise ValueError(
-                        f"path={str(path)!r} is a graph, which knows its activations and its "
-                        "layers; leave activation, layout and names out."
+                        f"path={str(path)!r} is a graph, which contains its layers and "
+                        "activations; do not pass activation, layout or names."
                     )
                 from jacrot.readers._onnx import from_onnx
 
@@ -116,27 +117,27 @@ def load(
 
 
 def metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read what was kept beside a network or a fitted estimator, without its arrays.
+    """Read the metadata of a saved network or a fitted estimator, without its arrays.
 
     Parameters
     ----------
     path : str or path-like
-        An ``.npz`` or ``.safetensors`` file that :meth:`jacrot.Network.save` or ``save`` of an
-        estimator wrote.
+        An ``.npz`` or ``.safetensors`` file of :meth:`jacrot.Network.save` or of ``save`` of an
+        estimator.
 
     Returns
     -------
     dict
-        The `metadata` of a network, the ``provenance_`` of an estimator.
+        The `metadata` of a network, or the ``provenance_`` of an estimator.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ImportError
         If ``safetensors`` is needed and not installed.
     ValueError
-        If the suffix is another, the file is damaged, or nothing was kept in it.
+        If the suffix is not supported, the file is damaged, or it was not written by ``save``.
 
     Examples
     --------
@@ -152,8 +153,8 @@ def metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     kept = description.get("metadata", {})
     if not isinstance(kept, dict):
         raise ValueError(
-            f"path={str(path)!r} has a {type(kept).__name__} for metadata, as save writes none; "
-            "write it again with save."
+            f"path={str(path)!r} has a {type(kept).__name__} as metadata, which save does not "
+            "write; save it again."
         )
     return kept
 
@@ -161,26 +162,26 @@ def metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
 def read_saved(
     path: str | os.PathLike[str], names: Sequence[str] | None = None
 ) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Read what a file says of what it holds, and its arrays.
+    """Read the description and the arrays of a file that ``save`` wrote.
 
     Parameters
     ----------
     path : str or path-like
-        A file that ``save`` wrote.
+        The file.
     names : sequence of str, default=None
-        The arrays to take, ``None`` for all.
+        Arrays to read, ``None`` for all.
 
     Returns
     -------
     description : dict
-        What was described.
+        The description.
     arrays : dict of ndarray
-        The arrays.
+        The arrays by name.
 
     Raises
     ------
     FileNotFoundError, ImportError, ValueError
-        As :func:`metadata` does.
+        In the same cases as :func:`metadata`.
     """
     path = _existing(path)
     if path.suffix.lower() not in archive.SUFFIXES:
@@ -188,7 +189,7 @@ def read_saved(
     with naming(f"path={str(path)!r}"):
         header, arrays = read(path, names)
         if header is None:
-            raise ValueError(f"path={str(path)!r} holds arrays only; write a file that save wrote.")
+            raise ValueError(f"path={str(path)!r} contains only arrays; pass a file of save.")
         return parsed(header, path), arrays
 
 
@@ -198,22 +199,22 @@ def list_arrays(path: str | os.PathLike[str]) -> dict[str, ArrayInfo]:
     Parameters
     ----------
     path : str or path-like
-        A file of one of the formats that :func:`load` reads.
+        A file of a format that :func:`load` reads.
 
     Returns
     -------
     dict of str to ArrayInfo
-        The shape and the dtype of every array, by name, in the order of the file. Names in
-        nested dictionaries of a PyTorch checkpoint are joined by dots.
+        Shape and dtype of every array by name, in the order of the file. Names in nested
+        dictionaries of a PyTorch checkpoint are joined by dots.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ImportError
         If the package that reads the format is not installed.
     ValueError
-        If the suffix is another, or the file is damaged.
+        If the suffix is not supported, or the file is damaged.
 
     Examples
     --------
@@ -255,7 +256,7 @@ def _existing(path: str | os.PathLike[str]) -> Path:
 
 
 def _weights(arrays: dict[str, Any], names: Sequence[str] | None) -> Any:
-    """Prepare arrays for a network, which checks names that the user did not list."""
+    """Return arrays for ``Network``, which checks their order if the user passed no names."""
     if names is None:
         return arrays
     return [
@@ -264,7 +265,7 @@ def _weights(arrays: dict[str, Any], names: Sequence[str] | None) -> Any:
 
 
 def read(path: Path, names: Sequence[str] | None) -> tuple[str | None, dict[str, Any]]:
-    """Read the arrays of a file, and the description beside them, if there is one."""
+    """Read the arrays of a file, and its description if there is one."""
     if path.suffix.lower() == ".npz":
         header, arrays = _npz.read(path, names)
         if names is None and header is None:
@@ -282,27 +283,27 @@ def _tensors(path: Path, caller: str, device: str) -> dict[str, Any]:
     try:
         check_pickles(path)
         content = torch.load(path, map_location=device, weights_only=True)
-    # PyTorch raises whatever its own reading of a damaged file runs into.
+    # PyTorch does not wrap the errors that damaged files cause.
     except Exception as error:
         lines = str(error).splitlines() or ["no message"]
-        # The first line, and what it pleads for, is advice to run the code of the file.
-        said = next((line for line in lines if "WeightsUnpickler error" in line), lines[0])
-        said = said.strip().partition(" Please")[0]
+        # The other lines advise to run the code of the file.
+        reason = next((line for line in lines if "WeightsUnpickler error" in line), lines[0])
+        reason = reason.strip().partition(" Please")[0]
         raise ValueError(
-            f"path={str(path)!r} holds something else than tensors, or is damaged "
-            f"({type(error).__name__}: {said}); write tensors only, with "
+            f"path={str(path)!r} contains other objects than tensors, or is damaged "
+            f"({type(error).__name__}: {reason}); save only tensors, with "
             "torch.save(model.state_dict(), path)."
         ) from error
     if not isinstance(content, Mapping):
         raise ValueError(
-            f"path={str(path)!r} holds a {type(content).__name__}, no state dict; write one with "
-            "torch.save(model.state_dict(), path)."
+            f"path={str(path)!r} contains a {type(content).__name__}, not a state dict; save one "
+            "with torch.save(model.state_dict(), path)."
         )
     return _named_tensors(content)
 
 
 def _named_tensors(content: Mapping[Any, Any]) -> dict[str, Any]:
-    """List the tensors in nested dictionaries, which may be met again inside of themselves."""
+    """Return the tensors in nested dictionaries, which may contain themselves."""
     tensors: dict[str, Any] = {}
     pending: list[tuple[tuple[str, ...], Any]] = [((), content)]
     n_entries = 0
@@ -312,16 +313,16 @@ def _named_tensors(content: Mapping[Any, Any]) -> dict[str, Any]:
             n_entries += len(value)
             if n_entries > MOST_ENTRIES or len(keys) > DEEPEST:
                 raise ValueError(
-                    f"a state dict of more than {MOST_ENTRIES:,} entries, or nested deeper than "
-                    f"{DEEPEST} times; write torch.save(model.state_dict(), path)."
+                    f"a state dict of more than {MOST_ENTRIES:,} entries, or nested more than "
+                    f"{DEEPEST} times; save it with torch.save(model.state_dict(), path)."
                 )
-            # The method of the class: a file can put another into the instance.
+            # The method of the class: a file can override it on the instance.
             items = list(type(value).items(value))
             pending += [((*keys, str(key)), item) for key, item in reversed(items)]
         elif hasattr(value, "detach"):
             name = ".".join(keys)
             if name in tensors:
-                raise ValueError(f"two tensors of the name {name!r}; write one for each name.")
+                raise ValueError(f"two tensors have the name {name!r}; save one for each name.")
             tensors[name] = value
     return tensors
 
@@ -331,20 +332,20 @@ def _checkpoint(path: Path, names: Sequence[str] | None) -> dict[str, Any]:
     if names is None:
         check_not_shard(path)
     else:
-        tensors = {name: tensors[name] for name in selected(names, tensors, path)}
+        tensors = {name: tensors[name] for name in select_names(names, tensors, path)}
     try:
-        # One stored number may fill a tensor of any shape.
-        n_bytes = sum(size_of(t.shape, t.element_size()) for t in tensors.values())
+        # With stride 0, one stored number fills a tensor of any shape.
+        n_bytes = sum(count_bytes(t.shape, t.element_size()) for t in tensors.values())
         check_size(n_bytes, path.stat().st_size, "the file")
         if names is None:
             return dense_arrays(tensors)
         return {name: as_array(tensor) for name, tensor in tensors.items()}
     except ValueError as error:
-        hint = " Or write names=[...], the weights and biases to take, in layer order."
+        hint = " Or pass names=[...], the weights and biases to read, in layer order."
         raise ValueError(f"path={str(path)!r}: {error}{'' if names else hint}") from error
-    # Of sparse and quantised tensors.
+    # Errors of sparse and quantised tensors.
     except (AttributeError, RuntimeError, TypeError) as error:
         raise ValueError(
-            f"path={str(path)!r} holds a tensor that is not a plain array ({error}); save "
+            f"path={str(path)!r} contains a tensor that is not a plain array ({error}); save "
             "tensor.to_dense() or tensor.dequantize()."
         ) from error

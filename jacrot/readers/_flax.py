@@ -1,4 +1,4 @@
-"""Flax: variables of ``flax.linen`` and modules of ``flax.nnx``."""
+"""Conversion of variables of ``flax.linen`` and of modules of ``flax.nnx``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from jacrot.layers._weights import ActivationLike
 from jacrot.layers._windows import Padding, Pair
 from jacrot.network import Network
 from jacrot.readers._common import same_padding
-from jacrot.readers._flax_order import Entry, default_chain, listed
+from jacrot.readers._flax_order import Entry, default_chain, join_names
 
 _GEOMETRY = {"strides": 1, "padding": "SAME", "dilation": 1}
 _NAMED = ("relu", "selu", "sigmoid", "silu", "softplus", "tanh")
@@ -51,39 +51,38 @@ def from_flax(
     dilation: Any = 1,
     epsilon: float | None = None,
 ) -> Network:
-    """Read the variables of a ``flax.linen`` model, or a chain of ``flax.nnx`` modules.
+    """Convert variables of a ``flax.linen`` model, or a chain of ``flax.nnx`` modules.
 
     Parameters
     ----------
     params : mapping, nnx.Sequential or sequence
-        What ``model.init`` returns, or its ``"params"``: a flat mapping of ``Dense`` and ``Conv``
+        The result of ``model.init``, or its ``"params"``: a flat mapping of ``Dense`` and ``Conv``
         entries, convolutions before dense layers, each called once. Numbers in names of lists and
-        attributes (``layers_2`` before ``layers_10``) are their order. Those in automatic names
-        (``Dense_0``) are not: they count constructions, and ``Dense(8)(relu(Dense(8)(x)))``
-        constructs first what it calls last. Such entries are read if their widths chain in one
-        order only. For anything else pass `chain`. Of ``flax.nnx``: a
-        ``Sequential`` or a list of ``Linear``, ``Conv``, ``BatchNorm``, ``LayerNorm``,
-        ``RMSNorm``, ``Dropout``, functions of ``jax.nn``, ``functools.partial`` of these and of
-        ``nnx.avg_pool`` and ``nnx.max_pool``, and :mod:`jacrot.layers`; modules know their
-        geometry.
+        attributes (``layers_2`` before ``layers_10``) determine their order. Numbers in automatic
+        names (``Dense_0``) do not: they count constructions, and ``Dense(8)(relu(Dense(8)(x)))``
+        constructs the last layer first. Such entries are accepted if their widths chain in a
+        single order. Otherwise pass `chain`. For ``flax.nnx``: a ``Sequential`` or a list of
+        ``Linear``, ``Conv``, ``BatchNorm``, ``LayerNorm``, ``RMSNorm``, ``Dropout``, functions of
+        ``jax.nn``, ``functools.partial`` of these and of ``nnx.avg_pool`` and ``nnx.max_pool``, and
+        :mod:`jacrot.layers`; modules contain their geometry.
     activation : str, callable or sequence of them, default="relu"
-        Applied after every ``Dense`` and ``Conv`` of a mapping, the last one included; a
-        sequence gives one for each. A callable is a function of ``jax.nn`` or one written with
-        ``autograd.numpy``. A chain holds its own.
+        Activation after every ``Dense`` and ``Conv`` of a mapping, including the last, or one for
+        each. Callables are functions of ``jax.nn`` or written with ``autograd.numpy``. A chain
+        contains its activations.
     chain : sequence, default=None
-        What the model computes, in order: names of entries of `params` (of nested ones
+        The computation of the model, in order: names of entries of `params` (for nested entries
         ``"block/Dense_0"``), names of activations, functions of ``jax.nn``, and
-        :mod:`jacrot.layers` for what has no parameters, such as ``AvgPool2d(2)`` and
+        :mod:`jacrot.layers` for operations without parameters, such as ``AvgPool2d(2)`` and
         ``Flatten()``.
     batch_stats : mapping, default=None
-        Running statistics of ``BatchNorm`` entries, by default those beside ``"params"``.
+        Running statistics of ``BatchNorm`` entries, by default those of the result of
+        ``model.init``.
     image_shape : tuple of int, default=None
-        ``(height, width, channels)`` of the images, as Flax has it. Only with it can images be
-        flattened, since Flax flattens them channel by channel last, and strides have
-        ``"SAME"`` padding.
+        ``(height, width, channels)`` of the images, as in Flax. Required to flatten images, which
+        Flax does with the channels last, and for ``"SAME"`` padding with strides.
     strides, padding, dilation : int, str, pair or mapping, default=1, "SAME", 1
-        Geometry of convolutions of a mapping, as in ``flax.linen.Conv``, which variables do not
-        tell; a mapping of names to them gives each its own, and the default to others.
+        Geometry of convolutions of a mapping, as in ``flax.linen.Conv``, which is not part of the
+        variables. A mapping of names to values sets them by entry, with the default for others.
     epsilon : float, default=None
         Added to the variance by norms of a mapping; ``None`` is Flax's default, 1e-5 for
         ``BatchNorm`` and 1e-6 for ``LayerNorm`` and ``RMSNorm``.
@@ -91,24 +90,25 @@ def from_flax(
     Returns
     -------
     Network
-        The network at inference, batch norm folded into the layer before it. Images are
-        ``(n, channels, height, width)``: write ``network(images.transpose(0, 3, 1, 2))``. Its
-        outputs, where they are images, are transposed alike.
+        The network at inference, with batch norm folded into the layer before it. Images have
+        shape ``(n, channels, height, width)``: use ``network(images.transpose(0, 3, 1, 2))``.
+        Outputs that are images are transposed in the same way.
 
     Raises
     ------
     ImportError
-        If modules of ``flax.nnx`` are given and Flax is not installed.
+        If modules of ``flax.nnx`` are passed and Flax is not installed.
     TypeError
-        If `params` is something else.
+        If `params` is not of these types.
     ValueError
-        If an entry or a module is not read, or the order is not known; the message names it.
+        If an entry or a module is not supported, or the order is not determined; the message names
+        it.
 
     Warns
     -----
     UserWarning
-        If an entry of an automatic name writes as many features as it reads: it is read as called
-        once, and may be called several times.
+        If an entry with an automatic name has as many outputs as inputs: the model may call it
+        several times, while the network applies it once.
 
     Examples
     --------
@@ -135,13 +135,13 @@ def from_flax(
         entries, statistics = _entries(params.get("params", params)), _entries(batch_stats or {})
     elif not isinstance(params, (list, tuple)) and not _is_module(params):
         raise TypeError(
-            f"params is a {type(params).__name__}; write the variables of a flax.linen model "
+            f"params is a {type(params).__name__}; pass the variables of a flax.linen model "
             "(a mapping), a flax.nnx.Sequential, or a list of flax.nnx modules and functions."
         )
     elif (chain, batch_stats, epsilon) != (None, None, None) or geometry != _GEOMETRY:
         raise ValueError(
-            "modules of flax.nnx know their order, statistics and geometry: write none of chain, "
-            "batch_stats, strides, padding, dilation and epsilon."
+            "modules of flax.nnx contain their order, statistics and geometry; do not pass chain, "
+            "batch_stats, strides, padding, dilation or epsilon."
         )
     items, name = params, "params"
     if isinstance(params, Mapping):
@@ -149,15 +149,15 @@ def from_flax(
         if chain is None:
             items, activation = default_chain(entries, activation, image_shape), "relu"
     if not (isinstance(activation, str) and activation == "relu"):
-        raise ValueError("a chain holds its own activations: leave activation out.")
-    reader = _Reader(entries, statistics, geometry, epsilon, image_shape)
+        raise ValueError("a chain contains its activations; do not pass activation.")
+    reader = FlaxReader(entries, statistics, geometry, epsilon, image_shape)
     reader.read(items, name)
-    # A chain that does nothing is a network too.
-    return Network(fused(reader.finished()) or [Activation("identity")])
+    # An empty chain is the identity.
+    return Network(fused(reader.finish()) or [Activation("identity")])
 
 
-class _Reader:
-    """Reads the parts of a chain, one after the other."""
+class FlaxReader:
+    """Converts the parts of a chain in order."""
 
     def __init__(
         self,
@@ -170,14 +170,14 @@ class _Reader:
         self.entries, self.statistics = entries, statistics
         self.geometry, self.epsilon = geometry, epsilon
         self.layers: list[Layer] = []
-        # What has been computed so far, for its shape; and how many features it has.
+        # The output so far, for its shape, and its number of features.
         self.x: Array | None = None
         self.width: int | None = None
         if image_shape is not None:
             height, width, channels = image_shape
             self.x = np.zeros((1, channels, height, width), np.float32)
             self.width = channels
-        # Where Flax has the entries of flattened images: its entry j is our entry order[j].
+        # Order of flattened images in Flax: its entry j is entry order[j] of the network.
         self.order: NDArray[np.intp] | None = None
 
     def read(self, item: Any, name: str) -> None:
@@ -185,18 +185,18 @@ class _Reader:
             if item in self.entries:
                 self.entry(item)
             elif item in ACTIVATIONS or item == "softmax":
-                self.put(Softmax() if item == "softmax" else Activation(item), item)
+                self.add(Softmax() if item == "softmax" else Activation(item), item)
             else:
                 raise ValueError(
-                    f"{name} is {item!r}, neither an entry of params, {listed(self.entries)}, "
-                    f"nor an activation, {listed([*ACTIVATIONS, 'softmax'])}."
+                    f"{name} is {item!r}, neither an entry of params, {join_names(self.entries)}, "
+                    f"nor an activation, {join_names([*ACTIVATIONS, 'softmax'])}."
                 )
         elif isinstance(item, Layer):
             if isinstance(item, Flatten):
                 self.flatten(name)
             elif not isinstance(item, (Activation, Softmax)):
-                self.settle()
-            self.put(item, name)
+                self.restore_order()
+            self.add(item, name)
         elif isinstance(item, (list, tuple)):
             for index, part in enumerate(item):
                 self.read(part, f"{name}[{index}]")
@@ -206,15 +206,15 @@ class _Reader:
             self.function(item, name)
         else:
             raise TypeError(
-                f"{name} is a {type(item).__name__}; write a module or a function of Flax, one of "
-                "jacrot.layers, or a name."
+                f"{name} is a {type(item).__name__}; pass a module or a function of Flax, a layer "
+                "of jacrot.layers, or a name."
             )
 
-    def finished(self) -> list[Layer]:
-        self.settle()
+    def finish(self) -> list[Layer]:
+        self.restore_order()
         return self.layers
 
-    def put(self, layer: Layer, name: str) -> None:
+    def add(self, layer: Layer, name: str) -> None:
         self.layers.append(layer)
         if layer.n_outputs is not None:
             self.width = layer.n_outputs
@@ -223,17 +223,17 @@ class _Reader:
                 self.x = layer(self.x)
             except ValueError as error:
                 raise ValueError(
-                    f"{name}, {layer!r}, does not read the {self.x.shape[1:]} that come to it "
-                    f"({error}); check image_shape, and write what has no parameters, such as "
-                    "pooling, into chain."
+                    f"{name}, {layer!r}, does not accept inputs of shape {self.x.shape[1:]} "
+                    f"({error}); check image_shape, and include operations without parameters, "
+                    "such as pooling, in chain."
                 ) from error
 
-    def settle(self) -> None:
-        """Sort the entries of flattened images as Flax has them."""
+    def restore_order(self) -> None:
+        """Permute flattened images to the order of Flax."""
         if self.order is not None:
             matrix = np.eye(len(self.order), dtype=np.float32)[self.order]
             self.order = None
-            self.put(Basis(matrix), "flattened images")
+            self.add(Basis(matrix), "flattened images")
 
     def flatten(self, name: str) -> None:
         if self.x is not None and self.x.ndim == 4:
@@ -241,12 +241,12 @@ class _Reader:
             self.order = places.transpose(1, 2, 0).ravel()
         elif self.x is None and any(isinstance(layer, Conv2d) for layer in self.layers):
             raise ValueError(
-                f"{name}: Flax flattens images channel by channel last, so their size must be "
-                "known; write image_shape=(height, width, channels) of the inputs."
+                f"{name}: Flax flattens images with the channels last, so that their size must be "
+                "known; pass image_shape=(height, width, channels) of the inputs."
             )
 
     def vector(self, given: Any) -> Array | None:
-        """Read a vector of features, in our order."""
+        """Convert a vector of features to the order of the network."""
         vector = _array(given)
         return vector if vector is None or self.order is None else vector[np.argsort(self.order)]
 
@@ -255,19 +255,19 @@ class _Reader:
         if self.order is not None and weight.shape[1] == len(self.order):
             weight, self.order = weight[:, np.argsort(self.order)], None
         if self.x is not None and self.x.ndim == 4:
-            self.put(Conv2d(weight[:, :, None, None], _array(bias), "identity"), name)
+            self.add(Conv2d(weight[:, :, None, None], _array(bias), "identity"), name)
         else:
-            self.put(Dense(weight, _array(bias), "identity"), name)
+            self.add(Dense(weight, _array(bias), "identity"), name)
 
     def convolution(
         self, kernel: Any, bias: Any, name: str, geometry: dict[str, Any], groups: int | None
     ) -> None:
         weight = _array(kernel).transpose(3, 2, 0, 1)
         if groups is None:
-            # Variables do not tell, but what comes to the convolution does.
+            # Not part of the variables, but determined by the number of input channels.
             groups = 1 if self.width is None else max(1, self.width // weight.shape[1])
         stride, dilation = _pair(geometry["strides"]), _pair(geometry["dilation"])
-        self.put(
+        self.add(
             Conv2d(
                 weight,
                 _array(bias),
@@ -286,20 +286,20 @@ class _Reader:
                 return 0
             if given.upper() != "SAME":
                 raise ValueError(
-                    f"{name} has padding {given!r}; only 'SAME', 'VALID' and numbers are read."
+                    f"{name} has padding {given!r}; only 'SAME', 'VALID' and numbers are supported."
                 )
             sizes = (None, None) if self.x is None else self.x.shape[2:]
             try:
                 return same_padding(sizes, kernel, stride, dilation)
             except ValueError as error:
                 raise ValueError(
-                    f"{name}: {error}; write image_shape=(height, width, channels) of the inputs."
+                    f"{name}: {error}; pass image_shape=(height, width, channels) of the inputs."
                 ) from error
         rows, columns = [given] * 2 if isinstance(given, int) else given
         return _pair(rows), _pair(columns)
 
     def entry(self, name: str) -> None:
-        """Read the variables of one module of flax.linen."""
+        """Convert the variables of one module of flax.linen."""
         entry = self.entries[name] | self.statistics.get(name, {})
         kind = re.sub(r"_?\d*$", "", name.split("/")[-1])
         shape = np.shape(entry.get("kernel", ()))
@@ -318,9 +318,9 @@ class _Reader:
         else:
             shapes = {key: np.shape(value) for key, value in entry.items()}
             raise ValueError(
-                f"params[{name!r}] has {shapes}, which is no Dense, no two-dimensional Conv, no "
-                "BatchNorm with its batch_stats, no LayerNorm and no RMSNorm; from_flax reads no "
-                "others."
+                f"params[{name!r}] has {shapes}, which is not a Dense, a two-dimensional Conv, a "
+                "BatchNorm with batch_stats, a LayerNorm or an RMSNorm; from_flax supports only "
+                "these."
             )
 
     def norm(self, kind: str, arrays: Entry, epsilon: float, name: str) -> None:
@@ -329,22 +329,22 @@ class _Reader:
             mean, variance = self.vector(arrays["mean"]), self.vector(arrays["var"])
             assert mean is not None
             assert variance is not None
-            self.put(BatchNorm(mean, variance, weight, bias, epsilon), name)
+            self.add(BatchNorm(mean, variance, weight, bias, epsilon), name)
         elif kind == "LayerNorm":
-            self.put(LayerNorm(weight, bias, epsilon), name)
+            self.add(LayerNorm(weight, bias, epsilon), name)
         else:
-            self.put(RMSNorm(weight, epsilon), name)
+            self.add(RMSNorm(weight, epsilon), name)
 
     def module(self, module: Any, name: str) -> None:
-        """Read a module of flax.nnx."""
+        """Convert a module of flax.nnx."""
         nnx = require("flax.nnx", caller="from_flax", extra="flax")
         kind = type(module).__name__
-        # A subclass may compute something else.
+        # A subclass may compute another function.
         if getattr(nnx, kind, None) is not type(module) or kind not in _MODULES:
             raise ValueError(
-                f"{name} is a {kind}, which from_flax does not read; it reads "
-                f"{', '.join(_MODULES)}. Of a module of your own write the list of its parts, in "
-                "the order in which they compute, with jacrot.layers for what has no parameters."
+                f"{name} is a {kind}, which from_flax does not support; it supports "
+                f"{', '.join(_MODULES)}. For a custom module pass the list of its parts, in the "
+                "order of computation, with jacrot.layers for operations without parameters."
             )
         if kind == "Sequential":
             self.read(list(module.layers), name)
@@ -357,7 +357,8 @@ class _Reader:
                 or (_pair(module.input_dilation) != (1, 1))
             ):
                 raise ValueError(
-                    f"{name} is a Conv with a mask, an input dilation or not of images, not read."
+                    f"{name} is a Conv with a mask, with input dilation or not of images, which is "
+                    "not supported."
                 )
             geometry = {
                 "strides": module.strides,
@@ -371,11 +372,13 @@ class _Reader:
                 getattr(module, axis, -1) for axis in ("axis", "reduction_axes", "feature_axes")
             }
             if axes != {-1}:
-                raise ValueError(f"{name} is a {kind} over other axes than the last, not read.")
+                raise ValueError(
+                    f"{name} is a {kind} over other axes than the last; not supported."
+                )
             self.norm(kind, vars(module), module.epsilon, name)
 
     def function(self, function: Any, name: str) -> None:
-        """Read a function of ``jax.nn``, or a pooling with its options."""
+        """Convert a function of ``jax.nn``, or a pooling with its options."""
         jax_nn = require("jax.nn", caller="from_flax", extra="flax")
         linen = require("flax.linen", caller="from_flax", extra="flax")
         options: dict[str, Any] = {}
@@ -404,8 +407,8 @@ class _Reader:
             described = getattr(function, "__name__", type(function).__name__)
             raise ValueError(
                 f"{name} is the function {described}{options or ''}, which from_flax does not "
-                f"read; it reads {', '.join(known)} of jax.nn, avg_pool and max_pool. Write one "
-                "of jacrot.layers, such as Flatten() or Activation(function)."
+                f"support; it supports {', '.join(known)} of jax.nn, avg_pool and max_pool. Pass a "
+                "layer of jacrot.layers instead, such as Flatten() or Activation(function)."
             )
         if layer is not None:
             self.read(layer, name)
@@ -428,7 +431,7 @@ class _Reader:
 
 
 def _entries(tree: Mapping[Any, Any], path: str = "") -> dict[str, Entry]:
-    """List the modules that have variables of their own, by their path."""
+    """Return the variables of every module by its path."""
     entries: dict[str, Entry] = {}
     arrays = {str(key): value for key, value in tree.items() if not isinstance(value, Mapping)}
     if arrays:

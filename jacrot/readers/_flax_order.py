@@ -1,4 +1,4 @@
-"""The order of the layers of a Flax model, of which only the variables are known."""
+"""The order of the layers of a Flax model, determined from its variables."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ Entry = dict[str, Any]
 
 
 class _Kernel(NamedTuple):
-    """A kernel of the model, of a convolution or a dense layer."""
+    """Kernel of a convolution or a dense layer."""
 
     name: str
     is_convolution: bool
-    # Of a convolution, those of each of its groups.
+    # For a convolution, the number for each group.
     n_inputs: int
     n_outputs: int
     prefix: str
     number: int
 
     def reads(self, width: int) -> bool:
-        """Check whether features of a width can be read, by a convolution in groups."""
+        """Check whether the layer accepts a number of features; a convolution may have groups."""
         if not self.is_convolution:
             return self.n_inputs == width
         n_groups, rest = divmod(width, self.n_inputs)
         return rest == 0 and n_groups > 0 and self.n_outputs % n_groups == 0
 
     def follows(self, other: _Kernel) -> bool:
-        """Check whether this one can read what another writes."""
+        """Check whether the layer accepts the outputs of another one."""
         if self.is_convolution == other.is_convolution:
             return self.reads(other.n_outputs)
-        # All positions of every channel in one row, after which there are no images.
+        # A dense layer of flattened images.
         return other.is_convolution and self.n_inputs % other.n_outputs == 0
 
 
@@ -48,14 +48,14 @@ def default_chain(
     activation: ActivationLike,
     image_shape: tuple[int, int, int] | None = None,
 ) -> list[Any]:
-    """Find the order of Dense and Conv entries, each followed by its activation.
+    """Return Dense and Conv entries in order, each followed by its activation.
 
     Parameters
     ----------
     entries : dict of str to dict
-        The variables of every module, by its path.
+        The variables of every module by its path.
     activation : str, callable or sequence of them
-        What follows all of them, or each.
+        Activation after all entries, or one for each.
     image_shape : tuple of int, default=None
         Height, width and channels of the inputs.
 
@@ -67,30 +67,29 @@ def default_chain(
     Raises
     ------
     ValueError
-        If the order does not follow from the names and the widths, or `activation` does not
-        list one for each.
+        If names and widths do not determine the order, or `activation` has the wrong length.
 
     Warns
     -----
     UserWarning
-        If a module of an automatic name may be called several times.
+        If a module with an automatic name may be called several times.
     """
 
-    def refuse(reason: str) -> ValueError:
+    def order_error(reason: str) -> ValueError:
         return ValueError(
-            f"params does not determine the order of its entries, {listed(entries)}: {reason}. "
-            "Pass the order in which they are called, with activations and, for what has no "
-            "parameters, jacrot.layers: chain=['Dense_0', 'relu', 'Dense_1']."
+            f"params does not determine the order of its entries, {join_names(entries)}: {reason}. "
+            "Pass the order in which they are called, with activations, and jacrot.layers for "
+            "operations without parameters: chain=['Dense_0', 'relu', 'Dense_1']."
         )
 
     if len({name.rpartition("/")[0] for name in entries}) != 1:
         nested = next((name for name in entries if "/" in name), "nothing")
-        raise refuse(f"{nested!r} is nested")
+        raise order_error(f"{nested!r} is nested")
     kernels = []
     for name, entry in entries.items():
         shape = np.shape(entry.get("kernel", 0))
         if not entry.keys() <= {"kernel", "bias"} or len(shape) not in (2, 4) or 0 in shape:
-            raise refuse(f"{name!r} is not a Dense or a Conv")
+            raise order_error(f"{name!r} is not a Dense or a Conv")
         prefix, number = re.fullmatch(r"(.*?)(\d*)", name, re.DOTALL).groups()  # type: ignore[union-attr]
         kernels.append(
             _Kernel(name, len(shape) == 4, shape[-2], shape[-1], prefix, int(number or 0))
@@ -107,31 +106,31 @@ def default_chain(
         ]
         order = only_order(follows, first)
         if order is None:
-            raise refuse(
+            raise order_error(
                 "the numbers in automatic names count constructions, not calls, and by their "
                 "widths the entries do not chain in exactly one order"
             )
         kernels = [kernels[index] for index in order]
         if again := [kernel.name for kernel in kernels if kernel.n_inputs == kernel.n_outputs]:
             warn(
-                f"{again[0]!r} of params writes as many features as it reads, so that the model "
-                "may call it several times, which its variables do not show; read as called once. "
-                "If it is not, pass chain=['Dense_0', 'relu', 'Dense_0'], all entries in the order "
-                "in which they are called."
+                f"{again[0]!r} of params has as many outputs as inputs, so that the model may call "
+                "it several times, which its variables do not show; the network applies it once. "
+                "Otherwise pass chain=['Dense_0', 'relu', 'Dense_0'], all entries in the order in "
+                "which they are called."
             )
     else:
         families = {(kernel.is_convolution, kernel.prefix) for kernel in kernels}
         numbers = {(kernel.is_convolution, kernel.prefix, kernel.number) for kernel in kernels}
         kinds = {kernel.is_convolution for kernel in kernels}
         if len(families) > len(kinds) or len(numbers) < len(kernels):
-            raise refuse("they are not numbered alike")
+            raise order_error("they are not numbered alike")
         in_one_list = len({kernel.prefix for kernel in kernels}) == 1
         kernels.sort(
             key=lambda kernel: (not in_one_list and not kernel.is_convolution, kernel.number)
         )
     n_convolutions = sum(kernel.is_convolution for kernel in kernels)
     if any(kernel.is_convolution for kernel in kernels[n_convolutions:]):
-        raise refuse("a Conv comes after a Dense")
+        raise order_error("a Conv comes after a Dense")
     if isinstance(activation, str) or callable(activation):
         activation = [activation] * len(kernels)
     if len(activation) != len(kernels):
@@ -149,8 +148,8 @@ def default_chain(
     return chain
 
 
-def listed(names: Iterable[str]) -> str:
-    """List names in a message.
+def join_names(names: Iterable[str]) -> str:
+    """Join names for a message.
 
     Parameters
     ----------
@@ -160,6 +159,6 @@ def listed(names: Iterable[str]) -> str:
     Returns
     -------
     str
-        The list.
+        The quoted names, separated by commas, or ``"none"``.
     """
     return ", ".join(map(repr, names)) or "none"

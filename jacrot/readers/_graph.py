@@ -1,4 +1,4 @@
-"""Computation graphs with residual sums and gates, read as nested layers."""
+"""Computation graphs with residual sums and gates, converted to nested layers."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from itertools import pairwise
 
 from jacrot.layers import Activation, Dense, GatedDense, Layer, Residual, fused
 
-# A layer that several summands share becomes one of each; of sums of sums, of two to the power of
-# their number.
+# A layer that several summands share is repeated in each of them, and in nested sums exponentially
+# often. This is the limit for repetitions.
 MOST_PATHS = 32
 
 
 class Graph:
     """Tensors by name, each computed from earlier ones.
 
-    Tensors are added in the order in which they are computed. Every sum and product has a
-    nearest tensor that all of its paths go through; what lies between becomes one layer.
+    Tensors are added in the order in which they are computed. For every sum and product, the
+    computation since the nearest tensor that lies on all paths to it becomes one layer.
 
     Parameters
     ----------
     input : str
-        Name of the tensor that is given.
+        Name of the input tensor.
 
     Examples
     --------
@@ -40,10 +40,10 @@ class Graph:
     def __init__(self, input: str) -> None:
         self.input = input
         self._names = {input: input}
-        # How each tensor is made: the nearest tensor before it that all its paths go through,
-        # and the layer that leads from there, or the two summands.
-        self._made: dict[str, tuple[str, Layer | tuple[str, str]]] = {}
-        # How many such steps lead to each.
+        # How each tensor is computed: the nearest earlier tensor on all paths to it, and the layer
+        # that is applied to that tensor, or the two summands.
+        self._steps: dict[str, tuple[str, Layer | tuple[str, str]]] = {}
+        # Number of such steps from the input.
         self._depth = {input: 0}
         self._listed: Counter[str] = Counter()
 
@@ -58,14 +58,14 @@ class Graph:
         layer : Layer
             The layer.
         source, result : str
-            Names of what it reads and of what it writes.
+            Names of its input and of its output.
 
         Raises
         ------
         ValueError
             If `source` does not exist or `result` does.
         """
-        self._make(result, self._find(source), layer)
+        self._add_step(result, self._find(source), layer)
 
     def add(self, first: str, second: str, result: str) -> None:
         """Add the tensor ``result = first + second``, elementwise.
@@ -81,7 +81,7 @@ class Graph:
             If a summand does not exist or `result` does.
         """
         summands = self._find(first), self._find(second)
-        self._make(result, self._fork(*summands), summands)
+        self._add_step(result, self._fork(*summands), summands)
 
     def multiply(self, first: str, second: str, result: str) -> None:
         """Add the tensor ``result = first * second`` of a gated layer, or of ``x sigmoid(x)``.
@@ -104,13 +104,13 @@ class Graph:
         for up, gate in (paths, paths[::-1]):
             match up, gate:
                 case [], [Activation(activation="sigmoid")]:
-                    return self._make(result, source, Activation("silu"))
+                    return self._add_step(result, source, Activation("silu"))
                 case [Dense(activation="identity") as u], [Dense() as g]:
                     layer = GatedDense(g.weight, u.weight, g.bias, u.bias, g.activation)
-                    return self._make(result, source, layer)
+                    return self._add_step(result, source, layer)
         raise ValueError(
             f"tensor {result!r} is the product of {first!r} and {second!r}, which are not "
-            "f(W x + b) and V x + c of one tensor x; of products only such gates are read."
+            "f(W x + b) and V x + c of one tensor x; only such gated products are supported."
         )
 
     def alias(self, source: str, result: str) -> None:
@@ -138,19 +138,19 @@ class Graph:
         output : str
             The tensor to compute.
         start : str, default=None
-            The tensor to compute it from, which every path to `output` must go through; the
-            input of the graph if ``None``.
+            The tensor to compute it from, which must lie on every path to `output`; the input of
+            the graph if ``None``.
 
         Returns
         -------
         list of Layer
-            The layers, in order. A sum is one ``Residual``, of the paths to its two summands.
+            The layers, in order. A sum is one ``Residual`` of the paths to its two summands.
 
         Raises
         ------
         ValueError
-            If a tensor does not exist, paths to `output` go around `start`, or there are so many
-            that share a layer that they cannot be listed.
+            If a tensor does not exist, a path to `output` does not contain `start`, or too many
+            paths share a layer.
         """
         end = self._find(output)
         first = self._find(self.input if start is None else start)
@@ -158,14 +158,14 @@ class Graph:
         if first not in possible:
             nearest = ", ".join(map(repr, (possible[1:] or possible)[:6]))
             raise ValueError(
-                f"start={start!r} is not enough to compute {output!r}: some path from the input "
-                f"goes around it; write one of {nearest}."
+                f"start={start!r} is not enough to compute {output!r}: not every path from the "
+                f"input contains it; pass one of {nearest}."
             )
         self._listed.clear()
         return self._between(first, end)
 
-    def made(self, name: str) -> tuple[str, Layer] | None:
-        """Find how a tensor is made.
+    def find_step(self, name: str) -> tuple[str, Layer] | None:
+        """Return how a tensor is computed.
 
         Parameters
         ----------
@@ -175,44 +175,44 @@ class Graph:
         Returns
         -------
         tuple of (str, Layer) or None
-            The tensor that it is computed from, and the layer that computes it; ``None`` for the
+            The tensor from which it is computed, and the layer that computes it; ``None`` for the
             input and for sums.
         """
-        source, how = self._made.get(self._find(name), (name, ()))
+        source, how = self._steps.get(self._find(name), (name, ()))
         return None if isinstance(how, tuple) else (source, how)
 
-    def _make(self, result: str, source: str, how: Layer | tuple[str, str]) -> None:
+    def _add_step(self, result: str, source: str, how: Layer | tuple[str, str]) -> None:
         self._check_new(result)
         self._names[result] = result
-        self._made[result] = source, how
+        self._steps[result] = source, how
         self._depth[result] = self._depth[source] + 1
 
     def _find(self, name: str) -> str:
         if name not in self._names:
             near = get_close_matches(name, list(self._names), n=6, cutoff=0)
             raise ValueError(
-                f"tensor {name!r} is not in the graph; of its {len(self._names)} tensors, these "
-                f"have the most similar names: {', '.join(map(repr, near))}."
+                f"tensor {name!r} is not in the graph, which has {len(self._names)} tensors; the "
+                f"most similar names are {', '.join(map(repr, near))}."
             )
         return self._names[name]
 
     def _check_new(self, name: str) -> None:
         if name in self._names:
-            raise ValueError(f"tensor {name!r} is computed twice; give every tensor its own name.")
+            raise ValueError(f"tensor {name!r} is computed twice; names of tensors must be unique.")
 
     def _dominators(self, tensor: str) -> list[str]:
-        """List what every path to a tensor goes through, from the tensor back to the input."""
+        """List the tensors on every path to a tensor, from the tensor back to the input."""
         chain = [tensor]
         while chain[-1] != self.input:
-            chain.append(self._made[chain[-1]][0])
+            chain.append(self._steps[chain[-1]][0])
         return chain
 
     def _fork(self, first: str, second: str) -> str:
-        """Find the nearest tensor that every path to either of two goes through."""
+        """Find the nearest tensor that lies on every path to both of two tensors."""
         while first != second:
             if self._depth[first] < self._depth[second]:
                 first, second = second, first
-            first = self._made[first][0]
+            first = self._steps[first][0]
         return first
 
     def _between(self, start: str, end: str) -> list[Layer]:
@@ -221,10 +221,10 @@ class Graph:
             self._listed[end] += 1
             if self._listed[end] > MOST_PATHS:
                 raise ValueError(
-                    f"tensor {end!r} is on more than {MOST_PATHS} paths of sums of sums; write a "
-                    "part of the network in which fewer share it."
+                    f"tensor {end!r} is on more than {MOST_PATHS} paths of nested sums; convert a "
+                    "part of the network in which fewer paths share it."
                 )
-            end, how = self._made[end]
+            end, how = self._steps[end]
             layers.append(self._residual(end, *how) if isinstance(how, tuple) else how)
         layers.reverse()
         for first, second in pairwise(layers):
@@ -237,7 +237,7 @@ class Graph:
         return layers
 
     def _residual(self, source: str, first: str, second: str) -> Residual:
-        # The longer path is the branch; x + x is x plus the identity of x.
+        # The longer path is the branch; in x + x it is the identity.
         shortcut, branch = sorted(
             (self._between(source, second), self._between(source, first)), key=len
         )

@@ -1,4 +1,4 @@
-"""Keras 3 models: Sequential and functional ones."""
+"""Conversion of Sequential and functional models of Keras 3."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from jacrot.network import Network
 from jacrot.readers._common import instance_overrides, same_padding
 from jacrot.readers._graph import Graph
 
-# Where a flattened tensor of Keras has its entries: entry j is entry order[j] of ours.
+# Order of a flattened tensor in Keras: its entry j is entry order[j] of the network.
 Order = NDArray[np.intp]
 Geometry = tuple[tuple[int, int], tuple[int, int]]
 
@@ -46,7 +46,7 @@ _ACTIVATIONS: dict[str, Layer | None] = {
         for name in ("elu", "gelu", "relu", "selu", "sigmoid", "silu", "softplus", "tanh")
     },
 }
-# What does nothing outside of training.
+# Layers without an effect at inference.
 _SKIPPED = (
     "ActivityRegularization",
     "AlphaDropout",
@@ -61,34 +61,35 @@ _SKIPPED = (
 
 
 def from_keras(model: Any) -> Network:
-    """Read a Keras 3 model.
+    """Convert a Keras 3 model to a network.
 
     Parameters
     ----------
     model : keras.Sequential or keras.Model
-        A built ``Sequential`` or functional model of one input and one output, on any backend,
-        of ``Dense``, ``Conv2D``, ``BatchNormalization``, ``LayerNormalization``, activations
-        (``Activation``, ``ReLU``, ``LeakyReLU``, ``ELU``, ``Softmax`` and as an argument),
-        ``AveragePooling2D``, ``MaxPooling2D``, ``GlobalAveragePooling2D``, ``ZeroPadding2D``,
-        ``Flatten``, residual ``Add`` and such models as layers; dropout and noise are left out.
+        A built ``Sequential`` or functional model with one input and one output, on any backend.
+        Supported layers are ``Dense``, ``Conv2D``, ``BatchNormalization``,
+        ``LayerNormalization``, activations (``Activation``, ``ReLU``, ``LeakyReLU``, ``ELU``,
+        ``Softmax``, and as arguments), ``AveragePooling2D``, ``MaxPooling2D``,
+        ``GlobalAveragePooling2D``, ``ZeroPadding2D``, ``Flatten``, residual ``Add``, and nested
+        models; dropout and noise are ignored.
 
     Returns
     -------
     Network
-        The network at inference, batch norm folded into the layer before it. Images are
-        ``(n, channels, height, width)``: for a model of ``data_format="channels_last"`` write
-        ``network(images.transpose(0, 3, 1, 2))``, and its outputs, where they are images, are
-        transposed alike. Rows and sequences are as in Keras.
+        The network at inference, with batch norm folded into the layer before it. Images have
+        shape ``(n, channels, height, width)``: for ``data_format="channels_last"`` use
+        ``network(images.transpose(0, 3, 1, 2))``; outputs that are images are transposed in the
+        same way. Rows and sequences are as in Keras.
 
     Raises
     ------
     ImportError
         If Keras is not installed.
     TypeError
-        If `model` is no Sequential or functional model.
+        If `model` is not a Sequential or functional model.
     ValueError
-        If it is not built, has several inputs or outputs, or holds a layer or an option that is
-        not read, or one that this backend of Keras computes in a way of its own; the message
+        If the model is not built, has several inputs or outputs, or contains a layer or an option
+        that is not supported, or that this backend of Keras computes differently; the message
         names it.
 
     Examples
@@ -102,20 +103,20 @@ def from_keras(model: Any) -> Network:
     Network(3 → 4 → 2; gelu, identity)
     """
     keras = require("keras", caller="from_keras", extra="keras")
-    reader = _Reader(keras, model)
+    reader = KerasReader(keras, model)
     output = reader.run(model, "input")
-    layers = fused(reader.graph.layers(reader.in_our_order(output)))
-    # A model that does nothing is a network too.
+    layers = fused(reader.graph.layers(reader.restore_order(output)))
+    # A model without an effect is the identity.
     return Network(layers or [Activation("identity")])
 
 
-class _Reader:
-    """Walks over a model and puts its layers into a graph."""
+class KerasReader:
+    """Converts the layers of a model to a graph."""
 
     def __init__(self, keras: Any, model: Any) -> None:
         self.keras = keras
         self.graph = Graph("input")
-        # The tensors that are flattened in another order than ours.
+        # Tensors that Keras flattens in a different order.
         self.orders: dict[str, Order] = {}
         self.names = map(str, count())
         formats = {
@@ -136,7 +137,7 @@ class _Reader:
         if len(model.inputs) != 1 or len(model.outputs) != 1:
             raise ValueError(
                 f"model {model.name!r} has {len(model.inputs)} inputs and {len(model.outputs)} "
-                "outputs; write keras.Model(input, output) with one tensor each."
+                "outputs; pass keras.Model(input, output) with one tensor each."
             )
         tensors = {id(model.inputs[0]): source}
         for node in nodes:
@@ -145,26 +146,27 @@ class _Reader:
             sources = [tensors[id(tensor)] for tensor in node.input_tensors]
             if len(node.outputs) != 1 or node.arguments.kwargs.get("training"):
                 raise ValueError(
-                    f"{_described(node.operation)} is called with training=True or has several "
-                    "outputs, which from_keras does not read."
+                    f"{_describe(node.operation)} is called with training=True or has several "
+                    "outputs, which from_keras does not support."
                 )
             tensors[id(node.outputs[0])] = self.apply(node, sources)
         return tensors[id(model.outputs[0])]
 
     def nodes(self, model: Any) -> list[Any]:
-        """List the calls of a model in an order in which they can be computed."""
+        """Return the calls of a model in topological order."""
         functional = type(self.keras.Model(*[self.keras.Input((1,))] * 2))
         if type(model) not in (self.keras.Sequential, functional):
             raise TypeError(
-                f"from_keras reads keras.Sequential and functional models, got "
-                f"{type(model).__name__}; what another class computes is code, not data: for "
+                f"from_keras supports keras.Sequential and functional models, got "
+                f"{type(model).__name__}; other classes define their function by code. For "
                 "Jacobians of such a model use its framework (jacrot.readers.capture for PyTorch)."
             )
         for layer in (model, *model.layers):
             for method in {"call", "forward"} & instance_overrides(layer):
                 raise ValueError(
-                    f"{_described(layer)} with a {method} of its own in place of its class's, and "
-                    f"from_keras does not see what it does; remove it (del layer.{method})."
+                    f"{_describe(layer)} with a {method} on the instance that overrides that of "
+                    f"its class, and from_keras does not see what it does; remove it "
+                    f"(del layer.{method})."
                 )
         if type(model) is self.keras.Sequential:
             if not model.built or not model.inputs:
@@ -184,26 +186,28 @@ class _Reader:
         ours = type(operation).__module__.split(".")[0] == "keras"
         if kind == "Add" and ours and len(sources) > 1:
             if len({tensor.shape for tensor in node.input_tensors}) > 1:
-                raise ValueError(f"{_described(operation)} of tensors of several shapes, not read.")
+                raise ValueError(
+                    f"{_describe(operation)} of tensors of several shapes; not supported."
+                )
             return reduce(self.add, sources)
-        # A subclass may compute something else.
+        # A subclass may compute another function.
         known = getattr(self.keras.layers, kind, None) is type(operation)
         if known and kind in _SKIPPED:
             return sources[0]
         if not known or kind not in _LAYERS or len(sources) != 1:
             raise ValueError(
-                f"{_described(operation)}, which from_keras does not read; it reads "
-                f"{', '.join(sorted([*_LAYERS, 'Add']))}, and skips {', '.join(_SKIPPED)}."
+                f"{_describe(operation)}, which from_keras does not support; it supports "
+                f"{', '.join(sorted([*_LAYERS, 'Add']))}, and ignores {', '.join(_SKIPPED)}."
             )
         if getattr(operation, "quantization_mode", None) is not None:
-            raise ValueError(f"{_described(operation)} with quantized weights, not read.")
+            raise ValueError(f"{_describe(operation)} with quantized weights; not supported.")
         shape, order = node.input_tensors[0].shape, self.orders.get(sources[0])
         layers = _LAYERS[kind](self, operation, shape, order)
         result = self.chain(layers, sources[0])
         if kind == "Flatten":
-            self.remember(result, self.flat_order(operation, shape) if len(shape) > 2 else order)
+            self.set_order(result, self.flat_order(operation, shape) if len(shape) > 2 else order)
         elif kind != "Dense":
-            self.remember(result, order)
+            self.set_order(result, order)
         return result
 
     def chain(self, layers: list[Layer], source: str) -> str:
@@ -216,34 +220,34 @@ class _Reader:
     def add(self, first: str, second: str) -> str:
         orders = self.orders.get(first), self.orders.get(second)
         if orders[0] is None or orders[1] is None or not np.array_equal(orders[0], orders[1]):
-            first, second = self.in_our_order(first), self.in_our_order(second)
+            first, second = self.restore_order(first), self.restore_order(second)
         result = next(self.names)
         self.graph.add(first, second, result)
-        self.remember(result, self.orders.get(first))
+        self.set_order(result, self.orders.get(first))
         return result
 
-    def remember(self, name: str, order: Order | None) -> None:
+    def set_order(self, name: str, order: Order | None) -> None:
         if order is not None:
             self.orders[name] = order
 
-    def in_our_order(self, name: str) -> str:
-        """Name a tensor whose entries stand as Keras has them."""
+    def restore_order(self, name: str) -> str:
+        """Return the name of a tensor with the entries in the order of Keras."""
         order = self.orders.get(name)
         if order is None:
             return name
         return self.chain([Basis(np.eye(len(order), dtype=np.float32)[order])], name)
 
     def flat_order(self, layer: Any, shape: tuple[int | None, ...]) -> Order | None:
-        """Find the order in which Keras flattens a tensor."""
+        """Return the order in which Keras flattens a tensor."""
         sizes = [size for size in shape[1:] if size is not None]
         if len(sizes) < len(shape) - 1:
             raise ValueError(
-                f"{_described(layer)} of unknown size {shape}; build the model with "
+                f"{_describe(layer)} of unknown size {shape}; build the model with "
                 "a known input shape."
             )
         axes = self.axes(len(sizes))
         places = np.arange(prod(sizes)).reshape([sizes[axis] for axis in axes])
-        # From our axes to those that Keras stores, and then to those that it flattens.
+        # From the axes of the network to those that Keras stores, and then to those it flattens.
         places = places.transpose(np.argsort(axes))
         if layer.data_format == "channels_first":
             places = np.moveaxis(places, 0, -1)
@@ -251,35 +255,35 @@ class _Reader:
         return None if np.array_equal(order, np.arange(order.size)) else order
 
     def axes(self, n_axes: int) -> list[int]:
-        """List, for each of our axes but that of the samples, which one it is in Keras."""
+        """Return the axis in Keras for each axis of the network except that of the samples."""
         return [2, 0, 1] if n_axes == 3 and self.channels_last else list(range(n_axes))
 
     def features_axis(self, rank: int) -> int:
         return 1 if rank == 4 and not self.channels_last else rank - 1
 
     def check_axis(self, layer: Any, axis: Any, shape: tuple[int | None, ...]) -> None:
-        """Refuse an operation over another axis than that of the features."""
+        """Check that an operation is over the axis of the features."""
         axes = axis if isinstance(axis, list | tuple) else [axis]
         if [entry % len(shape) for entry in axes] != [self.features_axis(len(shape))]:
             raise ValueError(
-                f"{_described(layer)} over axis {axis} of a tensor {shape}; only axis "
-                f"{self.features_axis(len(shape))}, that of the features, is read."
+                f"{_describe(layer)} over axis {axis} of a tensor {shape}; only axis "
+                f"{self.features_axis(len(shape))}, that of the features, is supported."
             )
 
     def geometry(
         self, layer: Any, shape: tuple[int | None, ...], size: Any, spread: Any
     ) -> Geometry:
-        """Compute the zeros around an image."""
+        """Compute the zero padding of an image."""
         if layer.padding == "valid":
             return (0, 0), (0, 0)
         if layer.padding != "same":
-            raise ValueError(f"{_described(layer)} with padding={layer.padding!r}, not read.")
+            raise ValueError(f"{_describe(layer)} with padding={layer.padding!r}; not supported.")
         sizes = shape[1:3] if self.channels_last else shape[2:]
         try:
             return same_padding(sizes, size, layer.strides, spread)
         except ValueError as error:
             raise ValueError(
-                f"{_described(layer)}: {error}; build the model with a known input shape."
+                f"{_describe(layer)}: {error}; build the model with a known input shape."
             ) from error
 
     def check_same(
@@ -290,33 +294,33 @@ class _Reader:
         ours: Layer,
         theirs: Callable[[Any], Any],
     ) -> None:
-        """Check on an image of one channel that the backend pads as a layer of ours does."""
+        """Check on an image with one channel that the backend pads as the layer of jacrot does."""
         if layer.padding != "same":
             return
         sizes = shape[1:3] if self.channels_last else shape[2:]
-        # Where the size is not known, the padding does not depend on it.
+        # If the size is unknown, the padding does not depend on it.
         height, width = (known or 2 * least for known, least in zip(sizes, size, strict=True))
         x = np.random.default_rng(0).normal(size=(1, 1, height, width)).astype(np.float32)
         axis = -1 if self.channels_last else 1
         try:
             result = theirs(self.keras.ops.convert_to_tensor(np.moveaxis(x, 1, axis)))
             result = np.moveaxis(self.keras.ops.convert_to_numpy(result), axis, 1)
-        # Backends have errors of their own.
+        # Each backend has its own errors.
         except Exception as error:
             raise ValueError(
-                f"{_described(layer)}, which Keras's backend does not compute here "
-                f"({type(error).__name__}: {error}); not read."
+                f"{_describe(layer)}, which Keras's backend does not compute here "
+                f"({type(error).__name__}: {error}); not supported."
             ) from error
         expected = ours(x)
-        # Graphics cards round convolutions to three digits; another padding changes the first.
+        # GPUs may round convolutions to three digits; a different padding changes the first digit.
         close = 1e-2 * np.abs(expected).max()
         if result.shape != expected.shape or np.abs(result - expected).max() > close:
             raise ValueError(
-                f"{_described(layer)} with padding='same', for which Keras's "
-                f"{self.keras.backend.backend()} backend adds something else than zeros or nothing "
-                "to an image of this size (PyTorch's repeats the border where padding is not the "
-                "same on both sides); not read. Choose a size, strides or a backend "
-                "(KERAS_BACKEND) where it does not."
+                f"{_describe(layer)} with padding='same', which Keras's "
+                f"{self.keras.backend.backend()} backend does not compute by zero padding for an "
+                "image of this size (PyTorch's repeats the border if the padding is asymmetric); "
+                "not supported. Choose another size, other strides or another backend "
+                "(KERAS_BACKEND)."
             )
 
     def array(self, variable: Any) -> Array:
@@ -324,7 +328,7 @@ class _Reader:
         return array if array.dtype == np.float64 else array.astype(np.float32)
 
     def vector(self, variable: Any, order: Order | None) -> Array | None:
-        """Read a vector of features, in our order."""
+        """Convert a vector of features to the order of the network."""
         if variable is None:
             return None
         vector = self.array(variable)
@@ -338,8 +342,8 @@ class _Reader:
         name = getattr(function, "__name__", type(function).__name__)
         if name not in _ACTIVATIONS or getattr(self.keras.activations, name, None) is not function:
             raise ValueError(
-                f"{_described(layer)} with activation {name}, which from_keras does not read; it "
-                f"reads {', '.join(sorted(_ACTIVATIONS))}."
+                f"{_describe(layer)} with activation {name}, which from_keras does not support; "
+                f"it supports {', '.join(sorted(_ACTIVATIONS))}."
             )
         if name == "softmax":
             self.check_axis(layer, -1, shape)
@@ -353,11 +357,11 @@ def _all_layers(model: Any) -> Iterator[Any]:
         yield from _all_layers(layer)
 
 
-def _described(layer: Any) -> str:
+def _describe(layer: Any) -> str:
     return f"layer {layer.name!r} is a {type(layer).__name__}"
 
 
-def _dense(reader: _Reader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
+def _dense(reader: KerasReader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
     reader.check_axis(layer, -1, shape)
     weight = reader.array(layer.kernel).T
     if order is not None:
@@ -371,7 +375,7 @@ def _dense(reader: _Reader, layer: Any, shape: Any, order: Order | None) -> list
     return [linear, *reader.activation(layer, layer.activation, shape)]
 
 
-def _convolution(reader: _Reader, layer: Any, shape: Any, _: Order | None) -> list[Layer]:
+def _convolution(reader: KerasReader, layer: Any, shape: Any, _: Order | None) -> list[Layer]:
     made = partial(
         Conv2d,
         activation="identity",
@@ -399,7 +403,7 @@ def _convolution(reader: _Reader, layer: Any, shape: Any, _: Order | None) -> li
     return [convolution, *reader.activation(layer, layer.activation, shape)]
 
 
-def _batch_norm(reader: _Reader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
+def _batch_norm(reader: KerasReader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
     reader.check_axis(layer, layer.axis, shape)
     mean, variance = (
         reader.vector(statistic, order) for statistic in (layer.moving_mean, layer.moving_variance)
@@ -411,10 +415,10 @@ def _batch_norm(reader: _Reader, layer: Any, shape: Any, order: Order | None) ->
     return [BatchNorm(mean, variance, weight, bias, layer.epsilon)]
 
 
-def _layer_norm(reader: _Reader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
+def _layer_norm(reader: KerasReader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
     reader.check_axis(layer, layer.axis, shape)
     if getattr(layer, "rms_scaling", False):
-        raise ValueError(f"{_described(layer)} with rms_scaling=True, not read.")
+        raise ValueError(f"{_describe(layer)} with rms_scaling=True; not supported.")
     return [
         LayerNorm(
             reader.vector(layer.gamma, order), reader.vector(layer.beta, order), layer.epsilon
@@ -422,33 +426,33 @@ def _layer_norm(reader: _Reader, layer: Any, shape: Any, order: Order | None) ->
     ]
 
 
-def _relu(reader: _Reader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
+def _relu(reader: KerasReader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
     slope, ceiling = float(layer.negative_slope), layer.max_value
     if layer.threshold or (slope and ceiling is not None):
         raise ValueError(
-            f"{_described(layer)} with a threshold, or with a negative slope and a maximum; only "
-            "one of the latter is read."
+            f"{_describe(layer)} with a threshold, or with both a negative slope and a maximum; "
+            "not supported."
         )
     if ceiling is not None:
         return [Activation(Clip(0, float(ceiling)))]
     return [Activation(leaky_relu(slope))]
 
 
-def _softmax(reader: _Reader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
+def _softmax(reader: KerasReader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
     reader.check_axis(layer, layer.axis, shape)
     return [Softmax()]
 
 
-def _average(reader: _Reader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
+def _average(reader: KerasReader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
     return _pool(reader, layer, shape, partial(AvgPool2d, count_padding=False), "average_pool")
 
 
-def _maximum(reader: _Reader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
+def _maximum(reader: KerasReader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
     return _pool(reader, layer, shape, MaxPool2d, "max_pool")
 
 
 def _pool(
-    reader: _Reader, layer: Any, shape: Any, kind: Callable[..., Layer], name: str
+    reader: KerasReader, layer: Any, shape: Any, kind: Callable[..., Layer], name: str
 ) -> list[Layer]:
     size, strides = tuple(layer.pool_size), tuple(layer.strides)
     pool = kind(size, strides, reader.geometry(layer, shape, size, (1, 1)))
@@ -463,11 +467,13 @@ def _pool(
     return [pool]
 
 
-def _global_average(reader: _Reader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
+def _global_average(
+    reader: KerasReader, layer: Any, shape: Any, order: Order | None
+) -> list[Layer]:
     return [AvgPool2d()] if layer.keepdims else [AvgPool2d(), Flatten()]
 
 
-def _zero_padding(reader: _Reader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
+def _zero_padding(reader: KerasReader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
     n_channels = shape[reader.features_axis(4)]
     return [
         Conv2d(
@@ -479,7 +485,7 @@ def _zero_padding(reader: _Reader, layer: Any, shape: Any, order: Order | None) 
     ]
 
 
-_LAYERS: dict[str, Callable[[_Reader, Any, Any, Order | None], list[Layer]]] = {
+_LAYERS: dict[str, Callable[[KerasReader, Any, Any, Order | None], list[Layer]]] = {
     "Activation": lambda reader, layer, shape, _: reader.activation(layer, layer.activation, shape),
     "AveragePooling2D": _average,
     "BatchNormalization": _batch_norm,

@@ -1,4 +1,4 @@
-"""What is believed of a file: which may be opened, and how much it may make of its bytes."""
+"""Limits for untrusted files: which files are opened, and how large their arrays may be."""
 
 from __future__ import annotations
 
@@ -13,77 +13,78 @@ import numpy as np
 
 from jacrot._utils.text import printable
 
-# Bytes of the arrays of one file, and that over the bytes of the file, every number counted as
-# eight bytes: layers compute with no more. So 2**24 numbers may come out of any file, and two out
-# of every byte of a large one. Trained weights hardly compress, pruned ones a few times, while
-# deflate makes a thousand zeros out of a byte, and a graph of a hundred bytes can ask for any size.
+# Limit for the bytes of the arrays of a file, absolute or relative to the bytes of the file. Every
+# number counts eight bytes, the most that layers use: 2**24 numbers from any file, and two numbers
+# from every byte of a large one. Trained weights hardly compress, pruned weights a few times, while
+# deflate can expand one byte to a thousand zeros, and a graph of a hundred bytes can ask for any
+# size.
 SMALL = 2**27
 RATIO = 16
-# A message with more is about names that nobody wrote.
+# Characters of an error message. Longer ones quote names from malicious files.
 LONGEST_MESSAGE = 2000
 
 
 def existing(path: Any, argument: str = "path") -> Path:
-    """Check that there is a file, and not a pipe or a device, which may never end.
+    """Check that a path leads to a regular file that can be read.
 
     Parameters
     ----------
     path : str or path-like
-        What the user gave.
+        The value that the user passed.
     argument : str, default="path"
         Its name in error messages.
 
     Returns
     -------
     Path
-        The same.
+        The path.
 
     Raises
     ------
     TypeError
-        If it is no path.
+        If `path` is not a path.
     FileNotFoundError
-        If there is nothing.
+        If the file does not exist.
     PermissionError
-        If it may not be read.
+        If the user has no permission to read the file.
     ValueError
-        If it is a directory, a pipe or a device.
+        If it is a directory, a pipe or a device, which may never end.
     """
     if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"{argument} is a {type(path).__name__}; write the path of a file.")
+        raise TypeError(f"{argument} is a {type(path).__name__}; pass the path of a file.")
     if not os.path.exists(path):
         raise FileNotFoundError(f"path={str(path)!r} does not exist.")
     if not os.path.isfile(path):
         raise ValueError(
-            f"path={str(path)!r} is a directory, a pipe or a device; write the path of a file."
+            f"path={str(path)!r} is a directory, a pipe or a device; pass the path of a file."
         )
     if not os.access(path, os.R_OK):
         raise PermissionError(
-            f"path={str(path)!r} may not be read by this user; change the permissions of the file."
+            f"path={str(path)!r} cannot be read by this user; change the permissions of the file."
         )
     return Path(path)
 
 
-def size_of(shape: tuple[int, ...], itemsize: int) -> int:
-    """Count the bytes of an array, of eight an entry at least.
+def count_bytes(shape: tuple[int, ...], itemsize: int) -> int:
+    """Compute the bytes of an array, with at least eight bytes for each entry.
 
     Parameters
     ----------
     shape : tuple of int
-        Its shape.
+        Shape of the array.
     itemsize : int
         Bytes of an entry.
 
     Returns
     -------
     int
-        The bytes, exactly, whatever is declared.
+        The bytes, without overflow.
     """
     return prod(shape) * max(itemsize, 8)
 
 
 def check_size(n_bytes: int, file_size: int, name: str) -> None:
-    """Check that arrays are not much larger than the file that they come from.
+    """Check that arrays are not much larger than the file that contains them.
 
     Parameters
     ----------
@@ -92,47 +93,47 @@ def check_size(n_bytes: int, file_size: int, name: str) -> None:
     file_size : int
         Bytes of the file.
     name : str
-        The file, for the error.
+        Name of the file in the error message.
 
     Raises
     ------
     ValueError
-        If they are.
+        If the arrays are too large.
     """
     if n_bytes > max(SMALL, RATIO * file_size):
         raise ValueError(
-            f"{name} has {file_size:,} bytes and asks for arrays of {n_bytes:,}, of which "
-            f"{max(SMALL, RATIO * file_size):,} are read; write the weights whole and "
-            "uncompressed, with numpy.savez for instance."
+            f"{name} has {file_size:,} bytes and arrays of {n_bytes:,} bytes, more than the limit "
+            f"of {max(SMALL, RATIO * file_size):,}; save the weights without compression, for "
+            "instance with numpy.savez."
         )
 
 
 @contextmanager
 def naming(name: str) -> Iterator[None]:
-    """Name the file in the errors that layers raise about its content.
+    """Prefix the errors of a block with the name of the file that it reads.
 
     Parameters
     ----------
     name : str
-        The file, as errors name it.
+        Name of the file in error messages.
 
     Raises
     ------
     TypeError, ValueError
-        As the block does, with `name` in the message; ValueError for RecursionError too.
+        Errors of the block, with `name` in the message; RecursionError becomes a ValueError.
     """
     try:
-        # What overflows is refused later, as all that is not finite.
+        # Numbers that overflow are not finite, which raises an error later.
         with np.errstate(all="ignore"):
             yield
     except RecursionError as error:
-        raise ValueError(f"{name} nests layers too deep; write a flatter network.") from error
+        raise ValueError(f"{name} nests layers too deeply; save a flatter network.") from error
     except (TypeError, ValueError) as error:
         message = str(error).replace("\n", " ")
         message = message if name in message else f"{name}: {message}"
         if len(message) > LONGEST_MESSAGE:
             message = f"{message[:LONGEST_MESSAGE]} ..."
-        # What a file says could command the terminal that shows it.
+        # Text from a file may contain control sequences of a terminal.
         message = printable(message)
         if message == str(error):
             raise

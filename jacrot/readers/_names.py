@@ -1,4 +1,4 @@
-"""Names of arrays in a file: which to take, and in which order."""
+"""Selection and order of the arrays of a file by their names."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from difflib import get_close_matches
 from pathlib import Path
 
 
-def selected(names: Sequence[str] | None, available: Iterable[str], path: Path) -> list[str]:
-    """Check the names that a user wants.
+def select_names(names: Sequence[str] | None, available: Iterable[str], path: Path) -> list[str]:
+    """Check the names of the arrays to read.
 
     Parameters
     ----------
     names : sequence of str or None
-        What the user gave, ``None`` for all.
+        The value that the user passed, ``None`` for all.
     available : iterable of str
-        The names in the file.
+        Names in the file.
     path : Path
-        The file, for the error.
+        The file, for the error message.
 
     Returns
     -------
     list of str
-        The names to take, in order.
+        The names of the arrays to read, in order.
 
     Raises
     ------
     ValueError
-        If one is not there, or is there twice.
+        If a name is unknown or occurs twice.
     """
     available = list(available)
     if names is None:
         return available
     if isinstance(names, str):
-        raise ValueError(f"names={names!r} is one string; write a list of names.")
+        raise ValueError(f"names={names!r} is one string; pass a list of names.")
     for name in names:
         if name not in available:
             near = ", ".join(map(repr, get_close_matches(str(name), available, n=5, cutoff=0)))
             raise ValueError(
-                f"names has {name!r}, which path={str(path)!r} does not hold; names like it are "
+                f"names has {name!r}, which path={str(path)!r} does not contain; similar names are "
                 f"{near}, and list_arrays(path) lists all."
             )
     if len(set(names)) < len(names):
@@ -47,15 +47,15 @@ def selected(names: Sequence[str] | None, available: Iterable[str], path: Path) 
     return list(names)
 
 
-def layer_order(shapes: Mapping[str, tuple[int, ...]], path: Path) -> list[str]:
-    """Order arrays by the numbers in their names, where these tell the order of the layers.
+def order_by_numbers(shapes: Mapping[str, tuple[int, ...]], path: Path) -> list[str]:
+    """Order arrays by the numbers in their names, if these determine the order of the layers.
 
     Parameters
     ----------
     shapes : mapping of str to tuple of int
-        The shape of every array of a file that does not keep an order.
+        Shape of every array, in any order.
     path : Path
-        The file, for the error.
+        The file, for the error message.
 
     Returns
     -------
@@ -65,8 +65,8 @@ def layer_order(shapes: Mapping[str, tuple[int, ...]], path: Path) -> list[str]:
     Raises
     ------
     ValueError
-        If there is something else than one matrix, and one vector or none, for each number, or
-        if names differ in more than the number.
+        If there is not exactly one matrix and at most one vector for each number, or if names
+        differ in more than the number.
     """
     layers: dict[tuple[int, ...], dict[int, str]] = {}
     patterns: dict[int, str] = {}
@@ -85,8 +85,8 @@ def layer_order(shapes: Mapping[str, tuple[int, ...]], path: Path) -> list[str]:
                 if ndim in layers[layer]
             ]
     raise ValueError(
-        f"path={str(path)!r} holds {', '.join(map(repr, list(shapes)[:6]))}"
-        f"{', ...' if len(shapes) > 6 else ''}, from which the order of dense layers does not "
-        "follow; write names=[...], the weights and biases in layer order (list_arrays(path) lists "
+        f"path={str(path)!r} contains {', '.join(map(repr, list(shapes)[:6]))}"
+        f"{', ...' if len(shapes) > 6 else ''}, which does not determine the order of dense "
+        "layers; pass names=[...], the weights and biases in layer order (list_arrays(path) lists "
         "all)."
     )

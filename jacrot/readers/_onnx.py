@@ -1,4 +1,4 @@
-"""ONNX graphs, from any two of their tensors."""
+"""Conversion of ONNX graphs, between any two of their tensors."""
 
 from __future__ import annotations
 
@@ -17,53 +17,53 @@ from jacrot.network import Network
 from jacrot.readers._graph import Graph
 from jacrot.readers._limits import naming
 from jacrot.readers._onnx_elementwise import ELEMENTWISE, LOGICAL, Expression
-from jacrot.readers._onnx_files import loaded
+from jacrot.readers._onnx_files import load_model
 from jacrot.readers._onnx_graph import AFFINE, Node, NotReadError, OnnxGraph, floating
 from jacrot.readers._onnx_operators import OPERATORS
 
-# The same tensor under another name, outside of training.
+# Operators that return their input at inference.
 _ALIASES = frozenset({"Cast", "Dropout", "Identity"})
-# How many operators an activation that is written out may have, and how many parts of a graph are
-# compared with the activations that have a name.
+# Maximum number of operators in an activation that is exported as several operators, and of parts
+# of a graph that are compared with named activations.
 _LONGEST = 24
 _MOST_COMPARED = 10_000
-# Features of which a number is added to each as a vector; the widest layers have some ten thousand.
+# Limit for the vector to which a scalar is expanded; the widest layers have some ten thousand.
 _WIDEST = 2**20
 
 
 def from_onnx(model: Any, *, start: str | None = None, stop: str | None = None) -> Network:
-    """Read an ONNX graph, or the part between two of its tensors.
+    """Convert an ONNX graph, or the part between two of its tensors, to a network.
 
     Parameters
     ----------
     model : str, path-like or onnx.ModelProto
-        The file, or what ``onnx.load`` reads from one. Weights that are stored in files of their
-        own are read from the folder of the model, so write its path.
+        The file, or the model that ``onnx.load`` returns. If weights are stored in separate files
+        in the folder of the model, pass the path.
     start, stop : str, default=None
-        The tensors to compute from and to compute, by name; ``None`` is the only input and the
-        only output of the graph. ``model.graph.node[i].output`` lists their names.
+        Names of the tensor to compute from and of the tensor to compute; ``None`` is the only
+        input and the only output of the graph. ``model.graph.node[i].output`` lists the names.
 
     Returns
     -------
     Network
-        The network in the dtype of the file, batch norm and constants folded into the layers
-        before them, activations that are written out in several operators (GELU, SiLU and
-        others) found again, and what the graph computes from stored tensors only computed, such
-        as quantized weights. Residual sums are ``Residual``, gates ``GatedDense``. Tensors
-        have as many dimensions as in the graph: rows, sequences, or images of ``NCHW`` layout.
+        The network in the dtype of the file. Batch norm and constants are folded into the layers
+        before them, activations that are exported as several operators (GELU, SiLU and others)
+        are recognised, and operators on stored tensors, such as quantized weights, are computed.
+        Residual sums become ``Residual``, gates ``GatedDense``. Tensors have the same number of
+        dimensions as in the graph: rows, sequences, or images with ``NCHW`` layout.
 
     Raises
     ------
     ImportError
         If the package onnx is not installed.
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     TypeError
         If `model` is neither a path nor a ``ModelProto``.
     ValueError
-        If the file is damaged or no valid model; if `start` or `stop` is unknown or must be
-        passed; if an operator on the way is not read: the message names it and its node, and the
-        `start` and `stop` of the parts that follow it and come before it.
+        If the file is damaged or not a valid model; if `start` or `stop` is unknown or required; if
+        an operator between them is not supported. The message then names the operator and its
+        node, and the `start` and `stop` of the parts after and before it.
 
     Examples
     --------
@@ -86,28 +86,28 @@ def from_onnx(model: Any, *, start: str | None = None, stop: str | None = None) 
     onnx = require("onnx", caller="from_onnx", extra="onnx")
     if not isinstance(model, (onnx.ModelProto, str, os.PathLike)):
         raise TypeError(
-            f"model is a {type(model).__name__}; write the path of an .onnx file or an "
+            f"model is a {type(model).__name__}; pass the path of an .onnx file or an "
             "onnx.ModelProto."
         )
     name = "model" if isinstance(model, onnx.ModelProto) else f"path={os.fspath(model)!r}"
     with naming(name):
-        graph, size = loaded(onnx, model, name)
-        reader = _Reader(onnx, graph, size, start, stop)
+        graph, size = load_model(onnx, model, name)
+        reader = OnnxReader(onnx, graph, size, start, stop)
         reader.run()
-        # A graph that does nothing is a network too.
+        # A graph without an effect is the identity.
         return Network(fused(reader.graph.layers(reader.stop)) or [Activation("identity")])
 
 
 @dataclass(frozen=True)
 class _Step:
-    """How a tensor is computed: of which others, and what to tell the graph then."""
+    """Computation of a tensor: its sources, and a function that adds it to the graph."""
 
     sources: tuple[str, ...]
     do: Callable[[], None]
 
 
-class _Reader(OnnxGraph):
-    """Walks back from a tensor to the one that is given, and puts the layers into a graph."""
+class OnnxReader(OnnxGraph):
+    """Converts the operators between two tensors, from the last to the first, to a graph."""
 
     def __init__(
         self, onnx: Any, model: Any, size: int, start: str | None, stop: str | None
@@ -134,7 +134,7 @@ class _Reader(OnnxGraph):
                 try:
                     steps[name].do()
                 except ValueError as error:
-                    raise self.with_way_out(self.producers[name], error) from error
+                    raise self.add_advice(self.producers[name], error) from error
             pending.pop()
 
     def step(self, name: str) -> _Step:
@@ -143,30 +143,30 @@ class _Reader(OnnxGraph):
         if name not in self.producers or name in self.constants:
             raise ValueError(
                 f"{self.stop!r} depends on {name!r}, which is not computed from start="
-                f"{self.start!r}; write a start that all of it is computed from."
+                f"{self.start!r}; pass a start from which all of it is computed."
             )
         node = self.producers[name]
         if name != node.proto.output[0]:
-            raise node.refused(f"whose further output {name!r} from_onnx does not read")
+            raise node.error(f"whose further output {name!r} is not supported")
         try:
             return self.read(node, name)
         except NotReadError as error:
-            raise self.with_way_out(node, error) from error
-        # What the checker and the shape inference of onnx let pass.
+            raise self.add_advice(node, error) from error
+        # Errors that the checker and the shape inference of onnx do not detect.
         except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError) as error:
-            raise node.refused(
-                f"whose inputs or attributes are no valid ones ({type(error).__name__}: {error})"
+            raise node.error(
+                f"whose inputs or attributes are not valid ({type(error).__name__}: {error})"
             ) from error
 
-    def with_way_out(self, node: Node, error: ValueError) -> ValueError:
-        """Make an error that names the parts of the graph before and after what is not read."""
+    def add_advice(self, node: Node, error: ValueError) -> ValueError:
+        """Return an error that also names the parts of the graph before and after a node."""
         ways = [
-            f"{argument}={name!r} for what {place} it"
+            f"{argument}={name!r} for the part {place} it"
             for argument, place, end, name in (
-                ("start", "follows", self.stop, node.proto.output[0]),
+                ("start", "after", self.stop, node.proto.output[0]),
                 (
                     "stop",
-                    "comes before",
+                    "before",
                     self.start,
                     next(filter(self.is_computed, node.inputs), self.start),
                 ),
@@ -178,7 +178,7 @@ class _Reader(OnnxGraph):
     def read(self, node: Node, name: str) -> _Step:
         stored = [self.constants[source] for source in node.inputs if source in self.constants]
         if node.operator == "Div" and any(array.dtype.kind in "iu" for array in stored):
-            raise node.refused("of whole numbers, whose remainder is dropped; not read")
+            raise node.error("an integer division, which is not supported")
         elementwise = self.elementwise(name)
         if elementwise is not None and elementwise[2] is not None:
             return self.activation(name, *elementwise)
@@ -202,16 +202,20 @@ class _Reader(OnnxGraph):
             first, second = tensors
             return _Step((first, second), lambda: self.graph.multiply(first, second, name))
         if node.operator in ELEMENTWISE:
-            raise node.refused(
-                "which from_onnx does not read here; it reads functions of each entry of one tensor"
-                " alone with stored numbers"
+            raise node.error(
+                "which from_onnx does not support here; it supports elementwise functions of one tensor and"
+                " stored numbers"
             )
         if node.operator not in OPERATORS:
             known = sorted({*OPERATORS, *_ALIASES, *ELEMENTWISE})
-            raise node.refused(f"which from_onnx does not read here; it reads {', '.join(known)}")
+            raise node.error(
+                f"which from_onnx does not support here; it supports {', '.join(known)}"
+            )
         source = node.inputs[0]
         if source in self.constants:
-            raise node.refused(f"whose first input {source!r} is stored, not computed; not read")
+            raise node.error(
+                f"whose first input {source!r} is stored, not computed, which is not supported"
+            )
         return self.layers(name, source, OPERATORS[node.operator](self, node))
 
     def layers(self, name: str, source: str, layers: list[Layer]) -> _Step:
@@ -234,18 +238,19 @@ class _Reader(OnnxGraph):
         if node.operator == "Dropout" and len(node.inputs) > 2 and node.inputs[2]:
             training = self.constants.get(node.inputs[2])
             if training is None or training.any():
-                raise node.refused("in training mode, which from_onnx does not read")
+                raise node.error("in training mode, which is not supported")
         if node.operator == "Cast" and (
             node.attributes["to"] not in self.floats or self.is_logical(node.inputs[0])
         ):
-            raise node.refused("to another type than a floating-point one; not read")
+            raise node.error("to a type that is not floating-point, which is not supported")
         return self.layers(name, node.inputs[0], [])
 
     def elementwise(self, name: str) -> tuple[str, Expression, str | None] | None:
-        """Write a tensor as an elementwise function of one other, with a name if possible.
+        """Express a tensor as an elementwise function of another one, with a name if possible.
 
-        The other is the nearest of which it is a function that has a name, or else the nearest of
-        which it is one that has a value everywhere, such as the logarithm of a sigmoid, if any.
+        The other tensor is the nearest one for which the function is a named activation, or
+        otherwise the nearest one for which it has a value everywhere (the logarithm of a sigmoid,
+        but not a logarithm), if there is one.
         """
         nodes: list[tuple[str, Node]] = []
         frontier: set[str] = {name}
@@ -253,7 +258,7 @@ class _Reader(OnnxGraph):
         if self.is_logical(name):
             return None
         while len(nodes) < _LONGEST:
-            # What is computed last may use the others.
+            # The tensor that is computed last may depend on the others.
             last = max(frontier, key=self.index)
             node = self.producers.get(last)
             if last == self.start or node is None or not self.is_elementwise(node):
@@ -265,9 +270,9 @@ class _Reader(OnnxGraph):
                 [source] = frontier
                 self.n_compared += 1
                 if self.n_compared > _MOST_COMPARED:
-                    raise node.refused(
-                        f"and more than {_MOST_COMPARED:,} chains of such might be activations "
-                        "that are written out; export fewer layers, or write start and stop"
+                    raise node.error(
+                        f"and more than {_MOST_COMPARED:,} chains of elementwise operators may be "
+                        "activations; export fewer layers, or pass start and stop"
                     )
                 expression = self.expression(source, nodes)
                 known = expression.name()
@@ -283,7 +288,7 @@ class _Reader(OnnxGraph):
         )
 
     def is_logical(self, name: str) -> bool:
-        """Check whether a tensor holds true and false, not numbers."""
+        """Check whether a tensor is boolean."""
         node = self.producers.get(name)
         return node is not None and (
             node.operator in LOGICAL
@@ -292,7 +297,7 @@ class _Reader(OnnxGraph):
         )
 
     def is_elementwise(self, node: Node) -> bool:
-        """Check whether an operator acts on each entry alone, its other inputs being numbers."""
+        """Check whether an operator is elementwise, with scalars as its other inputs."""
         if node.operator in ("Cast", "Identity"):
             [source] = node.inputs
             name = node.proto.output[0]
@@ -308,7 +313,7 @@ class _Reader(OnnxGraph):
         )
 
     def expression(self, source: str, nodes: list[tuple[str, Node]]) -> Expression:
-        """Write some operators, the last of them first, as a function of one tensor."""
+        """Express operators, in reverse order, as a function of one tensor."""
         places = {source: 0}
         steps = []
         for name, node in reversed(nodes):
@@ -329,7 +334,7 @@ class _Reader(OnnxGraph):
         return float(self.constants[name].item()) if name else None
 
     def affine(self, node: Node, source: str) -> Layer | None:
-        """Read arithmetic of a tensor and a stored vector of features."""
+        """Convert arithmetic of a tensor and a stored vector of features."""
         place = node.inputs.index(source)
         constant = floating(self.constants[node.inputs[1 - place]])
         known = self.shapes.get(source)
@@ -355,20 +360,20 @@ class _Reader(OnnxGraph):
         return BatchNorm(zeros, ones, scale, shift, eps=0)
 
     def check_vector(self, node: Node, shape: tuple[Any, ...], constant: Array) -> None:
-        """Check that a stored tensor broadcasts as a number, or as a vector of features."""
+        """Check that a stored tensor broadcasts as a scalar or as a vector of features."""
         axis = FEATURES_AXIS.get(len(shape))
         width = None if axis is None else shape[axis]
         laid_out = (1,) * (len(shape) - constant.ndim) + constant.shape
         sizes = [size for index, size in enumerate(laid_out) if index != axis]
         fits = constant.size == 1 or not isinstance(width, int) or constant.size == width
         if len(laid_out) != len(shape) or prod(sizes) != 1 or not fits:
-            raise node.refused(
-                f"of a tensor {shape} and a stored one {constant.shape}; only numbers and vectors "
-                "of features are read"
+            raise node.error(
+                f"of a tensor {shape} and a stored one {constant.shape}; only scalars and vectors "
+                "of features are supported"
             )
 
     def leaky(self, node: Node, name: str) -> _Step:
-        """Read a PRelu with a slope for each feature, as the sum of two ReLUs."""
+        """Convert a PRelu with a slope for each feature to the sum of two ReLUs."""
         source = node.inputs[0]
         slope = self.stored(node, 1)
         assert slope is not None

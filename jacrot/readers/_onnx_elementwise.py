@@ -1,4 +1,4 @@
-"""Activations that are written out in the operators of ONNX."""
+"""Activations that are exported as several operators of ONNX."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from jacrot.activations import (
 
 @dataclass(frozen=True)
 class Expression:
-    """An elementwise function, written out in operators.
+    """An elementwise function, as a sequence of operators.
 
     Parameters
     ----------
     steps : tuple
-        For each operator its name, its inputs (the place of an earlier value, of which the first
-        is the argument, or a constant) and its attributes.
+        Name, inputs and attributes of every operator. An input is the index of an earlier value,
+        where 0 is the argument of the function, or a constant.
     """
 
     steps: tuple[tuple[str, tuple[int | float | None, ...], tuple[tuple[str, Any], ...]], ...]
@@ -44,21 +44,21 @@ class Expression:
         return "_".join(operator.lower() for operator, _, _ in self.steps)
 
     def __call__(self, x: Array) -> Array:
-        """Compute the function of every entry."""
+        """Apply the function to every entry."""
         values = [x]
         for operator, inputs, attributes in self.steps:
             arguments = [values[given] if isinstance(given, int) else given for given in inputs]
             values.append(ELEMENTWISE[operator](*arguments, **dict(attributes)))
         result = values[-1]
-        # Autograd warns of what has no slope anywhere, as a step.
+        # autograd warns about functions whose slope is zero everywhere, such as a step.
         return result + 0 * x if isbox(x) and not isbox(result) else result
 
     def name(self) -> str | None:
-        """Find the name of the activation that this is to single precision, if it has one."""
+        """Return the name of the activation that equals this function in single precision."""
         grid, named = _grid()
         with np.errstate(all="ignore"):
             same: NDArray[np.bool_] = np.asarray(_close(self(grid), named).all(axis=1))
-            # Another may differ near a number that it holds only, such as a threshold.
+            # Functions may differ only near one of their constants, such as a threshold.
             near = self._near_numbers() if same.any() else grid
             for found, (name, activation) in zip(same, ACTIVATIONS.items(), strict=True):
                 if found and _close(self(near), activation.function(near)).all():
@@ -66,7 +66,7 @@ class Expression:
         return None
 
     def _near_numbers(self) -> Array:
-        """List points at which the function may change its form."""
+        """Return points near the constants of the function, where it may change its form."""
         numbers = {
             float(value)
             for _, inputs, attributes in self.steps
@@ -83,7 +83,7 @@ class Expression:
         return near[np.isfinite(near)]
 
     def is_total(self) -> bool:
-        """Check whether the function has a value everywhere, as a logarithm has not."""
+        """Check whether the function has a value everywhere, unlike a logarithm."""
         grid, _ = _grid()
         with np.errstate(all="ignore"):
             return bool(np.isfinite(self(grid[np.abs(grid) < 10])).all())
@@ -91,7 +91,7 @@ class Expression:
 
 @cache
 def _grid() -> tuple[Array, Array]:
-    """Compute the activations that have a name, one a row, at some points."""
+    """Return a grid of points, and the values of every named activation at them."""
     small, large = np.logspace(-6, 0, 25), [20, 100, 1e4, 1e20]
     grid = np.concatenate([np.linspace(-8, 8, 257), np.outer([-1, 1], [*small, *large]).ravel()])
     with np.errstate(all="ignore"):
@@ -128,7 +128,7 @@ def _shrink(x: Array, bias: float = 0.0, lambd: float = 0.5) -> Array:
     return anp.where(x < -lambd, x + bias, anp.where(x > lambd, x - bias, 0.0))
 
 
-# Those that compare, whose results are true or false and not numbers.
+# Operators with boolean results.
 LOGICAL: dict[str, Callable[..., Array]] = {
     "And": anp.logical_and,
     "Equal": anp.equal,

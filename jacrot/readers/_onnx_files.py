@@ -1,4 +1,4 @@
-"""ONNX files, checked before they are read."""
+"""Checks of ONNX files before they are converted."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 from jacrot._utils.optional import require
 from jacrot.readers._limits import check_size, existing
 
-# Before this version the operators had other attributes and broadcast by other rules.
+# Before this version operators had different attributes and broadcasting rules.
 OLDEST_OPSET = 9
-# Nodes, attributes, stored tensors and described values of a graph, its functions written out;
+# Limit for nodes, attributes, stored tensors and value infos of a graph with its functions inlined;
 # ResNet-152 has four thousand.
 _LARGEST_GRAPH = 20_000
-# What protobuf reads.
+# Limit of protobuf.
 _LARGEST_FILE = 2**31 - 1
 # Before version 1.22 the shape inference of onnx divides by these attributes, and reads tensors of
-# these types (float, int32, int64, double; bytes of an entry) without a look at their length.
+# these types (float, int32, int64, double; bytes of an entry) without checking their length.
 _DIVISORS = frozenset({"blocksize", "dilations", "kernel_shape", "strides"})
 _ITEMSIZES = {1: 4, 6: 4, 7: 8, 11: 8}
 
@@ -45,26 +45,26 @@ def list_initializers(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
     onnx = require("onnx", caller="list_arrays", extra="onnx")
     listed: dict[str, tuple[tuple[int, ...], str]] = {}
     try:
-        for tensor in _parsed(onnx, path).graph.initializer:
+        for tensor in _parse(onnx, path).graph.initializer:
             if tensor.name in listed:
                 raise ValueError(f"two stored tensors have the name {tensor.name!r}")
             dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
             listed[tensor.name] = tuple(tensor.dims), str(dtype)
-    # As in loaded.
+    # As in load_model.
     except Exception as error:
-        raise _invalid(f"path={str(path)!r}", error) from error
+        raise _invalid_error(f"path={str(path)!r}", error) from error
     return listed
 
 
-def _invalid(name: str, error: Exception) -> ValueError:
+def _invalid_error(name: str, error: Exception) -> ValueError:
     return ValueError(
-        f"{name} is damaged or no valid ONNX model ({type(error).__name__}: {error}); export it "
-        "again."
+        f"{name} is damaged or not a valid ONNX model ({type(error).__name__}: {error}); export "
+        "it again."
     )
 
 
-def _parsed(onnx: Any, path: Path) -> Any:
-    """Read a file without the weights that are stored beside it."""
+def _parse(onnx: Any, path: Path) -> Any:
+    """Parse a file without external weights."""
     if path.stat().st_size > _LARGEST_FILE:
         raise ValueError(f"a file of more than {_LARGEST_FILE:,} bytes")
     model = onnx.load(path, load_external_data=False)
@@ -73,7 +73,7 @@ def _parsed(onnx: Any, path: Path) -> Any:
 
 
 def _check_graph(onnx: Any, model: Any) -> None:
-    """Check that a graph is not too large, nor its functions, which may call one another."""
+    """Check the size of a graph with its functions, which may call one another."""
     functions = {(function.domain, function.name): function for function in model.functions}
     sizes: dict[tuple[str, str], float] = {}
 
@@ -98,12 +98,14 @@ def _check_graph(onnx: Any, model: Any) -> None:
                 for tensor in (attribute.t, *attribute.tensors):
                     _check_tensor(tensor)
                     if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                        raise ValueError(f"an attribute of {node.op_type} is in another file")
+                        raise ValueError(
+                            f"an attribute of {node.op_type} is stored in another file"
+                        )
                 for graph in (attribute.g, *attribute.graphs):
                     total += size(graph.node, graph.initializer)
             key = node.domain, node.op_type
             if key in functions and key not in sizes:
-                # As long as it is not known: what calls itself is endless.
+                # While the size is unknown, so that recursive functions are infinite.
                 sizes[key] = float("inf")
                 sizes[key] = size(functions[key].node, ())
             total += sizes.get(key, 0)
@@ -117,7 +119,7 @@ def _check_graph(onnx: Any, model: Any) -> None:
 
 
 def _check_tensor(tensor: Any) -> None:
-    """Check that a stored tensor has the bytes of its shape."""
+    """Check that a stored tensor has the number of bytes of its shape."""
     if min(tensor.dims, default=0) < 0:
         raise ValueError(f"the stored tensor {tensor.name!r} has the shape {list(tensor.dims)}")
     n_bytes = prod(tensor.dims) * _ITEMSIZES.get(tensor.data_type, 0)
@@ -129,7 +131,7 @@ def _check_tensor(tensor: Any) -> None:
 
 
 def _size_outside(tensors: list[Any], folder: Path, size: int) -> int:
-    """Count the bytes of the files in which a graph keeps tensors: files beside it, each once."""
+    """Return the bytes of the external files of a graph, which must be in its folder."""
     sizes: dict[Path, int] = {}
     n_bytes = 0
     for tensor in tensors:
@@ -137,8 +139,8 @@ def _size_outside(tensors: list[Any], folder: Path, size: int) -> int:
         file = (folder / entries.get("location", "")).resolve()
         if not file.is_relative_to(folder.resolve()) or not file.is_file():
             raise ValueError(
-                f"tensor {tensor.name!r} is in {entries.get('location')!r}, which is not a file in "
-                "the folder of the model"
+                f"tensor {tensor.name!r} is stored in {entries.get('location')!r}, which is not a "
+                "file in the folder of the model"
             )
         sizes[file] = file.stat().st_size
         length = int(entries.get("length", sizes[file]))
@@ -149,15 +151,15 @@ def _size_outside(tensors: list[Any], folder: Path, size: int) -> int:
     return sum(sizes.values())
 
 
-def loaded(onnx: Any, given: Any, name: str) -> tuple[Any, int]:
-    """Read a model that the checker of onnx accepts, with shapes and weights; give its size too."""
+def load_model(onnx: Any, given: Any, name: str) -> tuple[Any, int]:
+    """Load a valid model with inferred shapes and weights; return also its size in bytes."""
     path = None if isinstance(given, onnx.ModelProto) else existing(given)
     try:
         if path is None:
             model, size = given, given.ByteSize()
             _check_graph(onnx, model)
         else:
-            model, size = _parsed(onnx, path), path.stat().st_size
+            model, size = _parse(onnx, path), path.stat().st_size
         outside = [
             tensor
             for tensor in model.graph.initializer
@@ -172,27 +174,27 @@ def loaded(onnx: Any, given: Any, name: str) -> tuple[Any, int]:
         if not outside:
             onnx.checker.check_model(model)
         elif path is not None:
-            # The checker finds the other files by the path only.
+            # The checker needs the path to find external files.
             onnx.checker.check_model(str(path))
             onnx.load_external_data_for_model(model, str(path.parent))
-    # Protobuf, the checker, the shape inference and the reader of external data each have
-    # their own, with no common base.
+    # Protobuf, the checker, the shape inference and the reader of external data have errors
+    # without a common base class.
     except Exception as error:
-        raise _invalid(name, error) from error
+        raise _invalid_error(name, error) from error
     if outside and path is None:
         raise ValueError(
-            f"model keeps tensor {outside[0].name!r} in another file; write the path of the model "
-            "instead, in whose folder that file is."
+            f"model stores tensor {outside[0].name!r} in another file; pass the path of the model "
+            "in the folder of that file."
         )
-    opset = opset_of(model)
+    opset = get_opset(model)
     if opset < OLDEST_OPSET:
         raise ValueError(
-            f"{name} has operator set {opset}, and from_onnx reads {OLDEST_OPSET} and later; "
-            "write onnx.version_converter.convert_version(model, 13)."
+            f"{name} has operator set {opset}, and from_onnx supports {OLDEST_OPSET} and later; "
+            "pass onnx.version_converter.convert_version(model, 13)."
         )
     return model, size
 
 
-def opset_of(model: Any) -> int:
+def get_opset(model: Any) -> int:
     versions = [item.version for item in model.opset_import if item.domain in ("", "ai.onnx")]
     return versions[0] if versions else OLDEST_OPSET

@@ -1,4 +1,4 @@
-"""The nodes of an ONNX graph, its shapes, and what of it is stored."""
+"""The nodes of an ONNX graph, its shapes, and its stored tensors."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from jacrot._utils.arrays import FEATURES_AXIS, Array
 from jacrot._utils.optional import require
 from jacrot.layers._windows import Pair
 from jacrot.readers._common import same_padding
-from jacrot.readers._limits import check_size, size_of
-from jacrot.readers._onnx_files import opset_of
+from jacrot.readers._limits import check_size, count_bytes
+from jacrot.readers._onnx_files import get_opset
 
-# Operators on stored tensors that are not computed: other ones each time.
+# Operators on stored tensors that are not computed, because they are random.
 _RANDOM = frozenset(
     {"Bernoulli", "Multinomial"}
     | {f"Random{kind}{like}" for kind in ("Normal", "Uniform") for like in ("", "Like")}
 )
-# Those which the reference evaluator computes without a loop over entries, as fast as NumPy does;
-# and how many entries all others together may read and write.
+# Operators that the reference evaluator computes without a Python loop over entries, and the limit
+# for the entries that all other operators together may read and write.
 _FAST = frozenset(
     {"Abs", "Add", "Cast", "Clip", "Concat", "Constant", "ConstantOfShape", "DequantizeLinear"}
     | {"Div", "Exp", "Expand", "Flatten", "Gather", "Gemm", "Identity", "Log", "MatMul", "Max"}
@@ -33,20 +33,20 @@ _FAST = frozenset(
     | {"Sqrt", "Squeeze", "Sub", "Tanh", "Tile", "Transpose", "Unsqueeze", "Where"}
 )
 _MOST_SLOW = 2**18
-# Entries of a shape, of indices or of the bounds of slices.
+# Entries of a stored tensor that may be a shape, indices or bounds of slices.
 _MOST_NUMBERS = 2**10
-# How many operators on stored tensors are computed.
+# Maximum number of operators on stored tensors that are computed.
 _MOST_FOLDED = 1_000
 AFFINE = frozenset({"Add", "Div", "Mul", "Sub"})
 
 
 class NotReadError(ValueError):
-    """What is raised for a part of a graph that is not read."""
+    """Raised for a part of a graph that is not supported."""
 
 
 @dataclass
 class Node:
-    """A node of the graph, and what is asked of it."""
+    """A node of the graph."""
 
     index: int
     operator: str
@@ -58,18 +58,18 @@ class Node:
     def __str__(self) -> str:
         return f"node {self.name or self.proto.output[0]!r} is a {self.operator}"
 
-    def refused(self, reason: str) -> NotReadError:
+    def error(self, reason: str) -> NotReadError:
         return NotReadError(f"{self}, {reason}.")
 
 
 class OnnxGraph:
-    """The nodes between two tensors of a graph, and the stored tensors that they read."""
+    """The nodes between two tensors of a graph, and their stored tensors."""
 
     def __init__(
         self, onnx: Any, model: Any, size: int, start: str | None, stop: str | None
     ) -> None:
-        self.onnx, self.model, self.opset = onnx, model, opset_of(model)
-        # Bytes of the model, and of what was made of it.
+        self.onnx, self.model, self.opset = onnx, model, get_opset(model)
+        # Bytes of the model, and of the arrays that were created from it.
         self.size, self.spent = size, 0
         self.n_folded = self.n_slow = 0
         graph = model.graph
@@ -91,7 +91,7 @@ class OnnxGraph:
         outputs = [item.name for item in graph.output]
         self.stop = _site(stop, "stop", outputs, list(self.producers))
         if self.start == self.stop:
-            raise ValueError(f"start and stop are both {self.start!r}; write two tensors.")
+            raise ValueError(f"start and stop are both {self.start!r}; pass two different tensors.")
         self.shapes = {
             item.name: tuple(
                 dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
@@ -103,17 +103,17 @@ class OnnxGraph:
         }
         self.types = {item.name: item.type.tensor_type.elem_type for item in graph.value_info}
         self.constants: dict[str, NDArray[Any]] = {}
-        # Why some are not, though they are computed from stored ones only.
+        # Errors for tensors that depend only on stored ones but could not be computed.
         self.failed: dict[str, NotReadError] = {}
         self.fold(stored)
 
     def fold(self, stored: dict[str, Any]) -> None:
-        """Read the stored tensors, and those computed from stored ones only, where needed."""
+        """Read the stored tensors that are needed, and compute those that depend only on them."""
         needed, remaining = {self.stop}, [self.stop]
         while remaining:
             name = remaining.pop()
             node = None if name == self.start else self.producers.get(name)
-            # Shapes are inferred, and what computes them is not read.
+            # Operators that compute shapes are not needed, because shapes are inferred.
             sources = [] if node is None else node.inputs
             for source in sources:
                 if source and source not in needed:
@@ -126,13 +126,13 @@ class OnnxGraph:
             node = self.like_cast(self.producers[name])
             if name != self.start and self.is_stored(node):
                 try:
-                    self.constants[name] = self.evaluated(node, name)
-                # It may be needed for a shape only, which is inferred.
+                    self.constants[name] = self.evaluate(node, name)
+                # The tensor may be needed only for a shape, which is inferred.
                 except NotReadError as error:
                     self.failed[name] = error
 
     def like_cast(self, node: Node) -> Node:
-        """Write a cast of a stored tensor to the type of another as one to that type."""
+        """Replace a CastLike of a stored tensor by a Cast to the type of the other tensor."""
         name = node.proto.output[0]
         known = node.operator == "CastLike" and node.inputs[0] in self.constants
         if not known or not self.types.get(name):
@@ -142,7 +142,7 @@ class OnnxGraph:
         return replace(node, operator="Cast", inputs=inputs, attributes=to, proto=proto)
 
     def is_stored(self, node: Node) -> bool:
-        """Check whether an operator reads stored tensors only, and always computes the same."""
+        """Check whether an operator is deterministic and depends only on stored tensors."""
         graphs = any(hasattr(value, "node") for value in node.attributes.values())
         return (
             all(source in self.constants for source in node.inputs if source)
@@ -152,10 +152,10 @@ class OnnxGraph:
         )
 
     def array(self, tensor: Any, name: str) -> NDArray[Any]:
-        """Read a stored tensor."""
+        """Convert a stored tensor to an array."""
         try:
             return self.real(self.onnx.numpy_helper.to_array(tensor))
-        # Of another size than it says, or of a type that there is not.
+        # The tensor may have the wrong size or an unknown type.
         except Exception as error:
             raise ValueError(
                 f"the stored tensor {name!r} is damaged ({type(error).__name__}: {error}); "
@@ -168,23 +168,23 @@ class OnnxGraph:
         return np.asarray(array)
 
     def spend(self, n_entries: int) -> None:
-        """Count what is made of the stored tensors, which may be much, and of one many times."""
-        self.spent += size_of((n_entries,), 8)
+        """Add the entries of a new array to the total, and check its limit."""
+        self.spent += count_bytes((n_entries,), 8)
         check_size(self.spent, self.size, "the model")
 
-    def evaluated(self, node: Node, name: str) -> NDArray[Any]:
-        """Compute one operator of stored tensors."""
+    def evaluate(self, node: Node, name: str) -> NDArray[Any]:
+        """Compute one operator on stored tensors."""
         if node.operator == "Constant" and "value" in node.attributes:
             return self.array(node.attributes["value"], name)
         self.n_folded += 1
         if self.n_folded > _MOST_FOLDED:
-            raise node.refused(
-                f"of stored tensors, after {_MOST_FOLDED:,} of the kind; fold the constants of the "
-                "graph when it is exported"
+            raise node.error(
+                f"of stored tensors, after {_MOST_FOLDED:,} such operators; fold the constants of "
+                "the graph when it is exported"
             )
         helper = self.onnx.helper
         given = {source: self.constants[source] for source in node.inputs if source}
-        # Numbers on which the shape of the result may depend are in the graph, all others are not.
+        # Only small tensors are stored in the graph, because shapes may depend on them.
         small = {at: array for at, array in given.items() if array.size <= _MOST_NUMBERS}
         stored = [self.onnx.numpy_helper.from_array(array, at) for at, array in small.items()]
         large = {at: array for at, array in given.items() if at not in small}
@@ -204,18 +204,18 @@ class OnnxGraph:
             if node.operator not in _FAST:
                 self.n_slow += n_entries
                 if self.n_slow > _MOST_SLOW:
-                    raise ValueError(f"more than {_MOST_SLOW:,} entries of such")
+                    raise ValueError(f"more than {_MOST_SLOW:,} entries of slow operators")
             return self.real(reference.ReferenceEvaluator(model).run(None, large)[0])
         except Exception as error:
-            raise node.refused(f"which fails on its stored inputs ({error})") from error
+            raise node.error(f"which fails on its stored inputs ({error})") from error
 
     def size_inferred(self, model: Any) -> int:
-        """Find out how many entries the result of one operator has, without computing it."""
+        """Infer the number of entries of the result of one operator, without computing it."""
         model = self.onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
         result = model.graph.output[0].type.tensor_type
         dims = result.shape.dim
         if not result.HasField("shape") or not all(dim.HasField("dim_value") for dim in dims):
-            raise ValueError("the shape of its result is not known")
+            raise ValueError("the shape of its result is unknown")
         return prod(dim.dim_value for dim in dims)
 
     def is_computed(self, name: str) -> bool:
@@ -224,25 +224,25 @@ class OnnxGraph:
     def shape(self, node: Node, source: str | None = None) -> tuple[int | str | None, ...]:
         source = node.inputs[0] if source is None else source
         if source not in self.shapes:
-            raise node.refused(
+            raise node.error(
                 f"whose input {source!r} has no known number of dimensions; declare the shapes of "
                 "the inputs of the graph"
             )
         return self.shapes[source]
 
     def stored(self, node: Node, place: int, ndim: int | None = None) -> Array | None:
-        """Read an input that is a parameter, ``None`` where it is left out."""
+        """Return an input that is a parameter, ``None`` if it is missing."""
         if place >= len(node.inputs) or not node.inputs[place]:
             return None
         name = node.inputs[place]
         if name not in self.constants:
-            raise self.failed.get(name) or node.refused(
-                f"whose input {name!r} is computed, not stored; not read"
+            raise self.failed.get(name) or node.error(
+                f"whose input {name!r} is computed, not stored, which is not supported"
             )
         self.spend(self.constants[name].size)
         array = floating(self.constants[name])
         if ndim is not None and array.ndim != ndim:
-            raise node.refused(f"whose input {name!r} has shape {array.shape}; not read")
+            raise node.error(f"whose input {name!r} has shape {array.shape}, not supported")
         return array
 
     def check_same_shapes(self, node: Node, tensors: list[str]) -> None:
@@ -252,28 +252,32 @@ class OnnxGraph:
             for first, second in zip(*shapes, strict=True)
         )
         if differ:
-            raise node.refused(f"of tensors {shapes[0]} and {shapes[1]}; broadcasting is not read")
+            raise node.error(
+                f"of tensors {shapes[0]} and {shapes[1]}; broadcasting is not supported"
+            )
 
     def check_features_axis(self, node: Node, axis: int) -> None:
         rank = len(self.shape(node))
         features = FEATURES_AXIS.get(rank)
         if features is None or axis not in (features, features - rank):
-            raise node.refused(
-                f"over axis {axis} of {rank}; only the axis of the features is read: 1 of 2 and of "
-                "4, 2 of 3"
+            raise node.error(
+                f"over axis {axis} of {rank}; only the axis of the features is supported: 1 of 2 "
+                "and of 4, 2 of 3"
             )
 
     def windows(self, node: Node, kernel: Iterable[int]) -> dict[str, Any]:
-        """Read the geometry of a convolution or of a pooling over images."""
+        """Return the geometry of a convolution or of a pooling over images."""
         kernel = [int(size) for size in kernel]
         shape = self.shape(node)
         if len(kernel) != 2 or len(shape) != 4:
-            raise node.refused(f"over windows {kernel} of a tensor {shape}; only images are read")
+            raise node.error(
+                f"over windows {kernel} of a tensor {shape}; only images are supported"
+            )
         stride, dilation = (node.attributes.get(key, (1, 1)) for key in ("strides", "dilations"))
         automatic = node.attributes.get("auto_pad", b"NOTSET")
         pads = node.attributes.get("pads", (0, 0, 0, 0))
         if (len(stride), len(dilation), len(pads)) != (2, 2, 4):
-            raise node.refused(f"with strides {stride}, dilations {dilation} and pads {pads}")
+            raise node.error(f"with strides {stride}, dilations {dilation} and pads {pads}")
         top, left, bottom, right = pads
         padding: tuple[Pair, Pair] = (top, bottom), (left, right)
         sizes = [size if isinstance(size, int) else None for size in shape[2:]]
@@ -284,18 +288,20 @@ class OnnxGraph:
             try:
                 padding = same_padding(sizes, kernel, stride, dilation, more_before=lower)
             except ValueError as error:
-                raise node.refused(
-                    f"{error}, which is {tuple(sizes)}: write it into the inputs of the graph"
+                raise node.error(
+                    f"{error}, which is {tuple(sizes)}: declare it in the inputs of the graph"
                 ) from error
         elif automatic not in (b"", b"NOTSET"):
-            raise node.refused(f"with auto_pad={automatic!r}, which there is not")
+            raise node.error(f"with auto_pad={automatic!r}, which does not exist")
         if node.attributes.get("ceil_mode", 0):
             spans = [(size - 1) * step + 1 for size, step in zip(kernel, dilation, strict=True)]
             if any(
                 size is None or (size + sum(added) - span) % step
                 for size, added, span, step in zip(sizes, padding, spans, stride, strict=True)
             ):
-                raise node.refused(f"with ceil_mode=1, which for images {tuple(sizes)} is not read")
+                raise node.error(
+                    f"with ceil_mode=1, which is not supported for images {tuple(sizes)}"
+                )
         return {"stride": tuple(stride), "padding": padding, "dilation": tuple(dilation)}
 
 
@@ -305,14 +311,14 @@ def _site(given: str | None, argument: str, defaults: list[str], known: list[str
             return defaults[0]
         listed = ", ".join(map(repr, defaults)) or "none"
         raise ValueError(
-            f"the graph has {len(defaults)} candidates for {argument}: {listed}; write "
+            f"the graph has {len(defaults)} candidates for {argument}: {listed}; pass "
             f"{argument}='name' with the name of a tensor."
         )
     if given not in known:
         near = get_close_matches(given, known, n=6, cutoff=0)
         raise ValueError(
-            f"{argument}={given!r} is not a tensor that the graph reads or computes; of "
-            f"{len(known)}, these have the most similar names: {', '.join(map(repr, near))}."
+            f"{argument}={given!r} is not one of the {len(known)} tensors of the graph; the most "
+            f"similar names are {', '.join(map(repr, near))}."
         )
     return given
 

@@ -1,4 +1,4 @@
-"""Operators of ONNX that are layers."""
+"""Conversion of operators of ONNX to layers."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def _gemm(reader: OnnxGraph, node: Node) -> list[Layer]:
     weight = reader.stored(node, 1, ndim=2)
     assert weight is not None
     if node.attributes.get("transA", 0):
-        raise node.refused("with transA=1, which from_onnx does not read")
+        raise node.error("with transA=1, which is not supported")
     weight = weight if node.attributes.get("transB", 0) else weight.T
     bias = reader.stored(node, 2)
     if bias is not None:
         if bias.size not in (1, len(weight)) or max(bias.shape[:-1], default=1) > 1:
-            raise node.refused(f"with a bias {bias.shape} of {len(weight)} outputs, not read")
+            raise node.error(f"with a bias {bias.shape} of {len(weight)} outputs, not supported")
         bias = np.broadcast_to(bias.ravel(), len(weight)) * bias.dtype.type(
             node.attributes.get("beta", 1.0)
         )
@@ -40,7 +40,7 @@ def _gemm(reader: OnnxGraph, node: Node) -> list[Layer]:
 
 def _matmul(reader: OnnxGraph, node: Node) -> list[Layer]:
     if len(reader.shape(node)) not in (2, 3):
-        raise node.refused(f"of a tensor {reader.shape(node)}; only rows and sequences are read")
+        raise node.error(f"of a tensor {reader.shape(node)}; only rows and sequences are supported")
     weight = reader.stored(node, 1, ndim=2)
     assert weight is not None
     return [Dense(weight.T, None, "identity")]
@@ -57,7 +57,7 @@ def _convolution(reader: OnnxGraph, node: Node) -> list[Layer]:
 def _batch_norm(reader: OnnxGraph, node: Node) -> list[Layer]:
     reader.check_features_axis(node, 1)
     if node.attributes.get("training_mode", 0):
-        raise node.refused("in training mode, which from_onnx does not read")
+        raise node.error("in training mode, which is not supported")
     weight, bias, mean, variance = (reader.stored(node, place, ndim=1) for place in range(1, 5))
     assert mean is not None
     assert variance is not None
@@ -71,11 +71,11 @@ def _layer_norm(reader: OnnxGraph, node: Node) -> list[Layer]:
 
 
 def _softmax(reader: OnnxGraph, node: Node) -> list[Layer]:
-    # Before version 13 it was over all axes from this one on.
+    # Before version 13 it was over all axes from the given one.
     old, rank = reader.opset < 13, len(reader.shape(node))
     axis = node.attributes.get("axis", 1 if old else -1)
     if old and axis not in (-1, rank - 1):
-        raise node.refused(f"over all axes from {axis} on; not read")
+        raise node.error(f"over all axes from {axis}, which is not supported")
     reader.check_features_axis(node, axis)
     return [Softmax()]
 
@@ -84,7 +84,7 @@ def _average_pool(reader: OnnxGraph, node: Node) -> list[Layer]:
     kernel = node.attributes["kernel_shape"]
     geometry = reader.windows(node, kernel)
     if geometry.pop("dilation") != (1, 1):
-        raise node.refused("with dilations, which from_onnx does not read")
+        raise node.error("with dilations, which is not supported")
     padded = bool(node.attributes.get("count_include_pad", 0))
     return [AvgPool2d(tuple(kernel), count_padding=padded, **geometry)]
 
@@ -96,7 +96,7 @@ def _max_pool(reader: OnnxGraph, node: Node) -> list[Layer]:
 
 def _global_average(reader: OnnxGraph, node: Node) -> list[Layer]:
     if len(reader.shape(node)) != 4:
-        raise node.refused(f"of a tensor {reader.shape(node)}; only images are read")
+        raise node.error(f"of a tensor {reader.shape(node)}; only images are supported")
     return [AvgPool2d()]
 
 
@@ -105,9 +105,9 @@ def _mean(reader: OnnxGraph, node: Node) -> list[Layer]:
     axes = node.attributes.get("axes", () if stored is None else stored.astype(int).ravel())
     shape = reader.shape(node)
     if len(shape) != 4 or sorted(axes) not in ([2, 3], [-2, -1], [-1, 2], [-2, 3]):
-        raise node.refused(
-            f"over axes {list(map(int, axes))} of a tensor {shape}; only that over the positions "
-            "of images is read"
+        raise node.error(
+            f"over axes {list(map(int, axes))} of a tensor {shape}; only the mean over the "
+            "positions of images is supported"
         )
     return [AvgPool2d()] if node.attributes.get("keepdims", 1) else [AvgPool2d(), Flatten()]
 
@@ -115,26 +115,26 @@ def _mean(reader: OnnxGraph, node: Node) -> list[Layer]:
 def _flatten(reader: OnnxGraph, node: Node) -> list[Layer]:
     shape = reader.shape(node)
     if len(shape) < 2 or node.attributes.get("axis", 1) not in (1, 1 - len(shape)):
-        raise node.refused("over another axis than 1, which from_onnx does not read")
+        raise node.error("over another axis than 1, which is not supported")
     return [Flatten()] if len(shape) > 2 else []
 
 
 def _reshape(reader: OnnxGraph, node: Node) -> list[Layer]:
-    """Read what makes one row of every sample, whatever it is called."""
+    """Convert an operator that flattens every sample to a row."""
     shape = reader.shape(node)
     result = reader.shapes.get(node.proto.output[0], ())
     sizes = [size for size in shape[1:] if isinstance(size, int)]
     wanted = reader.constants.get(node.inputs[1]) if len(node.inputs) > 1 else None
     keeps_samples = (
-        # As many entries for each sample, hence as many samples; or said so.
+        # The same number of entries for each sample, or an explicit number of samples.
         (len(sizes) == len(shape) - 1 and result[1:] == (prod(sizes),))
         or (bool(shape[0]) and result[:1] == shape[:1])
         or (node.operator == "Reshape" and wanted is not None and wanted.tolist() == [0, -1])
     )
     if len(result) != 2 or not keeps_samples:
-        raise node.refused(
-            f"from {shape} to {result or 'an unknown shape'}; only flattening to (n, -1) is read, "
-            "of which the shapes must tell"
+        raise node.error(
+            f"from {shape} to {result or 'an unknown shape'}; only flattening to (n, -1) with "
+            "known shapes is supported"
         )
     return [Flatten()] if len(shape) > 2 else []
 

@@ -1,4 +1,4 @@
-"""The pickles in PyTorch's files, looked at before they are read."""
+"""Checks of the pickles in PyTorch's files before they are read."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 
 from jacrot.readers._npz import checked_members
 
-# Operations, and entries of what they make: those of ten thousand tensors.
+# Limit for operations, and for entries of the objects that they build: ten thousand tensors.
 MOST = 2**19
-# PyTorch allows these, which make any number of bytes of a few.
+# PyTorch allows these functions, which build any number of bytes from a few.
 _REFUSED = frozenset({"__builtin__ bytearray", "builtins bytearray", "_codecs encode"})
 _IN_PLACE = frozenset({"APPEND", "APPENDS", "BUILD", "SETITEM", "SETITEMS"})
 
 
 def check_pickles(path: Path) -> None:
-    """Check that a file of PyTorch's is one of tensors, and small ones.
+    """Check that a file of PyTorch contains tensors, and not more than a limit.
 
-    ``torch.load(weights_only=True)`` runs no code of a file, but it follows one that asks for more
-    memory or time than there is. Before PyTorch 2.6 it did run code, that in TorchScript archives
-    and in tar files.
+    ``torch.load(weights_only=True)`` does not run code of a file, but a file can make it use
+    unlimited memory or time. Before PyTorch 2.6 it also ran code in TorchScript archives and in tar
+    files.
 
     Parameters
     ----------
@@ -32,9 +32,10 @@ def check_pickles(path: Path) -> None:
     Raises
     ------
     ValueError
-        If it is a TorchScript archive, a tar file or a damaged zip file, or asks for too much.
+        If the file is a TorchScript archive, a tar file or a damaged zip file, or exceeds the
+        limit.
     LookupError
-        If it is no pickle.
+        If the file is not a pickle.
     """
     with path.open("rb") as file:
         head = file.read(512)
@@ -43,9 +44,9 @@ def check_pickles(path: Path) -> None:
                 tarfile.TarInfo.frombuf(head, "utf-8", "replace")
             except tarfile.HeaderError:
                 file.seek(0)
-                # A magic number, a version, the system, the tensors, the names of the storages.
+                # Magic number, version, system, tensors, names of the storages.
                 for _ in range(5):
-                    _check(file)
+                    _check_size(file)
                 return
             raise ValueError("a tar file")
     with checked_members(path) as (archive, members):
@@ -53,15 +54,15 @@ def check_pickles(path: Path) -> None:
             if name.endswith("constants.pkl"):
                 raise ValueError("a TorchScript archive")
             if name.endswith("data.pkl"):
-                _check(BytesIO(archive.read(member)))
+                _check_size(BytesIO(archive.read(member)))
 
 
-def _check(stream: Any) -> None:
-    """Count what a pickle makes, shared parts as often as they are met when it is walked through.
+def _check_size(stream: Any) -> None:
+    """Check the number of entries of the objects in a pickle, counting shared parts repeatedly.
 
-    To hash a tuple of a tuple, twice, and so on, would take exponential time.
+    Hashing a tuple that contains another one twice, and so on, would take exponential time.
     """
-    # The size of every object, which grows with what is put into it; where the marks are.
+    # Sizes of the objects on the stack, which grow when items are added; positions of the marks.
     number = [1]
     stack: list[list[int]] = []
     marks: list[int] = []

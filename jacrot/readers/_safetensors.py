@@ -1,4 +1,4 @@
-"""Files of safetensors: one, or the shards of a model that an index lists."""
+"""Reading ``.safetensors`` files, single or as shards that an index lists."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from jacrot._io.archive import HEADER
 from jacrot._utils.arrays import Array
 from jacrot._utils.optional import require
 from jacrot.readers import _npz
-from jacrot.readers._limits import check_size, existing, size_of
-from jacrot.readers._names import layer_order, selected
+from jacrot.readers._limits import check_size, count_bytes, existing
+from jacrot.readers._names import order_by_numbers, select_names
 
 _DTYPES = {"BF": "bfloat", "F": "float", "I": "int", "U": "uint"}
-# Bytes of an index, that of a hundred thousand tensors.
+# Limit for the bytes of an index: a hundred thousand tensors.
 _LONGEST_INDEX = 2**24
 _INDEX = re.compile(r"\.index(\.[^.]+)?\.json$", re.IGNORECASE)
 _PART = re.compile(r"(?<!\d)(\d+)([-_. ]?of[-_. ]?0*([2-9]|[1-9]\d+))(?!\d)", re.IGNORECASE)
@@ -27,14 +27,14 @@ _SHARD = re.compile(r"-\d{5}-of-\d{5}$", re.IGNORECASE)
 
 
 class ArrayInfo(NamedTuple):
-    """What a file says of one of its arrays."""
+    """Shape and dtype of an array in a file."""
 
     shape: tuple[int, ...]
     dtype: str
 
 
 class _Stored(NamedTuple):
-    """Where an array is: its file, and its name there."""
+    """Location of an array: its file, and its name in the file."""
 
     path: Path
     file: Any
@@ -49,16 +49,15 @@ class Safetensors:
     path : Path
         A ``.safetensors`` file, or an index of such files.
     caller : str
-        The function that reads it, for the error where safetensors is not installed.
+        Function that reads it, for the error if safetensors is not installed.
 
     Attributes
     ----------
     info : dict of str to ArrayInfo
-        Shape and dtype of every array. Tensors that share their memory are stored once, and the
-        metadata of the file list their further names, as ``safetensors.torch.save_model`` writes
-        them: these are arrays too.
+        Shape and dtype of every array. Tensors that share memory are stored once; their further
+        names, which ``safetensors.torch.save_model`` lists in the metadata, are included.
     header : str or None
-        The description that ``save`` of jacrot wrote beside the arrays.
+        Description of an object that was written by ``save`` of jacrot.
 
     Raises
     ------
@@ -72,7 +71,7 @@ class Safetensors:
         self.path = path
         self.info: dict[str, ArrayInfo] = {}
         self.header: str | None = None
-        # Bytes of the files, and where each array is.
+        # Bytes of the files, and the location of each array.
         self._size = 0
         self._stored: dict[str, _Stored] = {}
         if is_index(path):
@@ -88,12 +87,12 @@ class Safetensors:
         }
 
     def _add_shards(self, caller: str) -> dict[str, Any]:
-        """Add the arrays of all shards; the metadata of all of them."""
+        """Add the arrays of all shards; return the metadata of all of them."""
         index = _read_index(self.path)
         if index is None:
             raise ValueError(
                 f"path={str(self.path)!r} is damaged, or not an index of shards; pass a "
-                "model.safetensors.index.json as save_pretrained of transformers writes it."
+                "model.safetensors.index.json of save_pretrained of transformers."
             )
         places, metadata = index
         for name in sorted(set(places.values())):
@@ -114,8 +113,8 @@ class Safetensors:
         return metadata
 
     def _add(self, path: Path, caller: str) -> dict[str, Any]:
-        """Add the arrays of one file; its metadata."""
-        file = _opened(path, caller)
+        """Add the arrays of one file; return its metadata."""
+        file = _open(path, caller)
         self._size += path.stat().st_size
         for name in file.keys():  # noqa: SIM118
             view = file.get_slice(name)
@@ -127,7 +126,7 @@ class Safetensors:
         return dict(file.metadata() or {})
 
     def order(self) -> list[str]:
-        """Order the arrays by the numbers in their names.
+        """Return the arrays in layer order, according to the numbers in their names.
 
         Returns
         -------
@@ -137,9 +136,9 @@ class Safetensors:
         Raises
         ------
         ValueError
-            If their order does not follow from their names.
+            If the names do not determine the order.
         """
-        return layer_order({name: array.shape for name, array in self.info.items()}, self.path)
+        return order_by_numbers({name: array.shape for name, array in self.info.items()}, self.path)
 
     def arrays(self, names: Sequence[str] | None) -> dict[str, Array]:
         """Read arrays.
@@ -147,22 +146,22 @@ class Safetensors:
         Parameters
         ----------
         names : sequence of str or None
-            Which, ``None`` for all.
+            Names of the arrays, ``None`` for all.
 
         Returns
         -------
         dict of str to ndarray
-            The arrays.
+            The arrays by name.
 
         Raises
         ------
         ValueError
-            If one is not there, has a dtype that NumPy does not have, or all of them are too
-            large for the file.
+            If an array does not exist or has a dtype that NumPy does not have, or if the arrays
+            are too large for the file.
         """
-        names = selected(names, self.info, self.path)
-        # A name costs a few bytes, and may stand for any array.
-        n_bytes = sum(size_of(self.info[name].shape, 1) for name in names)
+        names = select_names(names, self.info, self.path)
+        # An alias takes a few bytes, and may refer to an array of any size.
+        n_bytes = sum(count_bytes(self.info[name].shape, 1) for name in names)
         check_size(n_bytes, self._size, f"path={str(self.path)!r}")
         read: dict[_Stored, Array] = {}
         arrays = {}
@@ -171,7 +170,7 @@ class Safetensors:
             if stored in read:
                 pass
             elif dtype == "bfloat16":
-                read[stored] = _bfloat16(stored).reshape(shape)
+                read[stored] = _read_bfloat16(stored).reshape(shape)
             elif dtype not in np.sctypeDict:
                 raise ValueError(
                     f"{name!r} in path={str(stored.path)!r} has dtype {dtype}, which NumPy does "
@@ -184,7 +183,7 @@ class Safetensors:
 
 
 def is_index(path: Path) -> bool:
-    """Check whether a file is named as an index of shards is.
+    """Check whether a file has the name of an index of shards.
 
     Parameters
     ----------
@@ -194,7 +193,7 @@ def is_index(path: Path) -> bool:
     Returns
     -------
     bool
-        Whether it ends in ``.index.json``, or ``.index.fp16.json`` and the like.
+        Whether the name ends in ``.index.json``, ``.index.fp16.json`` or similar.
     """
     return _INDEX.search(path.name) is not None
 
@@ -257,7 +256,7 @@ def _has_shard_name(path: Path) -> bool:
 
 
 def _read_index(path: Path) -> tuple[dict[str, str], dict[str, Any]] | None:
-    """Read which file holds which array, and the metadata; ``None`` where it is not an index."""
+    """Return the file of every array, and the metadata; ``None`` if the file is not an index."""
     try:
         with path.open("rb") as file:
             content = json.loads(file.read(_LONGEST_INDEX + 1))
@@ -270,18 +269,18 @@ def _read_index(path: Path) -> tuple[dict[str, str], dict[str, Any]] | None:
     return None
 
 
-def _opened(path: Path, caller: str) -> Any:
+def _open(path: Path, caller: str) -> Any:
     safetensors = require("safetensors", caller, "safetensors")
     with path.open("rb") as file:
         header = int.from_bytes(file.read(8), "little")
     if _npz.LONGEST < header < path.stat().st_size:
         raise ValueError(
-            f"path={str(path)!r} has a header of {header:,} bytes, of which {_npz.LONGEST:,} are "
-            "read; save fewer tensors in a file."
+            f"path={str(path)!r} has a header of {header:,} bytes, more than the limit of "
+            f"{_npz.LONGEST:,}; save fewer tensors in a file."
         )
     try:
         return safetensors.safe_open(path, framework="numpy")
-    # MemoryError is that of a file longer than the memory that may be mapped.
+    # MemoryError if a file is longer than the memory that can be mapped.
     except (safetensors.SafetensorError, MemoryError, OSError) as error:
         lines = str(error).splitlines()
         raise ValueError(
@@ -290,8 +289,8 @@ def _opened(path: Path, caller: str) -> Any:
         ) from error
 
 
-def _bfloat16(stored: _Stored) -> Array:
-    """Read an array that NumPy has no dtype for."""
+def _read_bfloat16(stored: _Stored) -> Array:
+    """Read an array in bfloat16, which NumPy does not have, as float32."""
     with stored.path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         begin, end = json.loads(file.read(size))[stored.name]["data_offsets"]

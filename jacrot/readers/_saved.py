@@ -1,4 +1,4 @@
-"""Files that describe what they hold: what ``save`` of a network or an estimator wrote."""
+"""Descriptions in files that ``save`` of a network or an estimator wrote."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from jacrot.layers._base import BaseLayer
 from jacrot.layers._serialization import FORMAT, deserialize
 from jacrot.network import Network
 
-# What restoring runs into where somebody changed the description. RecursionError, where layers or
-# brackets are nested too deep, is a RuntimeError.
+# Errors of deserialising a description that was changed. RecursionError, for layers or brackets
+# that are nested too deeply, is a RuntimeError.
 ALTERED = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 def parsed(header: str, path: Path) -> dict[str, Any]:
-    """Read the description of a file.
+    """Parse the description of a file.
 
     Parameters
     ----------
     header : str
-        JSON.
+        The description as JSON.
     path : Path
-        The file, for the error.
+        The file, for the error message.
 
     Returns
     -------
@@ -35,7 +35,7 @@ def parsed(header: str, path: Path) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        If it is none.
+        If it is not a description.
     """
     try:
         description = json.loads(header)
@@ -47,26 +47,26 @@ def parsed(header: str, path: Path) -> dict[str, Any]:
 
 
 def altered(path: Path, error: Exception) -> ValueError:
-    """Make the error of a file whose description does not fit."""
+    """Build the error for a file with an invalid description."""
     return ValueError(
-        f"path={str(path)!r} is damaged, or not as save wrote it ({type(error).__name__}: "
-        f"{error}); write it again with save."
+        f"path={str(path)!r} is damaged, or was changed after save wrote it "
+        f"({type(error).__name__}: {error}); save it again."
     )
 
 
 def described_network(
     layers: Any, arrays: dict[str, NDArray[Any]], rotated_sites: Any = ()
 ) -> Network:
-    """Make a network of the descriptions of its layers.
+    """Build a network from the descriptions of its layers.
 
     Parameters
     ----------
     layers : list
-        The descriptions.
+        Descriptions of the layers.
     arrays : dict of ndarray
-        The arrays beside them.
+        Arrays of the file by name.
     rotated_sites : list of int, default=()
-        Its sites that were rotated.
+        Sites that were rotated.
 
     Returns
     -------
@@ -76,27 +76,27 @@ def described_network(
     Raises
     ------
     Exception
-        One of `ALTERED`, if they do not fit.
+        One of `ALTERED`, if the descriptions are invalid.
     """
     made = [deserialize(layer, arrays) for layer in layers]
     if not all(isinstance(layer, BaseLayer) for layer in made):
-        raise TypeError("something in it is not a layer")
+        raise TypeError("an entry of layers is not a layer")
     if any(type(site) is not int or not 0 <= site <= len(made) for site in rotated_sites):
         raise ValueError(f"rotated_sites is {rotated_sites}")
     return Network._with_rotated_sites(made, rotated_sites)
 
 
 def saved_network(header: str, arrays: dict[str, NDArray[Any]], path: Path) -> Network:
-    """Make the network that ``Network.save`` wrote.
+    """Build a network from a file of ``Network.save``.
 
     Parameters
     ----------
     header : str
-        Its description.
+        Description of the network.
     arrays : dict of ndarray
-        The arrays beside it.
+        Arrays of the file by name.
     path : Path
-        The file, for the error.
+        The file, for the error message.
 
     Returns
     -------
@@ -106,15 +106,15 @@ def saved_network(header: str, arrays: dict[str, NDArray[Any]], path: Path) -> N
     Raises
     ------
     ValueError
-        If the file holds something else, or its description does not fit.
+        If the file contains another object, or its description is invalid.
     """
     description = parsed(header, path)
     found = description["format"]
     if found != FORMAT:
         kind = found.removeprefix("jacrot.").partition("/")[0]
-        hint = "write it again with this version."
+        hint = "save it again with this version."
         if kind != "Network":
-            hint = f"write {kind}.load(path), and .rotated_network() for its network."
+            hint = f"use {kind}.load(path), and its rotated_network()."
         raise ValueError(
             f"path={str(path)!r} has format {found!r}, but a network that this version reads has "
             f"{FORMAT!r}; {hint}"

@@ -14,7 +14,7 @@ from jacrot.layers import Dense, Layer, Softmax
 from jacrot.network import Network
 
 _HIDDEN = {"identity": "identity", "logistic": "sigmoid", "tanh": "tanh", "relu": "relu"}
-# Softmax, which is not elementwise, is a layer of its own.
+# Softmax is not elementwise and becomes a separate layer.
 _OUTPUT: dict[str, str | Elementwise] = {
     "identity": "identity",
     "logistic": "sigmoid",
@@ -29,26 +29,26 @@ def from_sklearn(model: Any, *, logits: bool = True) -> Network:
     Parameters
     ----------
     model : MLPClassifier or MLPRegressor
-        The fitted model. What a pipeline does before it is not part of the network: its inputs
-        are what the perceptron itself reads.
+        The fitted model. Earlier steps of a pipeline are not part of the network: its inputs are
+        those of the perceptron itself.
     logits : bool, default=True
-        Whether the network ends before the activation of the outputs, so that a classifier's
-        network writes logits. With ``False`` it writes what ``predict_proba`` does (of two
-        classes the probability of the second, of several labels each one's), or ``predict`` of a
+        Whether to leave out the activation of the outputs, so that the network of a classifier
+        returns logits. With ``False`` it returns ``predict_proba`` (the probability of the second
+        of two classes, or of each label of a multilabel classifier), or ``predict`` of a
         regressor, as columns.
 
     Returns
     -------
     Network
-        Dense layers in the dtype of the fit, and with ``logits=False`` and three or more classes
-        a softmax.
+        Dense layers in the dtype of the fit, followed by a softmax for ``logits=False`` and three
+        or more classes.
 
     Raises
     ------
     TypeError
-        If `model` is of another class.
+        If `model` is not a multilayer perceptron.
     ValueError
-        If `model` is not fitted; scikit-learn's ``NotFittedError`` is one.
+        If `model` is not fitted (scikit-learn's ``NotFittedError``).
 
     Examples
     --------
@@ -66,7 +66,7 @@ def from_sklearn(model: Any, *, logits: bool = True) -> Network:
     if not isinstance(model, (MLPClassifier, MLPRegressor)):
         raise TypeError(
             f"from_sklearn reads MLPClassifier and MLPRegressor, got {type(model).__name__}; pass "
-            "the fitted perceptron itself, of a pipeline pipeline[-1]."
+            "the fitted perceptron itself, such as pipeline[-1]."
         )
     try:
         check_is_fitted(model, "coefs_")

@@ -1,4 +1,4 @@
-"""The calls of a module of PyTorch, as a graph of layers."""
+"""Conversion of the traced calls of a PyTorch module to a graph of layers."""
 
 from __future__ import annotations
 
@@ -10,47 +10,47 @@ import numpy as np
 
 from jacrot.layers import AvgPool2d, Basis, Dense, Flatten, Layer
 from jacrot.readers._graph import Graph
-from jacrot.readers._torch_example import memory
+from jacrot.readers._torch_example import locate_tensors
 from jacrot.readers._torch_functions import (
+    CONSTANT_FUNCTIONS,
     FLATTENS,
     FUNCTIONS,
     NEW,
-    OF_CONSTANTS,
     SAME,
+    apply_to_constants,
     chunk,
     layer_norm,
-    of_chunks,
-    of_constants,
     permute,
     pixelwise,
     rms_norm,
     scale,
+    select_chunk,
 )
 from jacrot.readers._torch_libraries import Known, known_modules
-from jacrot.readers._torch_modules import MODULES, Unread, attention, kind_of, refused
+from jacrot.readers._torch_modules import MODULES, Unread, attention, find_kind, unread_error
 from jacrot.readers._torch_state import as_array
-from jacrot.readers._torch_tracing import IN_PLACE, beside, traced, way_out
+from jacrot.readers._torch_tracing import IN_PLACE, extra_output, suggest, trace
 
 # Modules of torch.nn that need to know where the channels of images are.
-_OF_LAYOUT = {
+_NEEDS_LAYOUT = {
     *("AdaptiveAvgPool2d", "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Conv2d", "Embedding"),
     *("Flatten", "MaxPool2d", "Softmax"),
 }
 
 
 class _Overwritten(Unread):
-    """A tensor is read that a call changed, or may have changed, through another view."""
+    """Raised for a tensor that a call changed, or may have changed, through another view."""
 
 
-class Reading:
-    """The walk through the calls that torch.fx traced of one module."""
+class TorchReader:
+    """Converts the calls of one module that torch.fx traced, in order."""
 
     def __init__(self, torch: Any, model: Any) -> None:
         self.torch = torch
-        # As the only part of a sequence, so that a module without parts is called like others.
+        # Wrapped in a sequence, so that a module without children is called like others.
         self.root = torch.nn.Sequential(model)
         functional = torch.nn.functional
-        # What is called, by name; a name that ends in an underscore changes its argument.
+        # Names of the functions; a name that ends in an underscore changes its argument.
         self.called: dict[Any, str] = {
             getattr(home, name + end): name + end
             for home, names in (
@@ -68,14 +68,14 @@ class Reading:
 
     def layers(self) -> list[Layer]:
         self.known = known_modules(self.torch, self.root)
-        graph = traced(self.torch, self.root, self._is_leaf, self._others)
+        graph = trace(self.torch, self.root, self._is_leaf, self._others)
         try:
             return self._layers(graph, {})
         except ValueError as error:
             if not isinstance(error.__cause__, _Overwritten):
                 raise
-            # Whether it is overwritten may depend on strides.
-            places = memory(self.torch, self.root, graph)
+            # Whether a tensor is overwritten may depend on strides.
+            places = locate_tensors(self.torch, self.root, graph)
             if not places:
                 raise
         return self._layers(graph, places)
@@ -83,23 +83,23 @@ class Reading:
     def _layers(self, graph: Any, places: dict[str, Any]) -> list[Layer]:
         first, *calls, last = graph.nodes
         self.graph = Graph(first.name)
-        # Of the calls: the tensor in the graph, the constant or the size that they return.
+        # For each call: the tensor in the graph, the constant or the size that it returns.
         self.tensors: dict[Any, str] = {first: first.name}
         self.constants: dict[Any, Any] = {}
         self.sizes: dict[Any, Any] = {}
         self.attended: dict[Any, str] = {}
         self.chunks: dict[Any, tuple[Any, str, list[str]]] = {}
-        # Of the tensors, where known: 3 for sequences and 4 for images, and how many features.
+        # For each tensor, if known: 3 for sequences and 4 for images, and the number of features.
         self.ndim: dict[str, int | None] = {first.name: None}
         self.width: dict[str, int | None] = {first.name: None}
-        # Of the tensors, those of images whose channels are last.
+        # Tensors of images with the channels last.
         self.last: set[str] = set()
-        # Of the calls: in which memory their tensor is and which view of it, as found on an
-        # example or as far as it is certain, and the later call that changed it through another.
+        # For each call: the memory of its tensor and the view of it, as observed on an example or
+        # as far as they are certain, and a later call that changed it through another view.
         self.places = places
         self.memory = {first: places.get(first.name, (first, first))}
         self.overwritten: dict[Any, Any] = {}
-        # The call that is being read, and those so far that read the inputs of the model.
+        # The current call, and the calls so far that read the inputs of the model.
         self.current = first
         self.readers: set[Any] = set()
         for call in calls:
@@ -109,44 +109,44 @@ class Reading:
         if not isinstance(output, self.torch.fx.Node) or output not in self.tensors:
             raise ValueError(
                 f"model returns {output}, not one tensor that is computed from its inputs; "
-                f"{way_out(self.torch, self.root)}."
+                f"{suggest(self.torch, self.root)}."
             )
         try:
             layers = self.graph.layers(self.tensor(output))
         except Unread as error:
-            raise ValueError(f"model returns what from_torch does not follow: {error}.") from error
+            raise ValueError(f"model returns a result that is not supported: {error}.") from error
         if not layers:
             raise ValueError(
-                "model returns its input as it is, in evaluation mode and as torch.fx traces it; "
-                "pass one that computes something."
+                "model returns its input unchanged, in evaluation mode and as torch.fx traces it; "
+                "pass a model that computes something."
             )
         return layers
 
     def _check_tokens(self) -> None:
-        """Check that token ids, of which a network reads one-hot rows, go to embeddings only."""
+        """Check that token ids, for which the network has one-hot rows, go to embeddings only."""
         kinds = {
-            kind_of(self.torch, self.root.get_submodule(call.target))
+            find_kind(self.torch, self.root.get_submodule(call.target))
             if call.op == "call_module"
             else None
             for call in self.readers
-            # What passes its inputs on does not read them.
+            # Calls that return their inputs do not read them.
             if self.tensors.get(call) != self.graph.input
         }
         if "Embedding" in kinds and len(kinds) > 1:
             raise ValueError(
-                "model reads its inputs both as token ids, in an Embedding, and otherwise; "
-                f"{way_out(self.torch, self.root)}."
+                "model uses its inputs both as token ids, in an Embedding, and otherwise; "
+                f"{suggest(self.torch, self.root)}."
             )
 
     def _is_leaf(self, module: Any) -> bool:
-        return module in self.known or kind_of(self.torch, module) is not None
+        return module in self.known or find_kind(self.torch, module) is not None
 
     def _others(self, module: Any) -> tuple[bool, ...] | None:
-        """Find what a module returns after its first output, as :class:`Known` has it."""
+        """Return the ``others`` of a :class:`Known` module, ``None`` for other modules."""
         known = self.known.get(module)
         if isinstance(known, Unread):
             path = next(path for path, other in self.root.named_modules() if other is module)
-            raise refused(path, module, known, way_out(self.torch, self.root, path)) from known
+            raise unread_error(path, module, known, suggest(self.torch, self.root, path)) from known
         return None if known is None else known.others
 
     def _read(self, call: Any) -> None:
@@ -166,19 +166,19 @@ class Reading:
             else:
                 path = ["", *call.meta.get("nn_module_stack", ())][-1]
                 what = getattr(call.target, "__name__", call.target)
-            raise refused(path, what, error, way_out(self.torch, self.root, path)) from error
+            raise unread_error(path, what, error, suggest(self.torch, self.root, path)) from error
 
     def _name(self, call: Any) -> str:
         return call.target if call.op == "call_method" else self.called.get(call.target, "")
 
     def _place(self, call: Any, module: Any) -> Any:
-        """Find the memory in which a call's tensor is, and which view of it that is."""
+        """Return the memory of the tensor that a call returns, and the view of it."""
         if call.args and call.args[0] in self.attended:
             return self.memory[call.args[0]]
-        name = self._name(call) if module is None else kind_of(self.torch, module)
+        name = self._name(call) if module is None else find_kind(self.torch, module)
         if call.name in self.places:
             storage, view = self.places[call.name]
-            # Of rows, as the example may be, it changes nothing; of images it does.
+            # Flattening changes images, but not rows, which the example may have.
             return storage, call if name in FLATTENS else view
         sources = [self.memory[node] for node in call.all_input_nodes if node in self.memory]
         known = self.known.get(module)
@@ -187,7 +187,7 @@ class Reading:
         return sources[0] if name in SAME or known is not None else (sources[0][0], call)
 
     def _overwrite(self, changed: Any, call: Any) -> None:
-        """Let all that have a tensor which a call changed have its result."""
+        """Replace a tensor by the result of an in-place call, for all calls that return it."""
         storage, view = self.memory[call] = self.memory[changed]
         for pair in self.attended:
             if self.memory[pair] == (storage, view):
@@ -203,13 +203,13 @@ class Reading:
         if module in self.known:
             self._apply_known(call, module, self.known[module])
             return
-        kind = kind_of(self.torch, module)
+        kind = find_kind(self.torch, module)
         if kind is None:
             raise Unread
         if kind == "MultiheadAttention":
             self._attention(call, module)
         elif len(call.args) != 1 or call.kwargs:
-            raise Unread("it is given several arguments")
+            raise Unread("it has several arguments")
         else:
             self.apply_module(call, call.args[0], kind, module)
 
@@ -226,14 +226,14 @@ class Reading:
             options |= dict(zip(names, args[1:], strict=False))
             options.pop("_stacklevel", None)
             if options.pop("training", name == "dropout"):
-                raise Unread("it also drops out in evaluation mode")
+                raise Unread("it also drops inputs in evaluation mode")
             given = {key: value for key, value in options.items() if value is not None}
             self.apply_module(call, args[0], kind, getattr(self.torch.nn, kind)(**given))
-        elif call.target is beside:
-            # Only the model itself may have it, as an output that is left out.
+        elif call.target is extra_output:
+            # Allowed only in the outputs of the model, which are dropped.
             return
-        elif name in OF_CONSTANTS and args[0] in self.constants:
-            of_constants(self, call, name, args, options)
+        elif name in CONSTANT_FUNCTIONS and args[0] in self.constants:
+            apply_to_constants(self, call, name, args, options)
         elif name in _CALLS:
             _CALLS[name](self, call, *args, **options)
         else:
@@ -242,11 +242,11 @@ class Reading:
             self._overwrite(args[0], call)
 
     def tensor(self, value: Any, last: bool = False) -> str:
-        """Find the tensor of a call in the graph, which only if `last` has its channels last."""
+        """Return the tensor of a call in the graph; `last` allows the channels last."""
         if value not in self.tensors:
             raise Unread(f"{value} is not a tensor that is computed from the inputs")
         if not last and self.tensors[value] in self.last:
-            raise Unread("of images with the channels last; permute them back before")
+            raise Unread("it reads images with the channels last; permute them back first")
         if value in self.overwritten:
             value, changed, call = (
                 node.name.removeprefix("_0_") for node in (value, *self.overwritten[value])
@@ -261,13 +261,13 @@ class Reading:
         return self.tensors[value]
 
     def constant(self, value: Any) -> Any:
-        """Find the parameter or buffer that a call is given, ``None`` for ``None``."""
+        """Return the parameter or buffer that is an argument of a call, ``None`` for ``None``."""
         if value is not None and value not in self.constants:
             raise Unread("its weight or bias is computed")
         return self.constants.get(value)
 
     def apply(self, call: Any, source: str, layers: list[Layer], ndim: int | None) -> None:
-        """Add the layers that a call computes of a tensor."""
+        """Add the layers that a call applies to a tensor."""
         is_last = source in self.last
         for index, layer in enumerate(pixelwise(layers) if is_last else layers):
             result = f"{call.name}.{index}"
@@ -281,36 +281,36 @@ class Reading:
         self.tensors[call] = source
 
     def _apply_known(self, call: Any, module: Any, known: Known | Unread) -> None:
-        """Add what a module of a library computes."""
+        """Add the layers of a module of transformers or timm."""
         assert isinstance(known, Known)
         given = [*call.args, *call.kwargs.values()]
         read = [value for value in given if isinstance(value, self.torch.fx.Node)]
-        # The rest of what forwards of these libraries take changes nothing if None or False.
+        # Other arguments of these libraries have no effect if they are None or False.
         if len(read) != 1 or any(value not in (None, False, *read) for value in given):
-            raise Unread("it is given more than its inputs, such as a mask")
+            raise Unread("it has further arguments, such as a mask")
         images = known.features == "channels"
         source = self.tensor(read[0], last=known.features in ("any", "last"))
         ndim = self.ndim[source]
         if known.features in ("last", "sequence") and ndim == 4 and source not in self.last:
-            raise Unread("it reads images, of which the last axis are not the features")
+            raise Unread("it reads images, whose features are not on the last axis")
         if images and ndim == 3:
-            raise Unread("it reads sequences, but is of images")
+            raise Unread("it reads sequences, but expects images")
         ndim = 4 if images else 3 if known.features == "sequence" else ndim
         self.apply(call, source, list(known.layers), ndim)
         if getattr(module, "inplace", False):
             self._overwrite(read[0], call)
 
     def apply_module(self, call: Any, read: Any, kind: str, module: Any) -> None:
-        """Add what a module of `torch.nn` computes."""
-        source = self.tensor(read, last=kind not in _OF_LAYOUT)
+        """Add the layer of a module of `torch.nn`."""
+        source = self.tensor(read, last=kind not in _NEEDS_LAYOUT)
         ndim = self.ndim[source]
         last_axis = kind in ("Linear", "LayerNorm", "RMSNorm")
         if last_axis and ndim == 4 and source not in self.last:
-            raise Unread("it reads images, of which the last axis are not the features")
+            raise Unread("it reads images, whose features are not on the last axis")
         if kind == "BatchNorm1d" and ndim is not None:
-            raise Unread("it reads sequences or images; of rows only it is read")
+            raise Unread("it reads sequences or images; only rows are supported")
         if kind == "Softmax" and module.dim not in {3: (2, -1), 4: (1, -3)}.get(ndim or 2, (1, -1)):
-            raise Unread(f"dim={module.dim} is not that of the features")
+            raise Unread(f"dim={module.dim} is not the axis of the features")
         if kind == "Embedding" and source != self.graph.input:
             raise Unread("it does not read the inputs of the model")
         make = MODULES[kind]
@@ -330,7 +330,7 @@ class Reading:
         given = dict(zip(names, call.args, strict=False)) | call.kwargs
         source, mask = self.tensor(given["query"]), given.get("attn_mask")
         if {self.tensor(given[name]) for name in names[:3]} != {source}:
-            raise Unread("query, key and value are not one tensor")
+            raise Unread("query, key and value are not the same tensor")
         if given.get("key_padding_mask") is not None:
             raise Unread("it has a key_padding_mask")
         if mask is not None:
@@ -338,14 +338,15 @@ class Reading:
             blocked = 1 if mask is not None and mask.dtype == bool else -np.inf
             if mask is None or mask.ndim != 2 or not np.isin(mask, (0, blocked)).all():
                 raise Unread(
-                    "its attn_mask is not a matrix of bool, or of 0 and -inf, of the module"
+                    "its attn_mask is not a buffer of the module with a matrix of bool, or of 0 "
+                    "and -inf"
                 )
-            # PyTorch's is True, or -inf, where it does not look.
+            # In PyTorch, True or -inf mask a position.
             mask = mask == 0
         if given.get("is_causal") and (mask is None or (mask != np.tri(*mask.shape)).any()):
-            raise Unread("is_causal=True without the attn_mask that it says")
+            raise Unread("is_causal=True without a causal attn_mask")
         self.apply(call, source, [attention(module, mask)], 3)
-        # What it returns is this tensor and the pattern.
+        # It returns this tensor and the pattern.
         self.attended[call] = self.tensors.pop(call)
 
     def _add(self, call: Any, first: Any, second: Any, alpha: float = 1) -> None:
@@ -364,7 +365,7 @@ class Reading:
     def _combine(self, combine: Callable[..., None], call: Any, first: Any, second: Any) -> None:
         source, other = self.tensor(first, last=True), self.tensor(second, last=True)
         if (source in self.last) != (other in self.last):
-            raise Unread("one of images with the channels last and one of others")
+            raise Unread("only one of the two has the channels last")
         combine(source, other, call.name)
         self.tensors[call] = call.name
         if source in self.last:
@@ -376,7 +377,7 @@ class Reading:
         tensor = self.tensor(source, last=True)
         arrays = [as_array(self.constant(value)) for value in (weight, bias)]
         if self.ndim[tensor] == 4 and tensor not in self.last:
-            raise Unread("it reads images, of which the last axis are not the features")
+            raise Unread("it reads images, whose features are not on the last axis")
         layer = Dense(arrays[0], arrays[1], "identity")
         self.apply(call, tensor, [layer], self.ndim[tensor])
 
@@ -386,12 +387,12 @@ class Reading:
     def _reshape(self, call: Any, source: Any, *shape: Any) -> None:
         shape = tuple(shape[0]) if isinstance(shape[0], (tuple, list)) else shape
         if len(shape) != 2 or self.sizes.get(shape[0]) != 0 or shape[1] != -1:
-            raise Unread("to another shape than (x.size(0), -1); use torch.flatten(x, 1)")
+            raise Unread("the new shape is not (x.size(0), -1); use torch.flatten(x, 1)")
         self.apply(call, self.tensor(source), [Flatten()], None)
 
     def _mean(self, call: Any, source: Any, dim: Any = None, keepdim: bool = False) -> None:
         if not isinstance(dim, tuple | list) or sorted(dim) not in ([2, 3], [-2, -1]):
-            raise Unread("over other axes than (2, 3) of images")
+            raise Unread("its axes are not (2, 3) of images")
         layers: list[Layer] = [AvgPool2d()] if keepdim else [AvgPool2d(), Flatten()]
         self.apply(call, self.tensor(source), layers, 4 if keepdim else None)
 
@@ -399,33 +400,33 @@ class Reading:
         self, call: Any, source: Any, pad: Any, mode: str = "constant", value: Any = None
     ) -> None:
         if len(pad) != 6 or any(pad[:4]) or mode != "constant" or value not in (None, 0):
-            raise Unread("with something else than channels of zeros")
+            raise Unread("it does not pad with channels of zeros")
         width = self.width[self.tensor(source)]
         if self.ndim[self.tensor(source)] != 4 and width is not None:
-            raise Unread("of something else than images")
+            raise Unread("it does not read images")
         if width is None:
-            raise Unread("of channels whose number no layer before it determines")
-        # Ones and zeros are exact, and in single precision they keep that of the inputs.
+            raise Unread("no layer before it determines the number of channels")
+        # Ones and zeros are exact, and single precision does not change that of the inputs.
         channels = np.pad(np.eye(width, dtype=np.float32), ((pad[4], pad[5]), (0, 0)))
         self.apply(call, self.tensor(source), [Basis(channels)], 4)
 
     def _getitem(self, call: Any, source: Any, index: Any) -> None:
         if source in self.sizes:
             if self.sizes[source] is not None:
-                raise Unread("of a part of a shape")
+                raise Unread("it reads a part of a shape")
             self.sizes[call] = index
         elif source in self.attended:
             if index == 0:
                 self.tensors[call] = self.attended[source]
             elif call.users:
-                raise Unread("of the pattern of an attention")
+                raise Unread("it reads the pattern of an attention")
         elif source in self.chunks:
-            of_chunks(self, call, source, index)
+            select_chunk(self, call, source, index)
         else:
             step = getattr(index[-1], "step", None) if isinstance(index, tuple) else None
             every, some = slice(None), slice(None, None, step)
             if step is None or index not in ((every, every, some, some), (..., some, some)):
-                raise Unread("of something else than every s-th row and column of images")
+                raise Unread("it does not select every s-th row and column of images")
             self.apply(call, self.tensor(source), [AvgPool2d(1, stride=step)], 4)
 
     def _getattr(self, call: Any, source: Any, name: str) -> None:
@@ -447,36 +448,36 @@ class Reading:
 
 
 def _only(output: Any) -> Any:
-    """Find the one tensor in what a block of transformers returns."""
+    """Return the single tensor in the output of a block of transformers."""
     if isinstance(output, dict) and output.keys() == {"last_hidden_state"}:
         return output["last_hidden_state"]
     if isinstance(output, tuple) and output:
         first, *others = output
-        # Beside it may be the pattern of an attention.
-        if all(other is None or getattr(other, "target", 0) is beside for other in others):
+        # The others may be attention patterns.
+        if all(other is None or getattr(other, "target", 0) is extra_output for other in others):
             return first
     return output
 
 
-# What is done with functions and methods of these names.
+# Methods that convert calls of functions and methods, by name.
 _CALLS: dict[str, Callable[..., None]] = {
-    "add": Reading._add,
+    "add": TorchReader._add,
     "chunk": chunk,
-    "clone": Reading._copy,
+    "clone": TorchReader._copy,
     "contiguous": lambda self, call, source: self.apply(
         call, self.tensor(source, last=True), [], None
     ),
-    "flatten": Reading._flatten,
-    "getattr": Reading._getattr,
-    "getitem": Reading._getitem,
+    "flatten": TorchReader._flatten,
+    "getattr": TorchReader._getattr,
+    "getitem": TorchReader._getitem,
     "layer_norm": layer_norm,
-    "linear": Reading._linear,
-    "mean": Reading._mean,
-    "mul": Reading._mul,
-    "pad": Reading._pad,
+    "linear": TorchReader._linear,
+    "mean": TorchReader._mean,
+    "mul": TorchReader._mul,
+    "pad": TorchReader._pad,
     "permute": permute,
-    "reshape": Reading._reshape,
+    "reshape": TorchReader._reshape,
     "rms_norm": rms_norm,
-    "size": Reading._size,
-    "view": Reading._reshape,
+    "size": TorchReader._size,
+    "view": TorchReader._reshape,
 }

@@ -1,17 +1,17 @@
-"""Modules of PyTorch that check values before they call others: what they then call."""
+"""Forwards of PyTorch modules whose own forward depends on values and cannot be traced."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from jacrot.readers._torch_modules import Unread, replaces_methods
+from jacrot.readers._torch_modules import Unread, overrides_methods
 
 
 def plain_forward(torch: Any, module: Any) -> Callable[..., Any] | None:
-    """Find what a module computes, without the checks that `torch.fx` cannot trace.
+    """Return the forward of a module without the checks that `torch.fx` cannot trace.
 
-    PyTorch's encoders ask what their inputs are like, to compute the same in a faster way.
+    PyTorch's encoders check their inputs in order to choose a faster implementation.
 
     Parameters
     ----------
@@ -23,15 +23,15 @@ def plain_forward(torch: Any, module: Any) -> Callable[..., Any] | None:
     Returns
     -------
     callable or None
-        A forward that calls the modules it is made of; ``None`` for all other modules, and for
-        those that replace a method of PyTorch's.
+        A forward that calls the child modules; ``None`` for all other modules, and for those that
+        override a method of PyTorch.
     """
     for kind, forward in (
         (torch.nn.TransformerEncoderLayer, _encoder_layer),
         (torch.nn.TransformerEncoder, _encoder),
     ):
         if isinstance(module, kind):
-            return None if replaces_methods(torch, module, kind) else forward(torch, module)
+            return None if overrides_methods(torch, module, kind) else forward(torch, module)
     return None
 
 
@@ -67,7 +67,7 @@ def _encoder_layer(torch: Any, layer: Any) -> Callable[..., Any]:
 
 
 def _check_activation(torch: Any, layer: Any) -> None:
-    """Check that PyTorch computes the same activation with gradients and, faster, without."""
+    """Check that PyTorch's fast path without gradients uses the same activation."""
     names = {1: ("relu", torch.nn.ReLU), 2: ("gelu", torch.nn.GELU)}
     if layer.activation_relu_or_gelu not in names:
         return
@@ -75,8 +75,8 @@ def _check_activation(torch: Any, layer: Any) -> None:
     exact = type(function) is kind and getattr(function, "approximate", "none") == "none"
     if not exact and function is not getattr(torch.nn.functional, name):
         raise Unread(
-            f"its activation is {function}, in place of which it computes {name} without "
-            "gradients; set its activation_relu_or_gelu to 0"
+            f"its activation is {function}, but without gradients it computes {name}; set its "
+            "activation_relu_or_gelu to 0"
         )
 
 

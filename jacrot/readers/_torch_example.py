@@ -1,4 +1,4 @@
-"""A module of PyTorch on random inputs: where its tensors are, and whether it was read right."""
+"""Runs of a PyTorch module on random inputs: memory of its tensors, and comparison of outputs."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ import numpy as np
 
 from jacrot.network import Network
 
-# Attributes in which modules say how many features they read.
+# Attributes of modules with the number of input features.
 WIDTHS = ("in_features", "in_channels", "num_features", "embed_dim", "normalized_shape")
-# Modules of how many widths are asked; the first is nearly always the one that reads the inputs.
+# Maximum number of widths to try; the first is nearly always that of the inputs.
 MOST_WIDTHS = 4
 N_POSITIONS = 5
-# Heights and widths of images, in pixels: from one size on a network has pixels left after all of
-# its convolutions and pools, and a dense layer after them needs one size.
+# Heights and widths of images, in pixels. Convolutions and pools need a minimum size, and a dense
+# layer after them needs one particular size.
 SQUARES = (32, 28, *range(3, 15), 16, 20, 24, 48, 64, 96, 128, 224)
 IMAGE_SIZES = ((17, 16), *((size, size) for size in SQUARES))
-# Numbers in one sample, so that no image of many channels fills the memory.
+# Limit for the numbers in one sample, so that images with many channels do not fill the memory.
 MOST_ENTRIES = 2**18
-# By how much outputs may differ, as a share of the largest: a network in double precision, of
-# weights folded in single precision, and one in single precision.
+# Tolerances for outputs, relative to the largest: in double precision, with weights that were
+# folded in single precision, and in single precision.
 TOLERANCES = {"float64": 1e-4, "float32": 1e-3}
-# How many times the model's own rounding error besides, up to a share of the largest output: what
-# differs by more between two calls draws random numbers.
+# Additional tolerance as a multiple of the rounding error of the model, up to a share of the
+# largest output: larger differences between two calls are due to random numbers.
 ROUNDINGS, MOST_ROUNDING = 10, 1e-2
 
 
 def batches(torch: Any, model: Any) -> Iterator[Any]:
-    """Draw batches of tokens, of rows, of sequences and of images that a module may read.
+    """Draw batches of tokens, rows, sequences and images that a module may accept.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def batches(torch: Any, model: Any) -> Iterator[Any]:
     Yields
     ------
     Tensor
-        Two or three samples, in single precision; of tokens, their ids.
+        Two or three samples, in single precision or as ids of tokens.
     """
     tensors = [*model.parameters(), *model.buffers()]
     device = tensors[0].device if tensors else "cpu"
@@ -59,7 +59,7 @@ def batches(torch: Any, model: Any) -> Iterator[Any]:
             yield ids.to(device)
             break
     for width in list(dict.fromkeys(widths))[:MOST_WIDTHS]:
-        # No two axes of one length, which could be taken for each other.
+        # Different lengths of all axes, so that axes cannot be confused.
         n_samples = 3 if width == 2 else 2
         n_positions = N_POSITIONS + (width == N_POSITIONS)
         for shape in [(width,), (n_positions, width), *((width, *size) for size in IMAGE_SIZES)]:
@@ -67,26 +67,26 @@ def batches(torch: Any, model: Any) -> Iterator[Any]:
                 yield torch.randn(n_samples, *shape, generator=generator, device="cpu").to(device)
 
 
-def memory(torch: Any, root: Any, graph: Any) -> dict[str, Any]:
-    """Find where in memory the tensors are that a traced module computes.
+def locate_tensors(torch: Any, root: Any, graph: Any) -> dict[str, Any]:
+    """Return the memory of the tensors that a traced module computes.
 
     Parameters
     ----------
     torch : module
         PyTorch.
     root : torch.nn.Module
-        What was traced. It is run: pass a copy of the user's.
+        The module that was traced. It is run: pass a copy of the module of the user.
     graph : torch.fx.Graph
-        Its calls.
+        Calls of the module.
 
     Returns
     -------
     dict of str to tuple
-        Of a call's name, the storage and the view of it (offset, shape and strides) on an input
-        with the axes in order; empty if the module reads none that :func:`batches` draws.
+        For the name of each call, the storage and the view of it (offset, shape and strides) on a
+        contiguous input; empty if the module does not accept any batch of :func:`batches`.
     """
     places: dict[str, Any] = {}
-    # All of them, so that no address is used again.
+    # Keep all tensors, so that addresses are unique.
     kept = []
 
     class Interpreter(torch.fx.Interpreter):
@@ -104,33 +104,33 @@ def memory(torch: Any, root: Any, graph: Any) -> dict[str, Any]:
         places.clear()
         kept.clear()
         x = batch.to(dtypes[0]) if dtypes and batch.is_floating_point() else batch
-        if _tried(Interpreter(module, garbage_collect_values=False).run, x) is not None:
+        if _try(Interpreter(module, garbage_collect_values=False).run, x) is not None:
             return places
     return {}
 
 
 def check(torch: Any, copied: Callable[[], Any], network: Network) -> None:
-    """Check that a network computes what the module does from which it was read.
+    """Check that a network computes the same function as the module from which it was converted.
 
     Parameters
     ----------
     torch : module
         PyTorch.
     copied : callable
-        Makes a copy of the module in evaluation mode.
+        Returns a copy of the module in evaluation mode.
     network : Network
-        The network. Where no batch of :func:`batches` fits it and the module, nothing is compared.
+        The network. If no batch of :func:`batches` fits both, nothing is compared.
 
     Raises
     ------
     ValueError
-        If they differ on the first batch that fits.
+        If the outputs differ on the first batch that fits.
     """
     model = copied()
     for name, tolerance in TOLERANCES.items():
         dtype = getattr(torch, name)
-        # Not every device has double precision.
-        if _tried(model.to, dtype) is None:
+        # Some devices do not have double precision.
+        if _try(model.to, dtype) is None:
             continue
         for batch in batches(torch, model):
             x = batch.to(dtype) if batch.is_floating_point() else batch
@@ -139,7 +139,7 @@ def check(torch: Any, copied: Callable[[], Any], network: Network) -> None:
                 continue
             try:
                 with np.errstate(all="ignore"):
-                    found = network(_read(network, x.cpu().numpy()))
+                    found = network(_to_inputs(network, x.cpu().numpy()))
             except ValueError:
                 continue
             rounded = _outputs(torch, model.float(), x.float() if x.is_floating_point() else x)
@@ -148,17 +148,17 @@ def check(torch: Any, copied: Callable[[], Any], network: Network) -> None:
             if differs is None:
                 return
             raise ValueError(
-                f"the network read from model has {differs}, on a random input of shape "
+                f"the network converted from model has {differs}, on a random input of shape "
                 f"{tuple(x.shape)} in evaluation mode: model does something that from_torch does "
-                "not see (or draws random numbers); use jacrot.readers.capture, which takes any "
-                "module."
+                "not see (or draws random numbers); use jacrot.readers.capture, which works with "
+                "any module."
             )
 
 
 def _difference(found: Any, expected: Any, rounded: Any, tolerance: float) -> str | None:
-    """Describe how outputs differ from those of a module, ``None`` if by roundings only."""
+    """Describe how outputs differ from those of a module, ``None`` if only by rounding."""
     if found.shape != expected.shape:
-        return f"outputs of shape {found.shape} in place of {expected.shape}"
+        return f"outputs of shape {found.shape} instead of {expected.shape}"
     size = np.abs(expected).max(initial=0, where=np.isfinite(expected))
     slack = tolerance * size
     if rounded is not None:
@@ -170,22 +170,22 @@ def _difference(found: Any, expected: Any, rounded: Any, tolerance: float) -> st
     return f"outputs that differ by {error:.2g} from those of model"
 
 
-def _read(network: Network, x: Any) -> Any:
-    """Make one-hot rows of token ids, which is what a network reads in their place."""
+def _to_inputs(network: Network, x: Any) -> Any:
+    """Convert token ids to one-hot rows, the inputs of the network."""
     return x if x.dtype.kind == "f" else np.eye(network.n_inputs or x.max() + 1)[x]
 
 
 def _outputs(torch: Any, model: Any, x: Any) -> Any:
-    """Compute the outputs of a module, ``None`` if it does not read such inputs."""
+    """Compute the outputs of a module, ``None`` if it does not accept the inputs."""
     # The module may change its inputs.
-    y = _tried(model, x.clone())
-    # Blocks of transformers return more beside.
+    y = _try(model, x.clone())
+    # Blocks of transformers return further objects.
     y = y[0] if isinstance(y, tuple) else getattr(y, "last_hidden_state", y)
     return y.double().cpu().numpy() if isinstance(y, torch.Tensor) else None
 
 
-def _tried(function: Callable[[Any], Any], x: Any) -> Any:
-    """Call a function, and return ``None`` if it raises, as a module does of other inputs."""
+def _try(function: Callable[[Any], Any], x: Any) -> Any:
+    """Call a function; return ``None`` if it raises, as for inputs of the wrong shape."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

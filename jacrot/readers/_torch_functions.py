@@ -1,4 +1,4 @@
-"""Functions and methods of PyTorch: those that modules do too, that normalise, scale or permute."""
+"""Conversion of functions and methods of PyTorch."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from jacrot.readers._torch_modules import MODULES, Unread
 from jacrot.readers._torch_state import as_array
 
 if TYPE_CHECKING:
-    from jacrot.readers._torch_calls import Reading
+    from jacrot.readers._torch_calls import TorchReader
 
-# Functions and methods that do what a module does, by name, and what the functions call the
-# arguments after the input, in order.
+# Functions and methods that compute the same as a module, by name: the class of the module, and the
+# arguments of the function after the input.
 FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "adaptive_avg_pool2d": ("AdaptiveAvgPool2d", ("output_size",)),
     "avg_pool2d": (
@@ -45,7 +45,7 @@ FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "tanh": ("Tanh", ()),
 }
 # Functions and modules that return their argument itself, that return it or a view or a copy of it,
-# and that write to memory of their own. The others may do any of these.
+# and that allocate their result. The others may do any of these.
 SAME = {"dropout", *(kind for kind, make in MODULES.items() if make is None)} - {
     "MultiheadAttention"
 }
@@ -54,14 +54,14 @@ NEW = {
     *(*FUNCTIONS, *MODULES, "add", "clone", "layer_norm", "linear", "mean", "mul", "pad"),
     "rms_norm",
 } - (SAME | FLATTENS)
-# What is computed of parameters and buffers before they are used.
-OF_CONSTANTS = ("getitem", "reshape", "unsqueeze", "view")
-# How images are permuted to have their channels last, and back.
+# Functions that may be applied to parameters and buffers before they are used.
+CONSTANT_FUNCTIONS = ("getitem", "reshape", "unsqueeze", "view")
+# Permutations of images to channels last, and back.
 _TO_LAST, _TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
 class Norm(NamedTuple):
-    """What a function that normalises is given, as a module has it."""
+    """Arguments of a normalisation function, as attributes of a module."""
 
     normalized_shape: Any
     weight: Any
@@ -70,7 +70,7 @@ class Norm(NamedTuple):
 
 
 def layer_norm(
-    reading: Reading,
+    reader: TorchReader,
     call: Any,
     source: Any,
     normalized_shape: Any,
@@ -79,64 +79,64 @@ def layer_norm(
     eps: float = 1e-5,
     cudnn_enable: bool = True,
 ) -> None:
-    """Read ``layer_norm``."""
-    shape = _shape(reading, source, normalized_shape)
-    norm = Norm(shape, reading.constant(weight), reading.constant(bias), eps)
-    reading.apply_module(call, source, "LayerNorm", norm)
+    """Convert ``layer_norm``."""
+    shape = _shape(reader, source, normalized_shape)
+    norm = Norm(shape, reader.constant(weight), reader.constant(bias), eps)
+    reader.apply_module(call, source, "LayerNorm", norm)
 
 
 def rms_norm(
-    reading: Reading,
+    reader: TorchReader,
     call: Any,
     source: Any,
     normalized_shape: Any,
     weight: Any = None,
     eps: float | None = None,
 ) -> None:
-    """Read ``rms_norm``."""
-    shape = _shape(reading, source, normalized_shape)
-    reading.apply_module(call, source, "RMSNorm", Norm(shape, reading.constant(weight), None, eps))
+    """Convert ``rms_norm``."""
+    shape = _shape(reader, source, normalized_shape)
+    reader.apply_module(call, source, "RMSNorm", Norm(shape, reader.constant(weight), None, eps))
 
 
-def _shape(reading: Reading, source: Any, shape: Any) -> tuple[Any, ...]:
-    if isinstance(shape, reading.torch.fx.Node):
-        if reading.sizes.get(shape) != slice(-1, None, None):
+def _shape(reader: TorchReader, source: Any, shape: Any) -> tuple[Any, ...]:
+    if isinstance(shape, reader.torch.fx.Node):
+        if reader.sizes.get(shape) != slice(-1, None, None):
             raise Unread("normalized_shape is computed")
         return (None,)
     return tuple(shape)
 
 
-def of_constants(reading: Reading, call: Any, name: str, args: Any, options: Any) -> None:
-    """Compute what a call makes of a parameter or buffer."""
+def apply_to_constants(reader: TorchReader, call: Any, name: str, args: Any, options: Any) -> None:
+    """Apply a call to a parameter or buffer."""
     if len(call.all_input_nodes) > 1:
         raise Unread("its arguments are computed")
-    value = reading.constants[args[0]]
+    value = reader.constants[args[0]]
     if name == "getitem":
-        reading.constants[call] = value[args[1]]
+        reader.constants[call] = value[args[1]]
     else:
-        reading.constants[call] = getattr(value, name)(*args[1:], **options)
+        reader.constants[call] = getattr(value, name)(*args[1:], **options)
 
 
-def scale(reading: Reading, call: Any, source: Any, factors: Any) -> None:
-    """Read the product with a parameter or buffer of one factor, or of one for each feature."""
-    tensor, array = reading.tensor(source, last=True), as_array(reading.constants[factors])
-    width, ndim = reading.width[tensor], reading.ndim[tensor]
+def scale(reader: TorchReader, call: Any, source: Any, factors: Any) -> None:
+    """Convert the product with a parameter or buffer of one factor, or one for each feature."""
+    tensor, array = reader.tensor(source, last=True), as_array(reader.constants[factors])
+    width, ndim = reader.width[tensor], reader.ndim[tensor]
     if array.size == 1 and array.ndim <= 1 and width is not None:
-        reading.apply(call, tensor, [scaling(np.full(width, array.item(), array.dtype))], ndim)
+        reader.apply(call, tensor, [scaling(np.full(width, array.item(), array.dtype))], ndim)
         return
-    images = ndim == 4 and tensor not in reading.last
-    # Counted from the last, as they are broadcast.
+    images = ndim == 4 and tensor not in reader.last
+    # Counted from the last axis, because of broadcasting.
     axis = 3 if images else 1
     rest = [size for place, size in enumerate(array.shape[::-1], 1) if place != axis]
-    # One factor of features of unknown number is none for each.
+    # If the number of features is unknown, one factor is not one for each feature.
     fits = array.size == width or (width is None and array.size > 1)
     if array.ndim < axis or any(size != 1 for size in rest) or not fits:
-        raise Unread(f"with factors of shape {array.shape}, not one for each feature")
-    reading.apply(call, tensor, [scaling(array.reshape(-1))], ndim)
+        raise Unread(f"its factors have shape {array.shape}, not one for each feature")
+    reader.apply(call, tensor, [scaling(array.reshape(-1))], ndim)
 
 
 def scaling(factors: Array) -> BatchNorm:
-    """Make the layer that multiplies every feature by a factor.
+    """Build the layer that multiplies every feature by a factor.
 
     Parameters
     ----------
@@ -146,55 +146,55 @@ def scaling(factors: Array) -> BatchNorm:
     Returns
     -------
     BatchNorm
-        The layer, which :func:`jacrot.layers.fused` folds into one before it.
+        The layer, which :func:`jacrot.layers.fused` can fold into the layer before it.
     """
     return BatchNorm(np.zeros_like(factors), np.ones_like(factors), factors, eps=0)
 
 
-def chunk(reading: Reading, call: Any, source: Any, chunks: Any, dim: int = 0) -> None:
-    """Read the parts of what a dense layer writes, such as the two sides of a gated layer."""
-    tensor = reading.tensor(source)
-    before, layer = reading.graph.made(tensor) or (tensor, None)
-    last_axis = dim == -1 or dim + 1 == reading.ndim[tensor] == 3
+def chunk(reader: TorchReader, call: Any, source: Any, chunks: Any, dim: int = 0) -> None:
+    """Convert a split of the outputs of a dense layer, such as the two parts of a gated layer."""
+    tensor = reader.tensor(source)
+    before, layer = reader.graph.find_step(tensor) or (tensor, None)
+    last_axis = dim == -1 or dim + 1 == reader.ndim[tensor] == 3
     if not isinstance(layer, Dense) or layer.activation != "identity" or not last_axis:
-        raise Unread("of something else than the last axis of what a dense layer writes")
+        raise Unread("it does not split the last axis of the outputs of a dense layer")
     if not isinstance(chunks, int) or chunks < 1 or layer.n_outputs % chunks:
-        raise Unread(f"into {chunks} parts of {layer.n_outputs} features")
+        raise Unread(f"it splits {layer.n_outputs} features into {chunks} parts")
     names: list[str] = []
     sides = zip(np.split(layer.weight, chunks), np.split(layer.bias, chunks), strict=True)
     for index, (weight, bias) in enumerate(sides):
         name = f"{call.name}.{index}"
-        reading.graph.apply(Dense(weight, bias, "identity"), before, name)
-        reading.ndim[name], reading.width[name] = reading.ndim[tensor], len(weight)
+        reader.graph.apply(Dense(weight, bias, "identity"), before, name)
+        reader.ndim[name], reader.width[name] = reader.ndim[tensor], len(weight)
         names.append(name)
-    reading.chunks[call] = source, tensor, names
+    reader.chunks[call] = source, tensor, names
 
 
-def of_chunks(reading: Reading, call: Any, chunks: Any, index: Any) -> None:
-    """Read one of the parts."""
-    source, tensor, names = reading.chunks[chunks]
-    if reading.tensor(source) != tensor:
-        raise Unread("of the parts of what was changed in place since")
-    reading.tensors[call] = names[index]
+def select_chunk(reader: TorchReader, call: Any, chunks: Any, index: Any) -> None:
+    """Convert the selection of one part of a split."""
+    source, tensor, names = reader.chunks[chunks]
+    if reader.tensor(source) != tensor:
+        raise Unread("it reads parts of a tensor that was changed in place since")
+    reader.tensors[call] = names[index]
 
 
-def permute(reading: Reading, call: Any, source: Any, *dims: Any) -> None:
-    """Read what puts the channels of images last, or back."""
+def permute(reader: TorchReader, call: Any, source: Any, *dims: Any) -> None:
+    """Convert a permutation of images to channels last, or back."""
     dims = dims[0] if len(dims) == 1 else dims
-    tensor = reading.tensor(source, last=True)
+    tensor = reader.tensor(source, last=True)
     order = tuple(dim % 4 if isinstance(dim, int) else dim for dim in dims)
-    is_last = tensor in reading.last
-    if order != (_TO_FIRST if is_last else _TO_LAST) or reading.ndim[tensor] not in (None, 4):
-        raise Unread("of something else than the channels of images, to the end or back")
-    reading.graph.alias(tensor, call.name)
-    reading.tensors[call] = call.name
-    reading.ndim[call.name], reading.width[call.name] = 4, reading.width[tensor]
+    is_last = tensor in reader.last
+    if order != (_TO_FIRST if is_last else _TO_LAST) or reader.ndim[tensor] not in (None, 4):
+        raise Unread("it does not move the channels of images to the end or back")
+    reader.graph.alias(tensor, call.name)
+    reader.tensors[call] = call.name
+    reader.ndim[call.name], reader.width[call.name] = 4, reader.width[tensor]
     if not is_last:
-        reading.last.add(call.name)
+        reader.last.add(call.name)
 
 
 def pixelwise(layers: list[Layer]) -> list[Layer]:
-    """Make of dense layers those that do the same at every pixel of an image.
+    """Convert dense layers to 1 × 1 convolutions, which do the same at every pixel.
 
     Parameters
     ----------
@@ -204,7 +204,7 @@ def pixelwise(layers: list[Layer]) -> list[Layer]:
     Returns
     -------
     list of Layer
-        The same, of images.
+        The layers of images.
     """
     return [
         Conv2d(layer.weight[:, :, None, None], layer.bias, layer.activation)

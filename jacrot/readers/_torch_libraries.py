@@ -1,8 +1,8 @@
-"""Modules of transformers and timm, by class, as layers.
+"""Conversion of modules of transformers and timm.
 
-Neither package is imported: a class is known by its qualified name, so that one derived from it is
-not. What a module is read as is compared with its own outputs on random inputs, since the same
-class computes something else in another version or configuration.
+Neither package is imported: classes are recognised by their qualified names, so that derived
+classes are not. The layers of a module are compared with its outputs on random inputs, because the
+same class may compute another function in a different version or configuration.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ from jacrot.readers._torch_functions import scaling
 from jacrot.readers._torch_modules import Unread
 from jacrot.readers._torch_state import as_array
 
-# Of the random inputs: the size of every sample, of which small ones tell one eps from another,
-# positions, and features where any number will do.
+# Random inputs: scale of every sample (small ones distinguish values of eps), number of positions,
+# and number of features if the module accepts any.
 _SIZES = np.array([0.01, 0.3, 1.0, 3.0])
 _POSITIONS, _FEATURES = 7, 5
-# How far outputs may be off, relative to the largest, on the CPU in single precision, in which
-# several norms compute whatever they are given; elsewhere, where matrix products may be in TF32;
-# and in roundings of lower precisions.
+# Tolerances of outputs relative to the largest: on the CPU in single precision, which several norms
+# use for any input; on other devices, where matrix products may be in TF32; and in rounding units
+# of lower precisions.
 _TOLERANCE, _TOLERANCE_ELSEWHERE, _ROUNDINGS = 3e-5, 5e-3, 16
 
 
 @dataclass(frozen=True)
 class Known:
-    """What a module of a library computes in evaluation mode.
+    """Function of a module of a library in evaluation mode.
 
     Parameters
     ----------
     layers : tuple of Layer
-        The layers, none for the identity.
+        The layers, empty for the identity.
     features : {"any", "last", "channels", "sequence"}
-        Which axis of its inputs it takes for the features: any, as elementwise functions do, the
-        last, the channels of images, or the last of sequences.
+        Axis of the features of its inputs: any, as for elementwise functions, the last axis, the
+        channels of images, or the last axis of sequences.
     others : tuple of bool or None, default=None
-        Of a module that returns a tuple of which the layers compute the first item, whether each
-        of the others is ``None``; ``None`` for a module that returns a tensor.
+        For a module that returns a tuple, whose first item the layers compute, whether each of the
+        other items is ``None``; ``None`` for a module that returns a tensor.
     """
 
     layers: tuple[Layer, ...]
@@ -57,27 +57,28 @@ class Known:
 
 
 def known_modules(torch: Any, root: Any) -> dict[Any, Known | Unread]:
-    """Read the modules of transformers and timm that a module is made of.
+    """Convert the modules of transformers and timm inside a module.
 
     Parameters
     ----------
     torch : module
         PyTorch.
     root : torch.nn.Module
-        The module, in evaluation mode. Parts of it are run: pass a copy of the user's.
+        The module, in evaluation mode. Parts of it are run: pass a copy of the module of the user.
 
     Returns
     -------
     dict of Module to (Known or Unread)
-        What each computes, or why it is not read. Others are missing.
+        The function of each module, or the reason why it is not supported. Other modules are not
+        included.
     """
     known: dict[Any, Known | Unread] = {}
     for module in root.modules():
         found = _find(module)
         if found is not None:
             try:
-                known[module] = _read(torch, module, *found)
-            except _Otherwise:
+                known[module] = _convert(torch, module, *found)
+            except _Composite:
                 continue
             except Unread as error:
                 known[module] = error
@@ -86,38 +87,40 @@ def known_modules(torch: Any, root: Any) -> dict[Any, Known | Unread]:
     return known
 
 
-class _Otherwise(Exception):
-    """A class of this name that is made of other modules, which are read one by one."""
+class _Composite(Exception):
+    """Raised for a class with this name that consists of modules which are converted separately."""
 
 
 def _find(module: Any) -> tuple[str, Callable[[Any, Any], list[Layer]]] | None:
-    """Find by its class what reads a module, and the axis of its features."""
+    """Return the axis of the features of a module, and its converter, by its class."""
     name = f"{type(module).__module__}.{type(module).__qualname__}"
-    # A forward of the instance replaces that of the class.
+    # A forward of the instance overrides that of the class.
     if not name.startswith(("transformers.", "timm.")) or "forward" in instance_overrides(module):
         return None
     return next((found for pattern, found in _KNOWN.items() if re.fullmatch(pattern, name)), None)
 
 
-def _read(torch: Any, module: Any, features: str, read: Callable[[Any, Any], list[Layer]]) -> Known:
+def _convert(
+    torch: Any, module: Any, features: str, read: Callable[[Any, Any], list[Layer]]
+) -> Known:
     layers = read(torch, module)
     width = next((layer.n_inputs for layer in layers if layer.n_inputs is not None), None)
     width = width or getattr(module, "normalized_shape", (_FEATURES,))[-1]
     x = np.random.default_rng(0).normal(size=(len(_SIZES), _POSITIONS, width))
     x *= _SIZES[:, None, None]
     if features == "channels":
-        # Images of one column less wide than the sequences are long.
+        # Images with one column less than the sequences have positions.
         x = np.stack([np.swapaxes(x, 1, 2)] * (_POSITIONS - 1), axis=-1)
     expected, given = _own_outputs(torch, module, x)
     others = tuple(item is None for item in expected[1:]) if type(expected) is tuple else None
     first = expected if others is None else expected[0]
-    if _off(torch, first, _outputs(layers, as_array(given))):
-        _refuse(torch, first, layers, as_array(given))
+    if _differs(torch, first, _outputs(layers, as_array(given))):
+        _raise_difference(torch, first, layers, as_array(given))
     return Known(tuple(layers), features, others)
 
 
 def _own_outputs(torch: Any, module: Any, x: Array) -> tuple[Any, Any]:
-    """Compute what a module returns of a batch, and make the batch as the module reads it."""
+    """Return the outputs of a module for a batch, and the batch as a tensor."""
     like = next(module.parameters(), torch.empty(0))
     given = torch.from_numpy(x).to(like.device, like.dtype)
     return module(given.clone()), given
@@ -129,8 +132,8 @@ def _outputs(layers: list[Layer], x: Array) -> Array:
     return x
 
 
-def _off(torch: Any, expected: Any, found: Array) -> bool:
-    """Check whether outputs are further from those of a module than roundings explain."""
+def _differs(torch: Any, expected: Any, found: Array) -> bool:
+    """Check whether outputs differ from those of a module by more than rounding."""
     rounding = torch.finfo(expected.dtype).eps
     tolerance = _TOLERANCE if expected.device.type == "cpu" else _TOLERANCE_ELSEWHERE
     if expected.element_size() < 4:
@@ -142,14 +145,14 @@ def _off(torch: Any, expected: Any, found: Array) -> bool:
     return not np.abs(array - found).max() <= tolerance * np.abs(array).max()
 
 
-def _refuse(torch: Any, expected: Any, layers: list[Layer], x: Array) -> None:
+def _raise_difference(torch: Any, expected: Any, layers: list[Layer], x: Array) -> None:
     match layers:
         case [Attention(mask="causal") as layer]:
-            if not _off(torch, expected, layer.changed(mask=None)(x)):
+            if not _differs(torch, expected, layer.changed(mask=None)(x)):
                 raise Unread(
-                    "called alone it attends to all positions, while in its model a mask lets it "
-                    "attend to earlier ones only; call model.set_attn_implementation('sdpa') "
-                    "first, with which most are causal alone too"
+                    "called alone it attends to all positions, while in its model a mask restricts "
+                    "it to earlier ones; call model.set_attn_implementation('sdpa') first, with "
+                    "which most modules are causal when called alone"
                 )
     raise Unread(
         f"its own outputs on random inputs differ from those of {', '.join(map(repr, layers))}, "
@@ -202,13 +205,13 @@ def _dense(torch: Any, module: Any) -> list[Layer]:
 
 
 def _weights(torch: Any, module: Any) -> tuple[Array, Array | None]:
-    """Find the weight ``(n_out, n_in)`` and the bias of a dense layer."""
+    """Return the weight ``(n_out, n_in)`` and the bias of a dense layer."""
     if "forward" not in instance_overrides(module):
         if type(module).forward is torch.nn.Linear.forward:
             return as_array(module.weight), as_array(module.bias)
         if _find(module) == _KNOWN[_CONV1D]:
             return as_array(module.weight).T, as_array(module.bias)
-    raise Unread(f"it has a {type(module).__name__} in the place of a dense layer")
+    raise Unread(f"it has a {type(module).__name__} instead of a dense layer")
 
 
 def _layer_norm(torch: Any, module: Any) -> list[Layer]:
@@ -220,7 +223,7 @@ def _rms_norm(torch: Any, module: Any) -> list[Layer]:
     _one_axis(module)
     weight = as_array(getattr(module, "weight", None))
     eps = module.variance_epsilon if hasattr(module, "variance_epsilon") else module.eps
-    # What is learned may be how much more than one the weight is; the module's outputs tell.
+    # Some norms store the weight minus one; the outputs of the module show whether this one does.
     if weight is not None and _scaled_from_one(torch, module, weight, eps):
         weight = 1 + weight
     return [RMSNorm(weight, eps)]
@@ -229,7 +232,7 @@ def _rms_norm(torch: Any, module: Any) -> list[Layer]:
 def _scaled_from_one(torch: Any, module: Any, weight: Array, eps: float) -> bool:
     x = np.random.default_rng(0).normal(size=(1, 2, weight.size))
     expected, given = _own_outputs(torch, module, x)
-    return not _off(torch, expected, RMSNorm(1 + weight, eps)(as_array(given)))
+    return not _differs(torch, expected, RMSNorm(1 + weight, eps)(as_array(given)))
 
 
 def _one_axis(module: Any) -> None:
@@ -243,11 +246,11 @@ def _scale(torch: Any, module: Any) -> list[Layer]:
 
 
 def _separate(*names: str) -> Callable[[Any, Any], list[Layer]]:
-    """Make what reads an attention whose query, key, value and perhaps output are modules."""
+    """Build a converter of attention with separate query, key, value and optional output."""
 
     def read(torch: Any, module: Any) -> list[Layer]:
         if not hasattr(module, names[0]):
-            raise _Otherwise
+            raise _Composite
         sides = [_weights(torch, getattr(module, name)) for name in names]
         return [_attention(module, *sides)]
 
@@ -282,14 +285,14 @@ def _attention(module: Any, query: Any, key: Any, value: Any, output: Any = None
         raise Unread(f"position_embedding_type={module.position_embedding_type!r}")
     heads = ("num_attention_heads", "num_heads", "n_heads")
     n_heads = next(getattr(module, name) for name in heads if hasattr(module, name))
-    # Without an output matrix, what the heads write beside one another.
+    # Without an output matrix, the outputs of the heads are concatenated.
     output = output or (np.eye(len(value[0]), dtype=value[0].dtype), None)
     scale = getattr(module, "scaling", None) or getattr(module, "scale", None)
     config = getattr(module, "config", None)
     causal = (
         getattr(module, "is_causal", False)
         or getattr(module, "is_decoder", False)
-        # Of which the model has the mask, and its attention knows nothing.
+        # The model passes the mask; its attention has no attribute for it.
         or type(config).__name__ == "CLIPTextConfig"
     )
     return Attention(
@@ -309,14 +312,14 @@ def _attention(module: Any, query: Any, key: Any, value: Any, output: Any = None
 
 def _other_attention(torch: Any, module: Any) -> list[Layer]:
     if any(type(part).__name__.endswith("Attention") for part in list(module.modules())[1:]):
-        raise _Otherwise
+        raise _Composite
     given = inspect.signature(type(module).forward).parameters
     if {"position_bias", "position_embeddings", "rotary_pos_emb"} & given.keys():
         raise Unread(
-            "its scores depend on the positions by more than a mask, as with rotary embeddings, "
-            "which no layer of jacrot computes"
+            "its scores depend on positions by more than a mask, as with rotary embeddings, for "
+            "which jacrot has no layer"
         )
-    raise _Otherwise
+    raise _Composite
 
 
 _CONV1D = r"transformers\.(pytorch|modeling)_utils\.Conv1D"
@@ -325,8 +328,7 @@ _MODELS = r"transformers\.models\.\w+\.modeling_\w+\."
 _NORMS = r"timm\.layers\.norm\."
 _BERTS = "(Bert|Camembert|Electra|Roberta|XLMRoberta)"
 
-# By the qualified name of its class: the axis that a module takes for the features, and what reads
-# it.
+# For the qualified name of a class: the axis of the features, and the converter.
 _KNOWN: dict[str, tuple[str, Callable[[Any, Any], list[Layer]]]] = {
     _CONV1D: ("last", _dense),
     _ACTIVATIONS + "(AccurateGELU|FastGELU|NewGELU)Activation": _elementwise("gelu_tanh"),
@@ -364,6 +366,6 @@ _KNOWN: dict[str, tuple[str, Callable[[Any, Any], list[Layer]]]] = {
         "sequence",
         _timm_attention,
     ),
-    # Those above come first.
+    # After the more specific patterns above.
     _MODELS + r"\w*Attention": ("sequence", _other_attention),
 }

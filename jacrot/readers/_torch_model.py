@@ -1,4 +1,4 @@
-"""A module of PyTorch in its evaluation mode, read without a change to the user's."""
+"""Copies of a PyTorch module in evaluation mode, which leave the module of the user unchanged."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 
 from jacrot.readers._common import instance_overrides
 
-WAY_OUT = "or use jacrot.readers.capture, which takes any module"
+USE_CAPTURE = "or use jacrot.readers.capture, which works with any module"
 
 
-def named(path: str, module: Any) -> str:
-    """Return the name of a part of a model for errors, from its path in the model."""
+def describe_part(path: str, module: Any) -> str:
+    """Return the name of a part of a model for error messages, from its path in the model."""
     kind = type(module).__name__
     return f"{path or 'model'}, {'an' if kind[0] in 'AEIOU' else 'a'} {kind},"
 
 
 def check_forwards(torch: Any, model: Any) -> None:
-    """Check that every part of a module computes what the forward of its class does.
+    """Check that every part of a module computes the forward of its class.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def check_forwards(torch: Any, model: Any) -> None:
     Raises
     ------
     ValueError
-        If a part has hooks or methods of its own, is compiled or scripted, or has no weights yet.
+        If a part has hooks or overridden methods, is compiled or scripted, or has no weights yet.
     """
     hooks = ("forward_hook", "forward_pre_hook", "backward_hook", "backward_pre_hook")
     for kind in hooks:
@@ -40,18 +40,18 @@ def check_forwards(torch: Any, model: Any) -> None:
             raise ValueError(
                 f"a {kind} is registered for all modules (by torch.nn.modules.module."
                 f"register_module_{kind} or the like), and from_torch does not see what it does; "
-                f"call remove() on the handle that this returned, {WAY_OUT}."
+                f"call remove() on the handle that this returned, {USE_CAPTURE}."
             )
     for path, module in model.named_modules():
-        name = named(path, module)
+        name = describe_part(path, module)
         if isinstance(module, torch.jit.ScriptModule):
             raise ValueError(
-                f"{name} is a ScriptModule, which from_torch cannot trace; pass the module that it "
-                "was scripted or traced from."
+                f"{name} is a ScriptModule, which from_torch cannot trace; pass the module that "
+                "was scripted or traced."
             )
         if type(module).__name__ == "OptimizedModule" and hasattr(module, "_orig_mod"):
             raise ValueError(
-                f"{name} is what torch.compile returned; pass the module that was compiled, its "
+                f"{name} was returned by torch.compile; pass the module that was compiled, its "
                 "attribute _orig_mod."
             )
         for tensor_name, tensor in chain(
@@ -70,13 +70,14 @@ def check_forwards(torch: Any, model: Any) -> None:
             raise ValueError(
                 f"{name} has forward hooks, and from_torch does not see what they do; remove them "
                 "(torch.nn.utils.remove_weight_norm, remove_spectral_norm, "
-                f"torch.nn.utils.prune.remove and the like), {WAY_OUT}."
+                f"torch.nn.utils.prune.remove and the like), {USE_CAPTURE}."
             )
         for method in {"forward", "_call_impl"} & instance_overrides(module):
             raise ValueError(
-                f"{name} has a {method} of its own in place of its class's (as accelerate and "
-                "diffusers put into instances), and from_torch does not see what it does; remove "
-                f"it (del module.{method}, accelerate.hooks.remove_hook_from_module), {WAY_OUT}."
+                f"{name} has a {method} on the instance that overrides that of its class (as "
+                "accelerate and diffusers set), and from_torch does not see what it does; remove "
+                f"it (del module.{method}, accelerate.hooks.remove_hook_from_module), "
+                f"{USE_CAPTURE}."
             )
 
 
@@ -84,7 +85,7 @@ def check_forwards(torch: Any, model: Any) -> None:
 def evaluation_copies(torch: Any, model: Any) -> Iterator[Callable[[], Any]]:
     """Provide copies of a module in evaluation mode.
 
-    What is run of the copies leaves the module and the global state of PyTorch as they were.
+    Running a copy does not change the module or the global state of PyTorch.
 
     Parameters
     ----------
@@ -96,13 +97,13 @@ def evaluation_copies(torch: Any, model: Any) -> Iterator[Callable[[], Any]]:
     Yields
     ------
     callable
-        Makes a copy. It raises a ValueError if the module cannot be copied, or if its ``eval``
-        leaves a part in training mode.
+        Returns a copy. It raises a ValueError if the module cannot be copied, or if ``eval`` leaves
+        a part in training mode.
     """
     modes = [(module, module.training) for module in model.modules()]
     devices = {tensor.device for tensor in chain(model.parameters(), model.buffers())}
-    # Of torch.nn.utils.parametrize.cached(), by the address of a module: that of a copy is free
-    # for another module once the copy is gone.
+    # The cache of torch.nn.utils.parametrize.cached() uses addresses of modules as keys. The
+    # address of a copy may be reused after the copy is deleted.
     parametrize = torch.nn.utils.parametrize
     cached = set(parametrize._cache)
     with ExitStack() as stack:
@@ -114,7 +115,7 @@ def evaluation_copies(torch: Any, model: Any) -> Iterator[Callable[[], Any]]:
         for kind in {"cpu", *(device.type for device in devices)}:
             stack.enter_context(torch.autocast(kind, enabled=False))
         try:
-            # A function that the module keeps may be a closure over the module itself, which
+            # A function that the module stores may be a closure over the module itself, which
             # copies share.
             for module, _ in modes:
                 module.training = False
@@ -127,7 +128,7 @@ def evaluation_copies(torch: Any, model: Any) -> Iterator[Callable[[], Any]]:
 
 
 def _evaluation_copy(torch: Any, model: Any, modes: list[bool]) -> Any:
-    # PyTorch does not copy what has a history, such as an activation that a forward has kept.
+    # PyTorch cannot copy tensors with a history, such as activations that a forward has stored.
     memo = {
         id(value): value.detach().clone()
         for module in model.modules()
@@ -138,32 +139,32 @@ def _evaluation_copy(torch: Any, model: Any, modes: list[bool]) -> Any:
         copy = deepcopy(model, memo)
     except Exception as error:
         raise ValueError(
-            f"model cannot be copied ({type(error).__name__}: {error}), and from_torch reads a "
-            "copy so that nothing changes in yours; remove the attribute that copy.deepcopy does "
-            f"not copy, {WAY_OUT}."
+            f"model cannot be copied ({type(error).__name__}: {error}), and from_torch converts a "
+            "copy so that model is not changed; remove the attribute that copy.deepcopy does "
+            f"not copy, {USE_CAPTURE}."
         ) from error
     theirs = {id(part) for _, part in _parts(model)}
     if shared := [path or "model" for path, part in _parts(copy) if id(part) in theirs]:
         raise ValueError(
-            f"copy.deepcopy(model) shares {shared[0]!r} with model, which reading the copy could "
-            f"change; take out the __deepcopy__ that does not copy it, {WAY_OUT}."
+            f"copy.deepcopy(model) shares {shared[0]!r} with model, which running the copy could "
+            f"change; remove the __deepcopy__ that does not copy it, {USE_CAPTURE}."
         )
     for module, training in zip(copy.modules(), modes, strict=True):
         module.training = training
-        # Of gradients: not the function, but PyTorch looks for tensors in what is traced.
+        # Backward hooks do not change the function, but tracing does not support them.
         module._backward_hooks.clear()
         module._backward_pre_hooks.clear()
     copy.eval()
     for path, module in copy.named_modules():
         if module.training:
             raise ValueError(
-                f"{named(path, module)} stays in training mode when model.eval() is called, and "
-                "from_torch reads the function in evaluation mode; set its training to False, "
-                f"{WAY_OUT}."
+                f"{describe_part(path, module)} stays in training mode when model.eval() is "
+                "called, and from_torch converts the function in evaluation mode; set its training "
+                f"to False, {USE_CAPTURE}."
             )
     return copy
 
 
 def _parts(model: Any) -> Iterator[tuple[str, Any]]:
-    """List the modules, parameters and buffers of a model by name."""
+    """Yield the modules, parameters and buffers of a model by name."""
     return chain(model.named_modules(), model.named_parameters(), model.named_buffers())

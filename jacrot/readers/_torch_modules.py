@@ -1,4 +1,4 @@
-"""Modules of PyTorch, by class, as layers."""
+"""Conversion of modules of `torch.nn`."""
 
 from __future__ import annotations
 
@@ -28,42 +28,42 @@ from jacrot.readers._torch_state import as_array
 
 
 class Unread(Exception):
-    """What about a module or a call is not read, for the error."""
+    """Reason why a module or a call is not supported."""
 
 
-class Refused(ValueError):
-    """The error of :func:`refused`."""
+class UnreadError(ValueError):
+    """The error of :func:`unread_error`."""
 
 
-def refused(path: str, what: Any, why: Exception, advice: str) -> Refused:
-    """Make the error that names a part of a model which is not read.
+def unread_error(path: str, part: Any, reason: Exception, advice: str) -> UnreadError:
+    """Build the error for a part of a model that is not supported.
 
     Parameters
     ----------
     path : str
-        The name of the part in the sequence of which the model is the only part.
-    what : Module or str
+        Path of the part in a sequence that contains only the model.
+    part : Module or str
         The part, or the name of a function that it calls.
-    why : Exception
-        What about it is not read.
+    reason : Exception
+        The reason.
     advice : str
-        What to do.
+        Advice for the user.
 
     Returns
     -------
-    Refused
+    UnreadError
         The error.
     """
     path = path.removeprefix("0").removeprefix(".") or "model"
-    what = what if isinstance(what, str) else type(what).__name__
-    reason = f" ({why})" if str(why) else ""
-    return Refused(f"{path}: from_torch does not read this {what}{reason}; {advice}.")
+    name = part if isinstance(part, str) else type(part).__name__
+    details = f" ({reason})" if str(reason) else ""
+    return UnreadError(f"{path}: from_torch does not support this {name}{details}; {advice}.")
 
 
 def _embedding(module: Any) -> Dense:
     if module.max_norm is not None:
-        raise Unread("max_norm, by which it changes its weight when it is called")
-    # Of one-hot rows, where the module takes the places of the ones.
+        raise Unread("max_norm, which changes its weight when it is called")
+    # A dense layer of one-hot rows instead of indices.
     return Dense(as_array(module.weight).T, activation="identity")
 
 
@@ -74,7 +74,7 @@ def _conv(module: Any) -> Conv2d:
     if padding == "valid":
         padding = 0
     elif padding == "same":
-        # Of an odd number the larger half goes after the image.
+        # The larger half of an odd padding is added after the image.
         totals = [
             step * (size - 1)
             for step, size in zip(module.dilation, module.kernel_size, strict=True)
@@ -109,7 +109,7 @@ def _rms_norm(module: Any) -> RMSNorm:
     if module.eps is not None:
         return RMSNorm(weight, module.eps)
     if weight is None:
-        raise Unread("neither eps nor a weight, whose dtype tells it")
+        raise Unread("neither eps nor a weight, whose dtype determines it")
     return RMSNorm(weight, float(np.finfo(weight.dtype).eps))
 
 
@@ -181,7 +181,7 @@ def attention(module: Any, mask: Array | None) -> Attention:
     )
 
 
-# The layer of a module of each class, None where it does nothing in evaluation mode.
+# Converter for each class, None for those without an effect in evaluation mode.
 MODULES: dict[str, Callable[[Any], Layer] | None] = {
     "AdaptiveAvgPool2d": _global_pool,
     "AlphaDropout": None,
@@ -217,7 +217,7 @@ MODULES: dict[str, Callable[[Any], Layer] | None] = {
 }
 
 
-# What classes have in common, and methods on which the function in evaluation mode does not depend.
+# Attributes of all classes, and methods on which the function in evaluation mode does not depend.
 _ASIDE = {
     *("__module__", "__doc__", "__annotations__", "__constants__", "__init__", "__setstate__"),
     *("__dict__", "__weakref__", "__slots__", "__firstlineno__", "__static_attributes__"),
@@ -226,8 +226,8 @@ _ASIDE = {
 }
 
 
-def kind_of(torch: Any, module: Any) -> str | None:
-    """Find the class of `torch.nn` whose function a module has.
+def find_kind(torch: Any, module: Any) -> str | None:
+    """Return the class of `torch.nn` whose function a module computes.
 
     Parameters
     ----------
@@ -239,18 +239,18 @@ def kind_of(torch: Any, module: Any) -> str | None:
     Returns
     -------
     str or None
-        The name of a class of ``MODULES``; ``None`` if the module is of none of them, or of a
-        class derived from one that replaces a method, or replaces one in itself.
+        Name of a class in ``MODULES``; ``None`` for other modules, and for modules that override a
+        method in a derived class or on the instance.
     """
     bases = type(module).__mro__
     for kind in bases:
         if kind.__name__ in MODULES and kind is getattr(torch.nn, kind.__name__, None):
-            return None if replaces_methods(torch, module, kind) else kind.__name__
+            return None if overrides_methods(torch, module, kind) else kind.__name__
     return None
 
 
-def replaces_methods(torch: Any, module: Any, kind: type) -> bool:
-    """Check whether a module, or its class, replaces a method of a class from which it derives.
+def overrides_methods(torch: Any, module: Any, kind: type) -> bool:
+    """Check whether a module, or its class, overrides a method of a base class.
 
     Parameters
     ----------
@@ -264,7 +264,7 @@ def replaces_methods(torch: Any, module: Any, kind: type) -> bool:
     Returns
     -------
     bool
-        Whether its forward may compute something else than that of `kind`.
+        Whether it may compute another function than `kind`.
     """
     bases = type(module).__mro__
     index = bases.index(kind)

@@ -1,4 +1,4 @@
-"""State dicts of PyTorch, and its tensors as arrays."""
+"""State dicts of PyTorch, and conversion of its tensors to arrays."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def dense_arrays(state: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     Raises
     ------
     ValueError
-        If something in it is neither.
+        If an entry is neither a weight nor a bias of a dense layer.
     """
     arrays: dict[str, NDArray[Any]] = {}
     for name, tensor in state.items():
         if isinstance(tensor, Mapping):
             raise ValueError(
-                f"model[{name!r}] is a mapping itself; if it is the state dict, use "
+                f"model[{name!r}] is a mapping; if it is the state dict, use "
                 f"from_torch(model[{name!r}])."
             )
         if not hasattr(tensor, "ndim"):
@@ -45,16 +45,16 @@ def dense_arrays(state: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     if others := [name for name in state if name not in arrays]:
         shapes = ", ".join(f"{name!r} {tuple(state[name].shape)}" for name in others[:4])
         raise ValueError(
-            f"model holds {shapes}{', ...' if len(others) > 4 else ''}: not the weight or the bias "
-            "of a dense layer. The geometry of convolutions, and the order of normalisations, are "
-            "not in a state dict: build the module, call its load_state_dict and read the module, "
-            "or take out the dense layers that you mean."
+            f"model contains {shapes}{', ...' if len(others) > 4 else ''}, not the weight or the "
+            "bias of a dense layer. A state dict does not contain the geometry of convolutions or "
+            "the order of normalisations: build the module, call load_state_dict and pass the "
+            "module, or pass only the entries of dense layers."
         )
     return arrays
 
 
 def as_array(tensor: Any) -> Any:
-    """Read a tensor as an array on the CPU, in float32 where NumPy has no such precision.
+    """Convert a tensor to an array on the CPU, in float32 if NumPy does not have its precision.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def as_array(tensor: Any) -> Any:
     Returns
     -------
     ndarray or None
-        The array, ``None`` for ``None``. It may share its memory with the tensor.
+        The array, ``None`` for ``None``. It may share memory with the tensor.
     """
     if not hasattr(tensor, "detach"):
         return tensor

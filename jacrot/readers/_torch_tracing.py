@@ -1,4 +1,4 @@
-"""What a module of PyTorch calls, by `torch.fx`."""
+"""Tracing of the calls of a PyTorch module with `torch.fx`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from itertools import chain
 from typing import Any
 
 from jacrot.readers._torch_composites import plain_forward
-from jacrot.readers._torch_modules import Refused, Unread, refused
+from jacrot.readers._torch_modules import Unread, UnreadError, unread_error
 
-# Of x += y and the like, which Python without them, and so torch.fx, takes for x = x + y.
+# Functions of x += y and the like, which torch.fx would otherwise trace as x = x + y.
 IN_PLACE = [
     getattr(operator, f"i{name}")
     for name in (
@@ -20,43 +20,43 @@ IN_PLACE = [
 ]
 
 
-def beside(outputs: Any) -> Any:
-    """Stand in a graph for what a module returns after its first output."""
+def extra_output(outputs: Any) -> Any:
+    """Represent an output of a module after the first one in a graph."""
     raise NotImplementedError
 
 
-def way_out(torch: Any, root: Any, path: str = "") -> str:
-    """Return advice on what to read in the place of a whole model.
+def suggest(torch: Any, root: Any, path: str = "") -> str:
+    """Return advice on what to convert instead of a whole model.
 
     Parameters
     ----------
     torch : module
         PyTorch.
     root : torch.nn.Module
-        A sequence of which the model is the only part.
+        A sequence that contains only the model.
     path : str, default=""
-        The name in `root` of the part that is not read.
+        Path in `root` of the part that is not supported.
 
     Returns
     -------
     str
-        Advice: blocks of the model, if it has a list of some elsewhere, or `capture`.
+        Advice: a list of blocks elsewhere in the model if there is one, or `capture`.
     """
     lists = [
         name
         for name, module in root[0].named_modules()
         if name and _is_list(torch, module) and not f"{path}.".startswith(f"0.{name}.")
     ]
-    capture = "use jacrot.readers.capture, which takes any module"
+    capture = "use jacrot.readers.capture, which works with any module"
     if not lists:
         return capture
-    # The outermost; of one depth the first.
+    # The first of the outermost lists.
     name = min(lists, key=lambda name: name.count("."))
     blocks = f"model.{name}"
     if any(part.isdigit() for part in name.split(".")):
         blocks = f"model.get_submodule({name!r})"
     return (
-        f"read a part of model, such as from_torch({blocks}[0]) or "
+        f"convert a part of model, such as from_torch({blocks}[0]) or "
         f"from_torch(torch.nn.Sequential(*{blocks})), or {capture}"
     )
 
@@ -71,7 +71,7 @@ def _is_list(torch: Any, module: Any) -> bool:
     )
 
 
-def traced(
+def trace(
     torch: Any,
     root: Any,
     is_leaf: Callable[[Any], bool],
@@ -84,17 +84,18 @@ def traced(
     torch : module
         PyTorch.
     root : torch.nn.Module
-        The module, in evaluation mode. Its forward may change it: pass a copy of the user's.
+        The module, in evaluation mode. Its forward may change it: pass a copy of the module of the
+        user.
     is_leaf : callable
-        Whether a part is one call, besides those of `torch.nn`.
+        Returns whether a part is a single call, in addition to those of `torch.nn`.
     others : callable
-        Of a part that returns a tuple: whether each item after the first is ``None``; ``None`` of
-        other parts.
+        Returns for a part with a tuple as output whether each item after the first is ``None``,
+        and ``None`` for other parts.
 
     Returns
     -------
     torch.fx.Graph
-        The calls.
+        The calls of the module.
 
     Raises
     ------
@@ -130,16 +131,16 @@ def traced(
                 result = super().call_module(module, forward, args, kwargs)
             except Unread as error:
                 path = self.path_of_module(module)
-                raise refused(path, module, error, way_out(torch, root, path)) from error
+                raise unread_error(path, module, error, suggest(torch, root, path)) from error
             except Exception:
-                # The innermost, which is where it fails.
+                # The innermost module, in which the error occurs.
                 self.failed = self.failed or self.path_of_module(module)
                 raise
             if missing is None:
                 return result
-            # A tuple, so that what called the module may take it apart as it likes.
+            # A tuple, which the caller of the module can unpack.
             rest = [
-                None if none else self.create_proxy("call_function", beside, (result,), {})
+                None if none else self.create_proxy("call_function", extra_output, (result,), {})
                 for none in missing
             ]
             return (result, *rest)
@@ -150,14 +151,14 @@ def traced(
     tracer = Tracer()
     try:
         graph = tracer.trace(root)
-    except Refused:
+    except UnreadError:
         raise
     except Exception as error:
-        where, advice = tracer.failed, way_out(torch, root, tracer.failed)
+        where, advice = tracer.failed, suggest(torch, root, tracer.failed)
         where = where.removeprefix("0").removeprefix(".")
         where = f"{where} of model" if where else "model"
         raise ValueError(
-            f"torch.fx cannot trace {where} ({type(error).__name__}: {error}); where its forward "
+            f"torch.fx cannot trace {where} ({type(error).__name__}: {error}); if its forward "
             f"depends on values, {advice}."
         ) from error
     after = _versions(root)
@@ -165,14 +166,14 @@ def traced(
         now = after.get(name)
         if now is None or now[0] is not tensor or now[1] != version:
             raise ValueError(
-                f"model changes its {name.removeprefix('0.')} when it is called, in evaluation "
-                "mode too, so that it is not a function of its inputs; take the change out of its "
-                "forward."
+                f"model changes its {name.removeprefix('0.')} when it is called, also in "
+                "evaluation mode, so that it is not a function of its inputs; remove the change "
+                "from its forward."
             )
     return graph
 
 
 def _versions(root: Any) -> dict[str, tuple[Any, int]]:
-    """List the parameters and buffers, and how often each was changed in place."""
+    """Return the parameters and buffers, with their counts of in-place changes."""
     tensors = chain(root.named_parameters(), root.named_buffers())
     return {name: (tensor, tensor._version) for name, tensor in tensors}
