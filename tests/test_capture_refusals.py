@@ -431,7 +431,7 @@ def test_what_was_captured_has_its_own_jacobians(captured):
         (JacobianSparsityRotation([np.eye(6)]), (captured,)),
         (JacobianSparsityRotation(), (captured, captured.X)),
     ):
-        with pytest.raises(ValueError, match=r"pass JacobianSparsityRotation\(\)\.fit\(captured\)"):
+        with pytest.raises(ValueError, match=r"pass JacobianSparsityRotation\(\)\.fit\(segment\)"):
             estimator.fit(*arguments)
 
 

@@ -294,7 +294,7 @@ def test_parts_of_a_graph():
     with pytest.raises(ValueError, match="start and stop are both"):
         from_onnx(model, start=hidden, stop=hidden)
     with pytest.raises(
-        ValueError, match="has 2 candidates for start: 'x', 'z'; write start='name'"
+        ValueError, match="has 2 candidates for start: 'x', 'z'; pass start='name'"
     ):
         from_onnx(b.model(output, inputs=("x", "z")))
 
@@ -361,7 +361,7 @@ def test_damaged_and_foreign_files(tmp_path):
             from_onnx(path)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         from_onnx(tmp_path / "missing.onnx")
-    with pytest.raises(TypeError, match="model is a bytes; write the path"):
+    with pytest.raises(TypeError, match="model is a bytes; pass the path"):
         from_onnx(content)
     with pytest.raises(ValueError, match=r"operator set 7.*convert_version"):
         from_onnx(b.model(b.nodes[-1].output[0], opset=7))

@@ -190,7 +190,7 @@ def test_methods_of_the_instance_are_refused():
     first = model()
     plain = first[0].forward
     refuses(patch(first, lambda x: 3 * plain(x)), "0, a Linear, has a forward on the instance")
-    refuses(patch(nn.Sequential(nn.ReLU()), torch.tanh), "0, a ReLU, has a forward of its own")
+    refuses(patch(nn.Sequential(nn.ReLU()), torch.tanh), "0, a ReLU, has a forward on the instance")
     # As accelerate does.
     hooked = model()
     hooked[0]._old_forward = hooked[0].forward
@@ -204,7 +204,7 @@ def test_methods_of_the_instance_are_refused():
     same(hooked)
     outer = model()
     outer.forward = double
-    refuses(outer, "model, a Sequential, has a forward of its own")
+    refuses(outer, "model, a Sequential, has a forward on the instance")
     convolution = nn.Conv2d(1, 1, 1)
     convolution._conv_forward = lambda x, weight, bias: 2 * x
     refuses(nn.Sequential(convolution), "0: from_torch does not support this Conv2d")

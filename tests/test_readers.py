@@ -268,7 +268,7 @@ def test_pickled_modules_are_refused(tmp_path):
         with pytest.raises(ValueError, match=r"other objects than tensors.*state_dict\(\)"):
             read(path)
     torch.save(torch.ones(2, 2), path)
-    with pytest.raises(ValueError, match="holds a Tensor, no state dict"):
+    with pytest.raises(ValueError, match="contains a Tensor, not a state dict"):
         load(path)
 
 

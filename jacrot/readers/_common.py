@@ -1,4 +1,4 @@
-"""Parts that several readers share: same padding, patched modules."""
+"""Helpers of several readers: same padding, and overridden methods of instances."""
 
 from __future__ import annotations
 

@@ -203,8 +203,8 @@ class OnnxReader(OnnxGraph):
             return _Step((first, second), lambda: self.graph.multiply(first, second, name))
         if node.operator in ELEMENTWISE:
             raise node.error(
-                "which from_onnx does not support here; it supports elementwise functions of one tensor and"
-                " stored numbers"
+                "which from_onnx does not support here; it supports elementwise functions of one "
+                "tensor and stored numbers"
             )
         if node.operator not in OPERATORS:
             known = sorted({*OPERATORS, *_ALIASES, *ELEMENTWISE})
