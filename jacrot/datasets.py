@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.utils import Bunch
 
-from jacrot._utils.random import random_rotation, random_source
+from jacrot._utils.random import random_rotation, resolve_random_state
 from jacrot.network import Network
 from jacrot.readers import load
 
@@ -80,7 +80,7 @@ def make_planted_problem(
             raise ValueError(f"{name}={size} must be at least 1.")
     if not 0 < density <= 1:
         raise ValueError(f"density={density} must be above 0 and at most 1.")
-    rng = random_source(random_state)
+    rng = resolve_random_state(random_state)
     kept = rng.uniform(size=(n_outputs, n_features))
     threshold = np.sort(kept, axis=0)[min(3, n_outputs) - 1]
     sparse = rng.normal(size=kept.shape) * ((kept < density) | (kept <= threshold))

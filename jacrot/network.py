@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from jacrot._io import archive
 from jacrot._utils.arrays import FEATURES_AXIS, Array, Immutable, real_array
-from jacrot._utils.random import random_source
+from jacrot._utils.random import resolve_random_state
 from jacrot.layers import Basis, Dense, Layer
 from jacrot.layers._renamed import deprecated_alias
 from jacrot.layers._serialization import FORMAT, serialize
@@ -375,7 +375,7 @@ class Network(Immutable):
             )
         x = self._batch(inputs)
         activations = self[: chosen.start](x) if chosen.start else x
-        return NetworkSegment.draw(self, chosen, activations, random_source(random_state))
+        return NetworkSegment.draw(self, chosen, activations, resolve_random_state(random_state))
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
         """Write the network to an ``.npz`` or ``.safetensors`` file, without pickle.

@@ -10,7 +10,7 @@ import pytest
 from command import MIDDLE, Text, fit, python
 
 from jacrot._cli.console import Console, _Lines
-from jacrot._utils.text import encodable
+from jacrot._utils.text import replace_unencodable
 from jacrot.cli import main
 
 pytestmark = pytest.mark.filterwarnings("ignore:the search did not converge")
@@ -65,7 +65,7 @@ def test_an_encoding_without_arrows(encoding, digits_folder, monkeypatch):
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8", "utf-16", "shift-jis"])
 @pytest.mark.parametrize("text", ["", "a\nb", "64 → 10", "±×ℓ…", "\udcff", "ж\U0001f600"])
 def test_what_is_encodable(encoding, text):
-    shown = encodable(text, encoding)
+    shown = replace_unencodable(text, encoding)
     assert shown.encode(encoding).decode(encoding) == shown
     assert shown.isascii() or encoding != "ascii"
     if encoding == "utf-8" and text != "\udcff":

@@ -14,7 +14,7 @@ import pytest
 from builders import random_network
 
 from jacrot import Network
-from jacrot._io.files import atomic_write, check_writable, sha256, unchanged
+from jacrot._io.files import atomic_write, check_unchanged, check_writable, sha256
 from jacrot.readers import load
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="links and permissions are POSIX's")
@@ -270,7 +270,7 @@ def test_the_hash_is_of_what_was_read(folder):
     Path("file").write_bytes(b"content")
     expected = hashlib.sha256(b"content").hexdigest()
     assert sha256(Path("file")) == expected
-    with unchanged(Path("file"), "FILE") as found:
+    with check_unchanged(Path("file"), "FILE") as found:
         assert found == expected
 
 
@@ -282,7 +282,7 @@ def test_a_file_that_changes_while_it_is_read(folder, change, failing):
     message = "FILE 'file' changed while it was read; run again when nothing writes to it"
 
     def read():
-        with unchanged(path, "FILE 'file'"):
+        with check_unchanged(path, "FILE 'file'"):
             if change == "replaced":
                 write("file")
             elif change == "in place":
@@ -300,5 +300,5 @@ def test_a_file_that_changes_while_it_is_read(folder, change, failing):
 
 def test_an_error_of_a_reader_is_its_own(folder):
     Path("file").write_bytes(b"content")
-    with pytest.raises(TypeError, match="mine"), unchanged(Path("file"), "FILE"):
+    with pytest.raises(TypeError, match="mine"), check_unchanged(Path("file"), "FILE"):
         raise TypeError("mine")

@@ -293,9 +293,7 @@ def test_parts_of_a_graph():
         from_onnx(model, stop="x")
     with pytest.raises(ValueError, match="start and stop are both"):
         from_onnx(model, start=hidden, stop=hidden)
-    with pytest.raises(
-        ValueError, match="has 2 candidates for start: 'x', 'z'; pass start='name'"
-    ):
+    with pytest.raises(ValueError, match="has 2 candidates for start: 'x', 'z'; pass start='name'"):
         from_onnx(b.model(output, inputs=("x", "z")))
 
 

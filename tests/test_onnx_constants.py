@@ -144,12 +144,16 @@ def test_what_is_not_read_names_the_ways_around_it():
         from_onnx(model)
     assert from_onnx(model, start=turned).n_outputs == 2
     assert from_onnx(model, stop=hidden).n_outputs == 3
-    with pytest.raises(ValueError, match=r"which from_onnx does not .* Pass stop='Relu1' for the part"):
+    with pytest.raises(
+        ValueError, match=r"which from_onnx does not .* Pass stop='Relu1' for the part"
+    ):
         from_onnx(model, stop=turned)
     b = Builder((3,))
     product = b("Mul", "x", b("Softmax", "x"))
     model = b.model(b("MatMul", product, b.random(3, 2)))
-    with pytest.raises(ValueError, match=f"only such gated products are supported. Pass start='{product}' for"):
+    with pytest.raises(
+        ValueError, match=f"only such gated products are supported. Pass start='{product}' for"
+    ):
         from_onnx(model)
     assert from_onnx(model, start=product).n_outputs == 2
 

@@ -9,7 +9,7 @@ import pytest
 from builders import random_network
 
 from jacrot import JacobianSparsityRotation, Network, NetworkRotation
-from jacrot._utils.text import printable
+from jacrot._utils.text import escape_control_characters
 from jacrot.criteria import hoyer
 from jacrot.inspection import axis_stability, null_baseline
 from jacrot.layers import Conv2d, Dense, Flatten
@@ -408,7 +408,7 @@ def test_many_axes_make_a_small_file(tmp_path):
 
 
 def test_printable():
-    assert printable("a\tb\nc\x00é日") == "a\\tb\\nc\\x00é日"
+    assert escape_control_characters("a\tb\nc\x00é日") == "a\\tb\\nc\\x00é日"
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e200])

@@ -11,7 +11,7 @@ from builders import random_network
 from threadpoolctl import ThreadpoolController, threadpool_info, threadpool_limits
 
 from jacrot import JacobianSparsityRotation, NetworkRotation
-from jacrot._utils.threads import N_GROUPS, exclusive_autograd, one_blas_thread, summed
+from jacrot._utils.threads import N_GROUPS, exclusive_autograd, one_blas_thread, sum_blocks
 
 
 def blas_threads():
@@ -36,17 +36,17 @@ def set_blas_threads(numbers):
 
 @pytest.mark.parametrize("n_blocks", [1, 3, N_GROUPS, N_GROUPS + 1, 100])
 def test_every_block_is_summed_once(n_blocks):
-    total, squares = summed(n_blocks, lambda number: (number, np.full(2, number**2)), map)
+    total, squares = sum_blocks(n_blocks, lambda number: (number, np.full(2, number**2)), map)
     assert total == sum(range(n_blocks))
     np.testing.assert_array_equal(squares, [sum(k**2 for k in range(n_blocks))] * 2)
 
 
 def test_threads_do_not_change_a_bit():
     values = np.random.default_rng(0).normal(size=(200, 5)) * 10.0 ** np.arange(5)
-    alone = summed(200, lambda number: (values[number].copy(),), map)
+    alone = sum_blocks(200, lambda number: (values[number].copy(),), map)
     for n_threads in (1, 2, 7):
         with ThreadPoolExecutor(n_threads) as pool:
-            shared = summed(200, lambda number: (values[number].copy(),), pool.map)
+            shared = sum_blocks(200, lambda number: (values[number].copy(),), pool.map)
         np.testing.assert_array_equal(shared[0], alone[0])
 
 

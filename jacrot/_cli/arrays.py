@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jacrot._io.files import unchanged
+from jacrot._io.files import check_unchanged
 from jacrot._utils.arrays import FEATURES_AXIS, Array, real_array
 from jacrot.readers import _npz
-from jacrot.readers._limits import existing
+from jacrot.readers._limits import check_readable_file
 
 
 class ReadFile(NamedTuple):
@@ -51,10 +51,10 @@ def read_array(path: Path, name: str | None, argument: str) -> tuple[Array, Read
     OSError, TypeError, ValueError
         If there is no such array, or it cannot be used.
     """
-    existing(path, argument)
+    check_readable_file(path, argument)
     shown = f"{argument} {str(path)!r}"
     if is_npz(path):
-        with unchanged(path, shown) as digest:
+        with check_unchanged(path, shown) as digest:
             name = _choose_array(path, name, argument)
             shape, dtype = _npz.list_arrays(path)[name]
             _check_memory(shape, np.dtype(dtype), shown)

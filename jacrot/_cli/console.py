@@ -11,7 +11,7 @@ from contextlib import contextmanager, redirect_stderr, suppress
 from io import TextIOBase
 from typing import Any
 
-from jacrot._utils.text import UNWRITABLE, encodable, printable
+from jacrot._utils.text import UNWRITABLE, escape_control_characters, replace_unencodable
 
 # Seconds between the lines that replace a progress bar in a file or a pipe.
 PROGRESS_INTERVAL = 10.0
@@ -71,7 +71,7 @@ class Console:
 def print_message(text: str) -> None:
     """Print one line to the standard error, where that is possible."""
     with suppress(*UNWRITABLE):
-        _write(sys.stderr, f"jacrot: {printable(' '.join(text.split()))}")
+        _write(sys.stderr, f"jacrot: {escape_control_characters(' '.join(text.split()))}")
 
 
 @contextmanager
@@ -125,7 +125,7 @@ class _Lines(TextIOBase):
         self._text = ""
 
     def _pass_on(self, line: str) -> None:
-        line = printable(line.rpartition("\r")[2]).rstrip()
+        line = escape_control_characters(line.rpartition("\r")[2]).rstrip()
         if line:
             with suppress(*UNWRITABLE):
                 _write(self._stream, line)
@@ -135,7 +135,7 @@ def _write(stream: Any, text: str) -> None:
     """Write lines to a stream, and flush it."""
     # A process whose streams are closed has none.
     if stream is not None:
-        stream.write(f"{encodable(text, _encoding(stream))}\n")
+        stream.write(f"{replace_unencodable(text, _encoding(stream))}\n")
         stream.flush()
 
 

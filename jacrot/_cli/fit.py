@@ -24,7 +24,7 @@ from jacrot._estimators.base import NetworkEstimator
 from jacrot._estimators.network_rotation import NetworkRotation
 from jacrot._estimators.rotation import JacobianSparsityRotation
 from jacrot._jacobians.coordinates import after
-from jacrot._utils.text import printable
+from jacrot._utils.text import escape_control_characters
 from jacrot.inspection import AxisStability, NullBaseline, axis_stability, null_baseline
 from jacrot.inspection._comparison import Comparison, compare
 from jacrot.network import Network
@@ -76,7 +76,9 @@ def run(options: FitOptions, arguments: Sequence[str]) -> int:
             interrupted = _run(options, arguments, console, written)
     finally:
         if written:
-            console.show(f"written: {', '.join(printable(str(path)) for path in written)}")
+            console.show(
+                f"written: {', '.join(escape_control_characters(str(path)) for path in written)}"
+            )
         if console.failure is not None and not isinstance(console.failure, BrokenPipeError):
             # The results are in the files.
             print_message(f"warning: not all could be printed ({console.failure}).")
@@ -96,7 +98,7 @@ def _run(
         _save(fit, written)
     inputs, estimator = fit.inputs, fit.estimator
     title = _title(options.weights.name, inputs)
-    console.show(printable(f"{title}: {inputs.part!r}"))
+    console.show(escape_control_characters(f"{title}: {inputs.part!r}"))
     sizes = f"{len(inputs.X):,} rows to fit, {len(inputs.X_test):,} held out"
     console.show(f"{sizes}, {fit.seconds:.1f} s\n")
     with console.collect_warnings():

@@ -11,13 +11,13 @@ from typing import Any
 from jacrot._cli.console import Console
 from jacrot._cli.inputs import read_header, without_last_activation
 from jacrot._cli.options import InfoOptions
-from jacrot._utils.text import printable
+from jacrot._utils.text import escape_control_characters
 from jacrot.layers._serialization import FORMAT
 from jacrot.layers._weights import Layout
 from jacrot.network import Network
 from jacrot.readers import list_arrays, load
-from jacrot.readers._limits import existing
-from jacrot.readers._saved import parsed
+from jacrot.readers._limits import check_readable_file
+from jacrot.readers._saved import parse_description
 
 
 def run(options: InfoOptions, arguments: Sequence[str]) -> int:
@@ -40,12 +40,12 @@ def run(options: InfoOptions, arguments: Sequence[str]) -> int:
     ImportError, OSError, TypeError, ValueError
         If the file cannot be read, or nothing can be printed.
     """
-    path = existing(options.file, "FILE")
+    path = check_readable_file(options.file, "FILE")
     header = read_header(path)
     if header is None:
         found = _describe_weights(path)
     else:
-        found = _describe_saved(path, parsed(header, path))
+        found = _describe_saved(path, parse_description(header, path))
     console = Console()
     console.show(json.dumps(found, indent=2) if options.json else "\n".join(_lines(found)))
     if console.failure is not None:
@@ -117,7 +117,7 @@ def _lines(value: Any, indent: str = "") -> Iterator[str]:
     """Yield nested mappings and lists as indented lines."""
     items = value.items() if isinstance(value, dict) else ((None, item) for item in value)
     for key, item in items:
-        name = "-" if key is None else f"{printable(str(key))}:"
+        name = "-" if key is None else f"{escape_control_characters(str(key))}:"
         if isinstance(item, dict) and item.keys() == {"shape", "dtype"}:
             item = f"({', '.join(map(str, item['shape']))}) {item['dtype']}"
         if isinstance(item, (dict, list)) and item and not _is_flat(item):
@@ -125,7 +125,7 @@ def _lines(value: Any, indent: str = "") -> Iterator[str]:
             yield from _lines(item, f"{indent}  ")
         else:
             text = json.dumps(item) if isinstance(item, (dict, list)) else str(item)
-            yield f"{indent}{name} {printable(text)}"
+            yield f"{indent}{name} {escape_control_characters(text)}"
 
 
 def _is_flat(value: Any) -> bool:

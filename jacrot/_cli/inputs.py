@@ -13,12 +13,12 @@ from jacrot._cli.arrays import ReadFile, is_npz, read_array
 from jacrot._cli.options import FitOptions
 from jacrot._estimators.provenance import network_fingerprint
 from jacrot._io import archive
-from jacrot._io.files import unchanged
+from jacrot._io.files import check_unchanged
 from jacrot._utils.arrays import FEATURES_AXIS, Array
 from jacrot.layers import Dense
 from jacrot.network import Network
 from jacrot.readers import _files, load
-from jacrot.readers._limits import existing, naming
+from jacrot.readers._limits import check_readable_file, prefix_errors
 
 # The covariance of a single row is not defined.
 FEWEST_ROWS = 2
@@ -90,7 +90,7 @@ def read_header(path: Path) -> str | None:
     """
     if path.suffix.lower() not in archive.SUFFIXES:
         return None
-    with naming(f"path={str(path)!r}"):
+    with prefix_errors(f"path={str(path)!r}"):
         return _files.read(path, ())[0]
 
 
@@ -132,8 +132,8 @@ def one_or_each(activations: list[str] | None) -> str | list[str]:
 def _read_network(options: FitOptions) -> tuple[Network, ReadFile, str | None]:
     """Read the whole network, and return what was assumed about it."""
     assumption = None
-    path = existing(options.weights, "WEIGHTS")
-    with unchanged(path, f"WEIGHTS {str(path)!r}") as digest:
+    path = check_readable_file(options.weights, "WEIGHTS")
+    with check_unchanged(path, f"WEIGHTS {str(path)!r}") as digest:
         network = load(path, one_or_each(options.activation), options.layout, options.names)
         is_graph = path.suffix.lower() == ".onnx"
         if options.activation is None and not is_graph and read_header(path) is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from jacrot._cli.options import FitOptions
 from jacrot._io import archive
 from jacrot._io.files import check_writable
-from jacrot._utils.optional import require
+from jacrot._utils.optional import import_optional
 
 
 def check_outputs(options: FitOptions) -> None:
@@ -36,7 +36,7 @@ def check_outputs(options: FitOptions) -> None:
             continue
         shown = f"{flag} {str(path)!r}"
         if flag == "--report":
-            require("jinja2", shown, "cli")
+            import_optional("jinja2", shown, "cli")
         else:
             _check_format(path, shown)
         for other, taken_path in taken.items():
@@ -54,7 +54,7 @@ def _check_format(path: Path, shown: str) -> None:
     if path.suffix not in archive.SUFFIXES:
         raise ValueError(f"{shown} must end in .npz or .safetensors.")
     if path.suffix == ".safetensors":
-        require("safetensors", shown, "safetensors")
+        import_optional("safetensors", shown, "safetensors")
 
 
 def _is_same_file(path: Path, other: Path) -> bool:

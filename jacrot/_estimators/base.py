@@ -32,7 +32,7 @@ from jacrot._estimators.progress import Monitor, Progress
 from jacrot._search.problem import Problem
 from jacrot._search.solver import Ending, Solution, solve
 from jacrot._utils.arrays import Array, Matrix, real_array
-from jacrot._utils.foreign import refuse_masked, without_gradient
+from jacrot._utils.frameworks import check_not_masked, detach_tensor
 from jacrot._utils.threads import one_blas_thread
 from jacrot._utils.warnings import warn
 from jacrot.activations import ACTIVATIONS
@@ -175,8 +175,8 @@ class NetworkEstimator(
         raise NotImplementedError
 
     def _activations(self, X: Any, reset: bool) -> Array:
-        refuse_masked(X, "X")
-        X = without_gradient(X, "X")
+        check_not_masked(X, "X")
+        X = detach_tensor(X, "X")
         if getattr(getattr(X, "dtype", None), "kind", "f") in "mM":
             raise TypeError(f"X has dtype {X.dtype}; pass an array of real numbers.")
         dtype = [np.float64, np.float32]

@@ -11,7 +11,7 @@ from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.utils.random import sample_without_replacement
 
 from jacrot._jacobians.coordinates import ROUNDING
-from jacrot._utils.arrays import Array, Matrix, scale_of
+from jacrot._utils.arrays import Array, Matrix, power_of_two_scale
 from jacrot._utils.warnings import warn
 from jacrot.positions import to_rows
 
@@ -93,7 +93,7 @@ class FittedRange:
         # Not so either of what overflows.
         if not ROUNDING * np.abs(rows).max() < np.abs(centred).max() < np.inf:
             return None
-        unit = scale_of(centred)
+        unit = power_of_two_scale(centred)
         centred /= unit
         # Rows of two values leave nothing to shrink for; one more row might have any direction.
         shrinkage = max(ledoit_wolf_shrinkage(centred, assume_centered=True), 1 / len(centred))

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.utils.validation import _num_samples
 
 from jacrot._utils.arrays import FEATURES_AXIS, Array
-from jacrot._utils.foreign import foreign_model
+from jacrot._utils.frameworks import describe_framework_model
 from jacrot.layers import Layer
 from jacrot.layers._weights import chains_transposed, is_made_of_layers, transposed_hint
 from jacrot.network import Network
@@ -58,7 +58,7 @@ def resolve_fit_inputs(estimator: str, network: Any, X: Any, y: Any) -> tuple[An
         raise ValueError(f"there are two networks, in the constructor and in fit: {forms}.")
     if activations is None:
         raise ValueError(f"there is no network: {forms}.")
-    if is_network_like(activations) or foreign_model(activations) is not None:
+    if is_network_like(activations) or describe_framework_model(activations) is not None:
         if given and (y is not None or is_network_like(network)):
             raise ValueError(f"there are two networks, in the constructor and in fit: {forms}.")
         raise ValueError(
@@ -193,7 +193,7 @@ def _is_network(X: Any) -> bool:
 
 def _are_two_arrays(X: Any, y: Any) -> bool:
     """Check for a second array of another length: not a target of X, which was meant as weights."""
-    if getattr(y, "ndim", 0) != 2 or _is_network(X) or foreign_model(X) is not None:
+    if getattr(y, "ndim", 0) != 2 or _is_network(X) or describe_framework_model(X) is not None:
         return False
     return bool(_num_samples(X) != len(y))
 

@@ -31,7 +31,7 @@ from jacrot._search.frame import canonical_axes
 from jacrot._search.solver import cheapest
 from jacrot._search.subspace import effective_basis, nearest_rotation
 from jacrot._utils.arrays import FEATURES_AXIS, Array, Matrix
-from jacrot._utils.random import drawn_seed, random_source
+from jacrot._utils.random import resolve_random_state, resolve_seed
 from jacrot._utils.warnings import silenced
 from jacrot.criteria._minimised import get_criterion
 from jacrot.network import Network
@@ -248,8 +248,8 @@ class NetworkRotation(NetworkEstimator):
                 "JacobianSparsityRotation for blocks that share a basis."
             )
         criterion = get_criterion(self.criterion)
-        seed = drawn_seed(self.random_state)
-        rng = random_source(seed)
+        seed = resolve_seed(self.random_state)
+        rng = resolve_random_state(seed)
         task = Task.of_fit(self, X, None)
         X = self._activations(X, reset=True)
         network = read_network(weights, self.activation, X)

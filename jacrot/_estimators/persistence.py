@@ -18,7 +18,7 @@ from jacrot._jacobians.coordinates import Coordinates
 from jacrot.layers._serialization import deserialize, serialize
 from jacrot.network import Network
 from jacrot.readers._files import read_saved
-from jacrot.readers._saved import ALTERED, altered, described_network
+from jacrot.readers._saved import ALTERED, altered_error, build_network
 
 Estimator = TypeVar("Estimator", bound=BaseEstimator)
 VERSION = 1
@@ -105,7 +105,7 @@ def load(kind: type[Estimator], path: str | os.PathLike[str]) -> Estimator:
             network = estimator.network_
             estimator.network = Unsaved("Jacobians") if network is None else network
     except ALTERED as error:
-        raise altered(Path(path), error) from error
+        raise altered_error(Path(path), error) from error
     return estimator
 
 
@@ -183,10 +183,10 @@ class _Reader:
         ((kind, content),) = description.items()
         match kind:
             case "network":
-                return described_network(content, self.arrays)
+                return build_network(content, self.arrays)
             case "rotated network":
                 layers, sites = content
-                return described_network(layers, self.arrays, sites)
+                return build_network(layers, self.arrays, sites)
             case "coordinates":
                 self._coordinates[name] = Coordinates(**self.restored(content, ""))
                 return self._coordinates[name]

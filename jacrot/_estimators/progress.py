@@ -15,7 +15,7 @@ from jacrot._estimators.callbacks import Task
 from jacrot._search.solver import Solution
 from jacrot._search.strategy import Candidate, Search
 from jacrot._utils.arrays import Matrix
-from jacrot._utils.text import UNWRITABLE, encodable
+from jacrot._utils.text import UNWRITABLE, replace_unencodable
 
 # Seconds between two looks at a search, and between two refreshes of its clock where a step takes
 # longer than that.
@@ -143,7 +143,7 @@ class _Unfailing:
         if self._stream is not None:
             encoding = getattr(self._stream, "encoding", None) or "utf-8"
             with suppress(*UNWRITABLE):
-                self._stream.write(encodable(text, encoding))
+                self._stream.write(replace_unencodable(text, encoding))
         return len(text)
 
     def flush(self) -> None:

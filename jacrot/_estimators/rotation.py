@@ -32,7 +32,7 @@ from jacrot._search.frame import Frame
 from jacrot._search.objective import OutputMode
 from jacrot._search.subspace import nearest_rotation, sensitivities
 from jacrot._utils.arrays import Array, Matrix, any_array
-from jacrot._utils.random import drawn_seed, random_rotation, random_source
+from jacrot._utils.random import random_rotation, resolve_random_state, resolve_seed
 from jacrot.criteria._minimised import get_criterion
 from jacrot.network import Network, orthogonal
 from jacrot.segments import NetworkSegment, Segment
@@ -323,8 +323,8 @@ class JacobianSparsityRotation(FittedRotation):
     def _set_attributes(self, X: Any, y: Any) -> None:
         criterion = get_criterion(self.criterion)
         weights, X = resolve_fit_inputs(type(self).__name__, self.network, X, y)
-        seed = drawn_seed(self.random_state)
-        rng = random_source(seed)
+        seed = resolve_seed(self.random_state)
+        rng = resolve_random_state(seed)
         task = Task.of_fit(self, X, self.n_init)
         segments = self._segments(weights, X, rng)
         stack = pool(segments)

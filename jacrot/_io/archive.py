@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jacrot._io.files import atomic_write
-from jacrot._utils.optional import require
+from jacrot._utils.optional import import_optional
 
 # Name of the entry that holds the description.
 HEADER = "__jacrot__"
@@ -49,5 +49,5 @@ def write(path: str | os.PathLike[str], description: Any, arrays: dict[str, Any]
             arrays[HEADER] = np.array(header)
             np.savez(file, **arrays)
         else:
-            numpy = require("safetensors.numpy", "save", "safetensors")
+            numpy = import_optional("safetensors.numpy", "save", "safetensors")
             file.write(numpy.save(arrays, {HEADER: header}))

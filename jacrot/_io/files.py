@@ -88,7 +88,7 @@ def sha256(path: Path) -> str:
 
 
 @contextmanager
-def unchanged(path: Path, name: str) -> Iterator[str]:
+def check_unchanged(path: Path, name: str) -> Iterator[str]:
     """Check that a file does not change while the block reads it.
 
     Parameters

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from sklearn import get_config
 
-from jacrot._utils.arrays import Array, Matrix, scale_of
-from jacrot._utils.threads import Apply, summed
+from jacrot._utils.arrays import Array, Matrix, power_of_two_scale
+from jacrot._utils.threads import Apply, sum_blocks
 
 Indices = NDArray[np.intp]
 Block = Callable[[], Array]
@@ -107,7 +107,7 @@ class Jacobians(ABC):
             columns = block.transpose(1, 0, 2).reshape(block.shape[1], -1)
             return rows.T @ rows, columns @ columns.T
 
-        reading, writing = summed(len(blocks), squares, apply)
+        reading, writing = sum_blocks(len(blocks), squares, apply)
         return reading / self.shape[0], writing / self.shape[0]
 
     def _whole_blocks(self, P: Array | None, Q: Array | None) -> list[Block]:
@@ -165,11 +165,11 @@ class TransformedJacobians(Jacobians):
         left, right = self.left, self.right
         for side in (left, right):
             if side is not None:
-                scales = scales * scale_of(side)
+                scales = scales * power_of_two_scale(side)
         return TransformedJacobians(
             self.stack.scaled(scales),
-            None if left is None else left / scale_of(left),
-            None if right is None else right / scale_of(right),
+            None if left is None else left / power_of_two_scale(left),
+            None if right is None else right / power_of_two_scale(right),
         )
 
     def cast(self, dtype: DTypeLike) -> TransformedJacobians:

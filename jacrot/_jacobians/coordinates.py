@@ -17,8 +17,8 @@ from typing import Self
 import numpy as np
 
 from jacrot._jacobians.networks import draw_samples, network_jacobians
-from jacrot._utils.arrays import Array, Matrix, scale_of
-from jacrot._utils.random import random_source
+from jacrot._utils.arrays import Array, Matrix, power_of_two_scale
+from jacrot._utils.random import resolve_random_state
 from jacrot._utils.warnings import warn
 from jacrot.layers import Basis, Dense, Layer, Sequential
 from jacrot.network import Network
@@ -100,7 +100,7 @@ class Coordinates:
                 f"X has {len(rows)} rows that are all equal, so that there is nothing to whiten; "
                 "pass more samples."
             )
-        size = scale_of(centred)
+        size = power_of_two_scale(centred)
         centred /= size
         eigenvalues, vectors, rank = _spectrum(centred.T @ centred / len(rows))
         lengths = np.sqrt(np.maximum(eigenvalues, 0))
@@ -137,7 +137,7 @@ class Coordinates:
         Coordinates
             Around zero.
         """
-        size = scale_of(readout)
+        size = power_of_two_scale(readout)
         eigenvalues, vectors, rank = _spectrum(readout / size)
         lengths = np.sqrt(np.maximum(eigenvalues, NULL_SHARE * eigenvalues[0]) * size)
         metric = np.where(np.arange(len(lengths)) < rank, lengths, 0)
@@ -286,7 +286,7 @@ def readout_moment(readout: Network | None, Y: Array) -> Matrix:
     if readout is None:
         # The only logit of a network is compared with 0, not with others.
         return centring(Y.shape[1]) if Y.shape[1] > 1 else np.eye(1)
-    pairs = draw_samples(readout, Y, random_source(0))
+    pairs = draw_samples(readout, Y, resolve_random_state(0))
     n_logits = readout(Y[:1]).shape[1]
     centred = readout.rotate_outputs(centring(n_logits))
     stack = network_jacobians(centred, Y, pairs)

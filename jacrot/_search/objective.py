@@ -21,7 +21,7 @@ from sklearn import get_config
 
 from jacrot._jacobians.base import Jacobians
 from jacrot._utils.arrays import Array, Matrix
-from jacrot._utils.threads import Apply, summed
+from jacrot._utils.threads import Apply, sum_blocks
 from jacrot.criteria._minimised import Criterion
 
 Derivatives = Callable[[Array, int], tuple[Array, ...]]
@@ -287,7 +287,7 @@ class Objective:
                 self._blocks[key] = blocks[number]()
             return self._blocks[key]
 
-        return summed(len(blocks), lambda number: evaluate(term, rotated(number)), self._apply)
+        return sum_blocks(len(blocks), lambda number: evaluate(term, rotated(number)), self._apply)
 
     def _add(self, totals: list[Matrix], index: int, sides: list[Matrix], size: float) -> None:
         """Add the sides of a term to the rotations they belong to."""

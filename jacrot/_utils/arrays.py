@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
 
-from jacrot._utils.foreign import refuse_masked, without_gradient
+from jacrot._utils.frameworks import check_not_masked, detach_tensor
 
 Array = NDArray[np.floating]
 Matrix = NDArray[np.float64]
@@ -31,7 +31,7 @@ def read_only(array: ArrayLike) -> Array:
     return copy.view()
 
 
-def scale_of(array: Array) -> float:
+def power_of_two_scale(array: Array) -> float:
     """Return the power of two next to the largest entry, by which division is exact.
 
     Parameters
@@ -82,10 +82,10 @@ def any_array(array: Any, name: str) -> NDArray[Any]:
     ValueError
         If it is a masked array with masked entries.
     """
-    refuse_masked(array, name)
+    check_not_masked(array, name)
     if issparse(array):
         raise TypeError(f"{name} is a sparse matrix; pass {name}.toarray().")
-    array = without_gradient(array, name)
+    array = detach_tensor(array, name)
     try:
         # Keep memory maps.
         result = np.asanyarray(array) if isinstance(array, np.memmap) else np.asarray(array)

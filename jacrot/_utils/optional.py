@@ -6,7 +6,7 @@ import importlib
 from typing import Any
 
 
-def require(module: str, caller: str, extra: str) -> Any:
+def import_optional(module: str, caller: str, extra: str) -> Any:
     """Import a module of an optional dependency.
 
     Parameters

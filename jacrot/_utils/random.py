@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
 
-def random_source(random_state: int | np.random.RandomState | None) -> np.random.RandomState:
+def resolve_random_state(random_state: int | np.random.RandomState | None) -> np.random.RandomState:
     """Build a random number generator; ``None`` gives a new one, never NumPy's global one.
 
     Parameters
@@ -20,10 +20,10 @@ def random_source(random_state: int | np.random.RandomState | None) -> np.random
     numpy.random.RandomState
         The generator.
     """
-    return check_random_state(drawn_seed(random_state))
+    return check_random_state(resolve_seed(random_state))
 
 
-def drawn_seed(
+def resolve_seed(
     random_state: int | np.random.RandomState | None,
 ) -> int | np.random.RandomState:
     """Replace ``None`` by a seed from the operating system, so that it can be recorded.

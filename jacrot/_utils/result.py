@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from jacrot._utils.optional import require
+from jacrot._utils.optional import import_optional
 
 # Rows of a table that a notebook shows; ``to_frame`` returns all.
 SHOWN_ROWS = 20
@@ -56,7 +56,9 @@ class Result(ABC):
             If pandas is not installed.
         """
         caller = f"{type(self).__name__}.to_frame"
-        return require("pandas", caller=caller, extra="pandas").DataFrame(dict(self._table()))
+        return import_optional("pandas", caller=caller, extra="pandas").DataFrame(
+            dict(self._table())
+        )
 
 
 def _shown(cell: Any) -> str:

@@ -6,7 +6,7 @@ ASCII = {"ε": "eps", "→": "->", "×": "x", "±": "+/-", "–": "-", "’": "'
 UNWRITABLE = (OSError, ValueError)
 
 
-def printable(text: str) -> str:
+def escape_control_characters(text: str) -> str:
     r"""Escape control characters, line breaks and other characters that are not printable.
 
     Parameters
@@ -21,14 +21,14 @@ def printable(text: str) -> str:
 
     Examples
     --------
-    >>> from jacrot._utils.text import printable
-    >>> print(printable("layer\x1b[2J\u202e"))
+    >>> from jacrot._utils.text import escape_control_characters
+    >>> print(escape_control_characters("layer\x1b[2J\u202e"))
     layer\x1b[2J\u202e
     """
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
-def encodable(text: str, encoding: str) -> str:
+def replace_unencodable(text: str, encoding: str) -> str:
     r"""Replace characters that an encoding lacks.
 
     Parameters
@@ -45,8 +45,8 @@ def encodable(text: str, encoding: str) -> str:
 
     Examples
     --------
-    >>> from jacrot._utils.text import encodable
-    >>> print(encodable("Network(64 → 10) ± 1 ж", "latin-1"))
+    >>> from jacrot._utils.text import replace_unencodable
+    >>> print(replace_unencodable("Network(64 → 10) ± 1 ж", "latin-1"))
     Network(64 -> 10) ± 1 \u0436
     """
 

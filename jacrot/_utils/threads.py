@@ -96,7 +96,9 @@ def exclusive_autograd() -> Iterator[None]:
         yield
 
 
-def summed(n_blocks: int, evaluate: Callable[[int], tuple[Any, ...]], apply: Apply) -> list[Any]:
+def sum_blocks(
+    n_blocks: int, evaluate: Callable[[int], tuple[Any, ...]], apply: Apply
+) -> list[Any]:
     """Sum the results of a function over blocks.
 
     Blocks are summed in a fixed number of groups, which are distributed over threads. The order of

@@ -68,7 +68,7 @@ class ConvergenceDisplay(Display):
     >>> len(display.lines_) == len(rotation.stages_)
     True
     >>> rotation.stages_[:3]
-    ['ε=0.5', 'ε=0.15', 'ε=0.1']
+    ['ε=0.5', 'ε=0.15', 'ε=0.05']
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from jacrot._jacobians.coordinates import NULL_SHARE, SiteBasis, centring, read_by
 from jacrot._utils.arrays import Array, Matrix, real_array
-from jacrot._utils.random import random_source
+from jacrot._utils.random import resolve_random_state
 from jacrot._utils.result import Result
 from jacrot.inspection._bases import Part, read_bases
 from jacrot.inspection._edge_count import LEVEL, EdgeCount, count_edges
@@ -305,7 +305,7 @@ def edge_curve(
     logits = network(X)
     read = read_metric(metric, y, logits, network, last)
     _check_variation(network, calibration)
-    rng = random_source(random_state)
+    rng = resolve_random_state(random_state)
     (seed,) = drawn_seeds(rng, 1)
     part = Part(network, layers, calibration)
     bases = read_bases(basis, part, whole, rng)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from jacrot._estimators.base import NetworkEstimator
 from jacrot._utils.arrays import Array, Matrix, real_array
-from jacrot._utils.random import random_source
+from jacrot._utils.random import resolve_random_state
 from jacrot._utils.result import Result
 from jacrot._utils.threads import one_blas_thread
 from jacrot.inspection._fitted import check_count, fitted_network, rotated_segments
@@ -183,7 +183,7 @@ def locality_curve(
     if not 0 <= share < 1:
         raise ValueError(f"share={share!r} must be at least 0 and below 1.")
     check_count(max_samples, "max_samples", 1)
-    rng = random_source(random_state)
+    rng = resolve_random_state(random_state)
     curves = {}
     for site, one in enumerate(rotated):
         given, x = one.runnable, one.segment.activations

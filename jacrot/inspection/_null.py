@@ -12,7 +12,7 @@ from sklearn.utils.parallel import delayed
 from jacrot._estimators.base import NetworkEstimator
 from jacrot._estimators.inputs import read_network
 from jacrot._utils.arrays import Array, Matrix
-from jacrot._utils.random import random_source
+from jacrot._utils.random import resolve_random_state
 from jacrot._utils.result import Result
 from jacrot.inspection._fitted import (
     check_as_fitted,
@@ -242,7 +242,7 @@ def null_baseline(
         untrained = read_network(initial, estimator.activation, fitted[0].segment.activations)
         check_same_widths(network, untrained, "initial")
         sources["initial"] = (untrained, None)
-    rng = random_source(random_state)
+    rng = resolve_random_state(random_state)
     tasks = (
         delayed(_scores)(estimator, *source, X, X_test, seed)
         for source in sources.values()
@@ -265,7 +265,7 @@ def _count_weights(network: Network) -> int:
         count += 1
         return weight
 
-    change_weights(network, counted, random_source(0))
+    change_weights(network, counted, resolve_random_state(0))
     return count
 
 

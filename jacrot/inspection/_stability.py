@@ -13,7 +13,7 @@ from sklearn.utils.parallel import delayed
 from jacrot._estimators.base import NetworkEstimator
 from jacrot._search.subspace import NEGLIGIBLE, sensitivities
 from jacrot._utils.arrays import Matrix
-from jacrot._utils.random import random_rotation, random_source
+from jacrot._utils.random import random_rotation, resolve_random_state
 from jacrot._utils.result import Result
 from jacrot.inspection._fitted import (
     check_as_fitted,
@@ -213,7 +213,7 @@ def axis_stability(
     check_count(n_starts, "n_starts", 1)
     check_count(n_resamples, "n_resamples", 1)
     rotated = rotated_segments(estimator, X, "X")
-    rng = random_source(random_state)
+    rng = resolve_random_state(random_state)
     axes = _axes(rotated)
     effect, has_effect = _effects(rotated, axes)
     start, number = _differences(estimator, axes)

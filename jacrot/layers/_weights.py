@@ -11,7 +11,7 @@ import numpy as np
 from scipy.sparse import issparse
 
 from jacrot._utils.arrays import Array, any_array, real_array
-from jacrot._utils.foreign import foreign_model
+from jacrot._utils.frameworks import describe_framework_model
 from jacrot.activations import Elementwise
 from jacrot.layers import Dense, Function, Layer
 from jacrot.layers._names import first_out_of_order, is_automatic, only_order
@@ -130,9 +130,9 @@ def _ready_layers(weights: Any) -> list[Layer] | None:
     """List weights that are layers already; return ``None`` for raw weights."""
     if isinstance(weights, type):
         raise TypeError(f"weights is the class {weights.__name__}; pass an instance of it.")
-    foreign = foreign_model(weights)
-    if foreign is not None:
-        raise TypeError(f"weights {foreign}.")
+    description = describe_framework_model(weights)
+    if description is not None:
+        raise TypeError(f"weights {description}.")
     if isinstance(weights, Layer):
         return [weights]
     if hasattr(weights, "push") and hasattr(weights, "reach"):

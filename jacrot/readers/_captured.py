@@ -14,8 +14,8 @@ from sklearn.utils.random import sample_without_replacement
 from tqdm import tqdm
 
 from jacrot._io.fingerprints import fingerprint
-from jacrot._utils.optional import require
-from jacrot._utils.random import drawn_seed, random_source
+from jacrot._utils.optional import import_optional
+from jacrot._utils.random import resolve_random_state, resolve_seed
 from jacrot.segments._captured import Captured
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def capture(
     Captured(read='0', write='2', jacobians=(100, 6, 4), X=(100, 4), samples=100 of 180)
     >>> rotation = JacobianSparsityRotation(rotate_output=True).fit(*captured)
     """
-    require("torch", caller="capture", extra="torch")
+    import_optional("torch", caller="capture", extra="torch")
     from jacrot.readers import _capture_jacobians as jacobians
     from jacrot.readers._capture_checks import Checks
     from jacrot.readers._capture_function import Function
@@ -162,13 +162,13 @@ def capture(
     module = check_model(model)
     source = Place(module, "read", read, read_axis)
     target = Place(module, "write", write, write_axis)
-    seed = drawn_seed(random_state)
+    seed = resolve_seed(random_state)
     with borrowed(module) as reset, Function(module, inputs, source, target, reset) as function:
         checks = Checks(function)
         n_bytes = checks.probe()
         local = _is_local(source, target, positions)
         shape = function.n_inputs, source.n_positions
-        drawn, n_available = _draw_samples(where, shape, max_samples, random_source(seed))
+        drawn, n_available = _draw_samples(where, shape, max_samples, resolve_random_state(seed))
         samples = np.stack(np.divmod(drawn, source.n_positions), axis=1)
         stack = jacobians.Jacobians(
             function, checks, samples[:, 0], samples[:, 1], local,

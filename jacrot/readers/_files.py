@@ -9,15 +9,15 @@ from typing import Any
 
 from jacrot._io import archive
 from jacrot._utils.arrays import Array
-from jacrot._utils.optional import require
+from jacrot._utils.optional import import_optional
 from jacrot.layers._weights import ActivationLike, Layout, layer_names
 from jacrot.network import Network
 from jacrot.readers import _npz
-from jacrot.readers._limits import check_size, count_bytes, existing, naming
+from jacrot.readers._limits import check_readable_file, check_size, count_bytes, prefix_errors
 from jacrot.readers._names import select_names
 from jacrot.readers._pickles import check_pickles
 from jacrot.readers._safetensors import ArrayInfo, Safetensors, check_not_shard, is_index
-from jacrot.readers._saved import parsed, saved_network
+from jacrot.readers._saved import parse_description, saved_network
 from jacrot.readers._torch_state import as_array, dense_arrays
 
 SUFFIXES = (".npz", ".safetensors", ".onnx", ".pt", ".pth")
@@ -89,8 +89,8 @@ def load(
     Network(2 → 3 → 1; gelu, identity)
     Network(2 → 3; relu)
     """
-    path = _existing(path)
-    with naming(f"path={str(path)!r}"):
+    path = _check_path(path)
+    with prefix_errors(f"path={str(path)!r}"):
         match path.suffix.lower():
             case ".npz" | ".safetensors" | ".json":
                 header, arrays = read(path, names)
@@ -183,14 +183,14 @@ def read_saved(
     FileNotFoundError, ImportError, ValueError
         In the same cases as :func:`metadata`.
     """
-    path = _existing(path)
+    path = _check_path(path)
     if path.suffix.lower() not in archive.SUFFIXES:
         raise ValueError(f"path={str(path)!r} must end in '.npz' or '.safetensors'.")
-    with naming(f"path={str(path)!r}"):
+    with prefix_errors(f"path={str(path)!r}"):
         header, arrays = read(path, names)
         if header is None:
             raise ValueError(f"path={str(path)!r} contains only arrays; pass a file of save.")
-        return parsed(header, path), arrays
+        return parse_description(header, path), arrays
 
 
 def list_arrays(path: str | os.PathLike[str]) -> dict[str, ArrayInfo]:
@@ -226,8 +226,8 @@ def list_arrays(path: str | os.PathLike[str]) -> dict[str, ArrayInfo]:
     ...     list_arrays(f"{folder}/mlp.npz")
     {'W': ArrayInfo(shape=(3, 2), dtype='float32')}
     """
-    path = _existing(path)
-    with naming(f"path={str(path)!r}"):
+    path = _check_path(path)
+    with prefix_errors(f"path={str(path)!r}"):
         match path.suffix.lower():
             case ".npz":
                 return {name: ArrayInfo(*info) for name, info in _npz.list_arrays(path).items()}
@@ -245,8 +245,8 @@ def list_arrays(path: str | os.PathLike[str]) -> dict[str, ArrayInfo]:
                 }
 
 
-def _existing(path: str | os.PathLike[str]) -> Path:
-    path = existing(path)
+def _check_path(path: str | os.PathLike[str]) -> Path:
+    path = check_readable_file(path)
     if path.suffix.lower() not in SUFFIXES and not is_index(path):
         raise ValueError(
             f"path={str(path)!r} has the suffix {path.suffix!r}; pass a file that ends in one of "
@@ -279,7 +279,7 @@ def read(path: Path, names: Sequence[str] | None) -> tuple[str | None, dict[str,
 
 
 def _tensors(path: Path, caller: str, device: str) -> dict[str, Any]:
-    torch = require("torch", caller, "torch")
+    torch = import_optional("torch", caller, "torch")
     try:
         check_pickles(path)
         content = torch.load(path, map_location=device, weights_only=True)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jacrot._utils.arrays import Array
-from jacrot._utils.optional import require
+from jacrot._utils.optional import import_optional
 from jacrot.activations import ACTIVATIONS, Clip, elu, leaky_relu
 from jacrot.layers import (
     Activation,
@@ -337,7 +337,7 @@ class FlaxReader:
 
     def module(self, module: Any, name: str) -> None:
         """Convert a module of flax.nnx."""
-        nnx = require("flax.nnx", caller="from_flax", extra="flax")
+        nnx = import_optional("flax.nnx", caller="from_flax", extra="flax")
         kind = type(module).__name__
         # A subclass may compute another function.
         if getattr(nnx, kind, None) is not type(module) or kind not in _MODULES:
@@ -379,8 +379,8 @@ class FlaxReader:
 
     def function(self, function: Any, name: str) -> None:
         """Convert a function of ``jax.nn``, or a pooling with its options."""
-        jax_nn = require("jax.nn", caller="from_flax", extra="flax")
-        linen = require("flax.linen", caller="from_flax", extra="flax")
+        jax_nn = import_optional("jax.nn", caller="from_flax", extra="flax")
+        linen = import_optional("flax.linen", caller="from_flax", extra="flax")
         options: dict[str, Any] = {}
         while isinstance(function, partial) and not function.args:
             function, options = function.func, {**function.keywords, **options}

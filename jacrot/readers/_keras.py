@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jacrot._utils.arrays import Array
-from jacrot._utils.optional import require
+from jacrot._utils.optional import import_optional
 from jacrot.activations import Clip, elu, leaky_relu
 from jacrot.layers import (
     Activation,
@@ -102,7 +102,7 @@ def from_keras(model: Any) -> Network:
     >>> from_keras(keras.Sequential(layers))
     Network(3 → 4 → 2; gelu, identity)
     """
-    keras = require("keras", caller="from_keras", extra="keras")
+    keras = import_optional("keras", caller="from_keras", extra="keras")
     reader = KerasReader(keras, model)
     output = reader.run(model, "input")
     layers = fused(reader.graph.layers(reader.restore_order(output)))

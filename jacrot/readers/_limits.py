@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jacrot._utils.text import printable
+from jacrot._utils.text import escape_control_characters
 
 # Limit for the bytes of the arrays of a file, absolute or relative to the bytes of the file. Every
 # number counts eight bytes, the most that layers use: 2**24 numbers from any file, and two numbers
@@ -24,7 +24,7 @@ RATIO = 16
 LONGEST_MESSAGE = 2000
 
 
-def existing(path: Any, argument: str = "path") -> Path:
+def check_readable_file(path: Any, argument: str = "path") -> Path:
     """Check that a path leads to a regular file that can be read.
 
     Parameters
@@ -109,7 +109,7 @@ def check_size(n_bytes: int, file_size: int, name: str) -> None:
 
 
 @contextmanager
-def naming(name: str) -> Iterator[None]:
+def prefix_errors(name: str) -> Iterator[None]:
     """Prefix the errors of a block with the name of the file that it reads.
 
     Parameters
@@ -134,7 +134,7 @@ def naming(name: str) -> Iterator[None]:
         if len(message) > LONGEST_MESSAGE:
             message = f"{message[:LONGEST_MESSAGE]} ..."
         # Text from a file may contain control sequences of a terminal.
-        message = printable(message)
+        message = escape_control_characters(message)
         if message == str(error):
             raise
         kind = TypeError if isinstance(error, TypeError) else ValueError

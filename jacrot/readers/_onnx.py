@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from jacrot._utils.arrays import FEATURES_AXIS, Array
-from jacrot._utils.optional import require
+from jacrot._utils.optional import import_optional
 from jacrot.layers import Activation, BatchNorm, Layer, fused
 from jacrot.network import Network
 from jacrot.readers._graph import Graph
-from jacrot.readers._limits import naming
+from jacrot.readers._limits import prefix_errors
 from jacrot.readers._onnx_elementwise import ELEMENTWISE, LOGICAL, Expression
 from jacrot.readers._onnx_files import load_model
 from jacrot.readers._onnx_graph import AFFINE, Node, NotReadError, OnnxGraph, floating
@@ -83,14 +83,14 @@ def from_onnx(model: Any, *, start: str | None = None, stop: str | None = None) 
     >>> from_onnx(helper.make_model(graph), stop="hidden")
     Network(3 → 2; identity)
     """
-    onnx = require("onnx", caller="from_onnx", extra="onnx")
+    onnx = import_optional("onnx", caller="from_onnx", extra="onnx")
     if not isinstance(model, (onnx.ModelProto, str, os.PathLike)):
         raise TypeError(
             f"model is a {type(model).__name__}; pass the path of an .onnx file or an "
             "onnx.ModelProto."
         )
     name = "model" if isinstance(model, onnx.ModelProto) else f"path={os.fspath(model)!r}"
-    with naming(name):
+    with prefix_errors(name):
         graph, size = load_model(onnx, model, name)
         reader = OnnxReader(onnx, graph, size, start, stop)
         reader.run()

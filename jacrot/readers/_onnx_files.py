@@ -6,8 +6,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from jacrot._utils.optional import require
-from jacrot.readers._limits import check_size, existing
+from jacrot._utils.optional import import_optional
+from jacrot.readers._limits import check_readable_file, check_size
 
 # Before this version operators had different attributes and broadcasting rules.
 OLDEST_OPSET = 9
@@ -42,7 +42,7 @@ def list_initializers(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
     ValueError
         If the file is damaged.
     """
-    onnx = require("onnx", caller="list_arrays", extra="onnx")
+    onnx = import_optional("onnx", caller="list_arrays", extra="onnx")
     listed: dict[str, tuple[tuple[int, ...], str]] = {}
     try:
         for tensor in _parse(onnx, path).graph.initializer:
@@ -153,7 +153,7 @@ def _size_outside(tensors: list[Any], folder: Path, size: int) -> int:
 
 def load_model(onnx: Any, given: Any, name: str) -> tuple[Any, int]:
     """Load a valid model with inferred shapes and weights; return also its size in bytes."""
-    path = None if isinstance(given, onnx.ModelProto) else existing(given)
+    path = None if isinstance(given, onnx.ModelProto) else check_readable_file(given)
     try:
         if path is None:
             model, size = given, given.ByteSize()
@@ -168,7 +168,7 @@ def load_model(onnx: Any, given: Any, name: str) -> tuple[Any, int]:
         if outside and path is not None:
             size += _size_outside(outside, path.parent, size)
         if model.functions:
-            inliner = require("onnx.inliner", caller="from_onnx", extra="onnx")
+            inliner = import_optional("onnx.inliner", caller="from_onnx", extra="onnx")
             model = inliner.inline_local_functions(model)
         model = onnx.shape_inference.infer_shapes(model, data_prop=True)
         if not outside:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jacrot._utils.arrays import FEATURES_AXIS, Array
-from jacrot._utils.optional import require
+from jacrot._utils.optional import import_optional
 from jacrot.layers._windows import Pair
 from jacrot.readers._common import same_padding
 from jacrot.readers._limits import check_size, count_bytes
@@ -197,7 +197,7 @@ class OnnxGraph:
         output = helper.make_empty_tensor_value_info(name)
         graph = helper.make_graph([node.proto], "constant", inputs, [output], stored)
         model = helper.make_model(graph, opset_imports=self.model.opset_import)
-        reference = require("onnx.reference", caller="from_onnx", extra="onnx")
+        reference = import_optional("onnx.reference", caller="from_onnx", extra="onnx")
         try:
             n_entries = max([self.size_inferred(model), *(array.size for array in given.values())])
             self.spend(n_entries)

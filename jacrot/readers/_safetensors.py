@@ -12,9 +12,9 @@ import numpy as np
 
 from jacrot._io.archive import HEADER
 from jacrot._utils.arrays import Array
-from jacrot._utils.optional import require
+from jacrot._utils.optional import import_optional
 from jacrot.readers import _npz
-from jacrot.readers._limits import check_size, count_bytes, existing
+from jacrot.readers._limits import check_readable_file, check_size, count_bytes
 from jacrot.readers._names import order_by_numbers, select_names
 
 _DTYPES = {"BF": "bfloat", "F": "float", "I": "int", "U": "uint"}
@@ -101,7 +101,7 @@ class Safetensors:
                     f"path={str(self.path)!r} lists the shard {name!r}; only .safetensors files "
                     "in the folder of the index are read."
                 )
-            metadata |= self._add(existing(self.path.parent / name), caller)
+            metadata |= self._add(check_readable_file(self.path.parent / name), caller)
         known = {alias for alias, name in metadata.items() if name in self._stored}
         wrong = [name for name in places if name not in self._stored and name not in known]
         wrong += [name for name, at in self._stored.items() if places.get(name) != at.path.name]
@@ -270,7 +270,7 @@ def _read_index(path: Path) -> tuple[dict[str, str], dict[str, Any]] | None:
 
 
 def _open(path: Path, caller: str) -> Any:
-    safetensors = require("safetensors", caller, "safetensors")
+    safetensors = import_optional("safetensors", caller, "safetensors")
     with path.open("rb") as file:
         header = int.from_bytes(file.read(8), "little")
     if _npz.LONGEST < header < path.stat().st_size:

@@ -17,7 +17,7 @@ from jacrot.network import Network
 ALTERED = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
-def parsed(header: str, path: Path) -> dict[str, Any]:
+def parse_description(header: str, path: Path) -> dict[str, Any]:
     """Parse the description of a file.
 
     Parameters
@@ -43,10 +43,10 @@ def parsed(header: str, path: Path) -> dict[str, Any]:
             return dict(description)
         raise TypeError("the format has no name")
     except ALTERED as error:
-        raise altered(path, error) from error
+        raise altered_error(path, error) from error
 
 
-def altered(path: Path, error: Exception) -> ValueError:
+def altered_error(path: Path, error: Exception) -> ValueError:
     """Build the error for a file with an invalid description."""
     return ValueError(
         f"path={str(path)!r} is damaged, or was changed after save wrote it "
@@ -54,9 +54,7 @@ def altered(path: Path, error: Exception) -> ValueError:
     )
 
 
-def described_network(
-    layers: Any, arrays: dict[str, NDArray[Any]], rotated_sites: Any = ()
-) -> Network:
+def build_network(layers: Any, arrays: dict[str, NDArray[Any]], rotated_sites: Any = ()) -> Network:
     """Build a network from the descriptions of its layers.
 
     Parameters
@@ -108,7 +106,7 @@ def saved_network(header: str, arrays: dict[str, NDArray[Any]], path: Path) -> N
     ValueError
         If the file contains another object, or its description is invalid.
     """
-    description = parsed(header, path)
+    description = parse_description(header, path)
     found = description["format"]
     if found != FORMAT:
         kind = found.removeprefix("jacrot.").partition("/")[0]
@@ -121,6 +119,6 @@ def saved_network(header: str, arrays: dict[str, NDArray[Any]], path: Path) -> N
         )
     try:
         sites = description.get("rotated_sites", ())
-        return described_network(description["layers"], arrays, sites)
+        return build_network(description["layers"], arrays, sites)
     except ALTERED as error:
-        raise altered(path, error) from error
+        raise altered_error(path, error) from error

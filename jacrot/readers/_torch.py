@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jacrot._utils.optional import require
+from jacrot._utils.optional import import_optional
 from jacrot.layers import fused
 from jacrot.layers._weights import ActivationLike
 from jacrot.network import Network
@@ -112,7 +112,7 @@ def from_torch(model: Any, activation: ActivationLike = "relu") -> Network:
     >>> np.allclose(network(images), model.eval()(images).detach(), atol=1e-5)
     True
     """
-    torch = require("torch", "from_torch", "torch")
+    torch = import_optional("torch", "from_torch", "torch")
     if isinstance(model, Mapping):
         return Network(dense_arrays(model), activation)
     if not isinstance(model, torch.nn.Module):

@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike
 
 from jacrot._estimators.base import NetworkEstimator
 from jacrot._io.files import atomic_write
-from jacrot._utils.optional import require
-from jacrot._utils.text import printable
+from jacrot._utils.optional import import_optional
+from jacrot._utils.text import escape_control_characters
 from jacrot.inspection import AxisStability, NullBaseline
 from jacrot.inspection._comparison import Comparison
 from jacrot.report._sections import (
@@ -120,15 +120,15 @@ def write_report(
 
 def _load_template() -> Any:
     """Load the template of the page, in an environment that escapes all values."""
-    jinja2 = require("jinja2", caller="write_report", extra="cli")
-    markup = require("markupsafe", caller="write_report", extra="cli").Markup
+    jinja2 = import_optional("jinja2", caller="write_report", extra="cli")
+    markup = import_optional("markupsafe", caller="write_report", extra="cli").Markup
 
     def show(value: Any) -> Any:
         """Write out characters that a page would hide, but for line breaks."""
         # What the template's own macros return is markup.
         if isinstance(value, markup):
             return value
-        return "\n".join(map(printable, str(value).split("\n")))
+        return "\n".join(map(escape_control_characters, str(value).split("\n")))
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("jacrot.report", ""),

@@ -18,7 +18,7 @@ from jacrot._jacobians.networks import (
     pool_jacobians,
 )
 from jacrot._utils.arrays import Array, Matrix
-from jacrot._utils.random import random_source
+from jacrot._utils.random import resolve_random_state
 from jacrot.network import Network
 from jacrot.positions import to_rows
 from jacrot.segments._captured import Captured
@@ -146,7 +146,7 @@ class NetworkSegment(Segment):
         return written if rest is None else rest(written)
 
     def shuffled(self, random_state: int | np.random.RandomState | None = None) -> Self:
-        null = change_weights(self.computation, shuffle, random_source(random_state))
+        null = change_weights(self.computation, shuffle, resolve_random_state(random_state))
         layers = list(self.network.layers)
         layers[self.layers.start : self.layers.stop] = null.layers
         return type(self)(Network(layers), self.layers, self.activations, self.samples)

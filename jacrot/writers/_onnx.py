@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike
 
 from jacrot._io.files import atomic_write
 from jacrot._utils.arrays import FEATURES_AXIS
-from jacrot._utils.optional import require
+from jacrot._utils.optional import import_optional
 from jacrot.network import Network
 from jacrot.writers._common import check_convertible, common_dtype, ndims_read
 from jacrot.writers._onnx_activations import ACTIVATION_NODES
@@ -96,7 +96,7 @@ def to_onnx(
     >>> same([[1.0, 1.0]]), network([[1.0, 1.0]])
     (array([[4.]]), array([[4.]]))
     """
-    onnx = require("onnx", "to_onnx", "onnx")
+    onnx = import_optional("onnx", "to_onnx", "onnx")
     path = Path(path)
     if path.suffix != ".onnx":
         raise ValueError(f"path={str(path)!r} must end in '.onnx'.")

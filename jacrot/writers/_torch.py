@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jacrot._utils.optional import require
+from jacrot._utils.optional import import_optional
 from jacrot.network import Network
 from jacrot.writers._common import dispatch_on_class
 
@@ -139,7 +139,7 @@ def to_torch(network: Network) -> Any:
     >>> torch.allclose(module.float()(x), model(x), atol=1e-6)
     True
     """
-    require("torch", "to_torch", "torch")
+    import_optional("torch", "to_torch", "torch")
     from jacrot.writers._torch_layers import to_sequential
 
     return to_sequential(network)

@@ -31,7 +31,7 @@ _MODELS = {
 }
 
 
-def foreign_model(model: Any) -> str | None:
+def describe_framework_model(model: Any) -> str | None:
     """Describe a model of another package, or a path, and how to pass it.
 
     Parameters
@@ -58,7 +58,7 @@ def foreign_model(model: Any) -> str | None:
     return None
 
 
-def without_gradient(array: Any, name: str) -> Any:
+def detach_tensor(array: Any, name: str) -> Any:
     """Convert a PyTorch tensor to a NumPy array; other objects are returned unchanged.
 
     Parameters
@@ -102,7 +102,7 @@ def without_gradient(array: Any, name: str) -> Any:
         raise TypeError(f"{name} is a tensor without data of its own ({error}).") from error
 
 
-def refuse_masked(array: Any, name: str) -> None:
+def check_not_masked(array: Any, name: str) -> None:
     """Raise an error for masked arrays with masked entries.
 
     Parameters
