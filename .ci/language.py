@@ -31,7 +31,7 @@ PENDING = (
     "jacrot/_search",
     "jacrot/criteria",
     "jacrot/inspection",
-    "jacrot/segments.py",
+    "jacrot/segments",
     "benchmarks/ablation.py",
     "benchmarks/solver.py",
     "docs/mathematics/cost.md",
@@ -88,8 +88,8 @@ RULES = (
         "X has shape (3,); write a matrix.",
     ),
     Rule(
-        r"\b(is|are|was|were) no (?!longer|more|less|fewer|larger|smaller|better|worse|wider"
-        r"|narrower|slower|faster|higher|lower|different|such)",
+        r"(?<!there.)\b(is|are|was|were) no (?!longer|more|less|fewer|larger|smaller|better|worse"
+        r"|wider|narrower|slower|faster|higher|lower|different|such)",
         "'is not a', 'are not', 'there is no'",
         PROSE,
         "If it is no path.",

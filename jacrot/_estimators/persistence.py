@@ -18,7 +18,7 @@ from jacrot._jacobians.coordinates import Coordinates
 from jacrot.layers._serialization import deserialize, serialize
 from jacrot.network import Network
 from jacrot.readers._files import read_saved
-from jacrot.readers._saved import ALTERED, altered_error, build_network
+from jacrot.readers._saved import ALTERED, build_network, invalid_file_error
 
 Estimator = TypeVar("Estimator", bound=BaseEstimator)
 VERSION = 1
@@ -105,7 +105,7 @@ def load(kind: type[Estimator], path: str | os.PathLike[str]) -> Estimator:
             network = estimator.network_
             estimator.network = Unsaved("Jacobians") if network is None else network
     except ALTERED as error:
-        raise altered_error(Path(path), error) from error
+        raise invalid_file_error(Path(path), error) from error
     return estimator
 
 

@@ -317,8 +317,8 @@ def _site(given: str | None, argument: str, defaults: list[str], known: list[str
     if given not in known:
         near = get_close_matches(given, known, n=6, cutoff=0)
         raise ValueError(
-            f"{argument}={given!r} is not a tensor that can be used as {argument}; of "
-            f"{len(known)}, the most similar names are {', '.join(map(repr, near))}."
+            f"{argument}={given!r} is not a tensor that can be used as {argument}; the most "
+            f"similar of {len(known)} names are {', '.join(map(repr, near))}."
         )
     return given
 

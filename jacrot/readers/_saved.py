@@ -43,10 +43,10 @@ def parse_description(header: str, path: Path) -> dict[str, Any]:
             return dict(description)
         raise TypeError("the format has no name")
     except ALTERED as error:
-        raise altered_error(path, error) from error
+        raise invalid_file_error(path, error) from error
 
 
-def altered_error(path: Path, error: Exception) -> ValueError:
+def invalid_file_error(path: Path, error: Exception) -> ValueError:
     """Build the error for a file with an invalid description."""
     return ValueError(
         f"path={str(path)!r} is damaged, or was changed after save wrote it "
@@ -121,4 +121,4 @@ def saved_network(header: str, arrays: dict[str, NDArray[Any]], path: Path) -> N
         sites = description.get("rotated_sites", ())
         return build_network(description["layers"], arrays, sites)
     except ALTERED as error:
-        raise altered_error(path, error) from error
+        raise invalid_file_error(path, error) from error
