@@ -11,7 +11,12 @@ from sklearn.utils.validation import check_is_fitted
 from jacrot._estimators.base import SCORE_SEED, NetworkEstimator
 from jacrot._estimators.inputs import are_batches, read_segments
 from jacrot._estimators.segment_coordinates import SegmentCoordinates
-from jacrot._jacobians.coordinates import Coordinates, SiteBasis, rotate_network
+from jacrot._jacobians.coordinates import (
+    Coordinates,
+    FunctionalCoordinates,
+    SiteBasis,
+    rotate_network,
+)
 from jacrot._jacobians.effective import EffectiveJacobians
 from jacrot._utils.arrays import Array, Matrix, real_array
 from jacrot.network import Network
@@ -27,8 +32,8 @@ class FittedRotation(NetworkEstimator):
     rotation_: Matrix
     output_rotation_: Matrix | None
     network_: Network | tuple[Network, ...] | None
-    _inner: Coordinates | None
-    _outer: Coordinates | None
+    _inner: Coordinates
+    _outer: Coordinates
 
     def transform(self, X: ArrayLike) -> Array:
         """Rotate activations: ``Z = X Qᵀ``, or ``(X − mean) C^-½ Qᵀ`` in functional coordinates.
@@ -152,10 +157,10 @@ class FittedRotation(NetworkEstimator):
 
     @property
     def _read_basis(self) -> SiteBasis:
-        return SiteBasis.from_rotation(self.rotation_, self._inner, self.n_features_in_)
+        return self._inner.basis(self.rotation_, self.n_features_in_)
 
     def _write_basis(self, n_outputs: int) -> SiteBasis:
-        return SiteBasis.from_rotation(self.output_rotation_, self._outer, n_outputs)
+        return self._outer.basis(self.output_rotation_, n_outputs)
 
     def _rotate(self, segment: Segment | Captured) -> RotatedSegment:
         coordinates = SegmentCoordinates(self._inner, self._outer)
@@ -220,7 +225,8 @@ class FittedRotation(NetworkEstimator):
         rotated = []
         for network in self._networks:
             bases = {0: self._read_basis}
-            if self.output_rotation_ is not None or self._outer is not None:
+            weighted = isinstance(self._outer, FunctionalCoordinates)
+            if self.output_rotation_ is not None or weighted:
                 bases[network.n_layers] = self._write_basis(0)
             rotated.append(rotate_network(network, bases, given_inputs=False))
         return tuple(rotated) if isinstance(self.network_, tuple) else rotated[0]

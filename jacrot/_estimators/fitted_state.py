@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.utils._param_validation import validate_parameter_constraints
 
 from jacrot._estimators.fitted_range import FittedRange
-from jacrot._jacobians.coordinates import Coordinates
+from jacrot._jacobians.coordinates import FunctionalCoordinates
 from jacrot._utils.arrays import Matrix
 from jacrot.network import ORTHOGONALITY_TOL, Network
 
@@ -185,16 +185,16 @@ def _check_two_coordinates(estimator: Any, n_outputs: set[int]) -> None:
     weighed = functional and (estimator.rotate_output == "tied" or estimator.readout is not None)
     if functional and "segments" in estimator.provenance_:
         # A segment may have a readout of its own.
-        weighed = outer is not None
+        weighed = isinstance(outer, FunctionalCoordinates)
     for part, name, expected in ((inner, "_inner", functional), (outer, "_outer", weighed)):
         _require(
-            (part is not None) == expected,
+            isinstance(part, FunctionalCoordinates) == expected,
             f"{name} is {'missing' if expected else 'there'}, which does not fit "
             f"coordinates={estimator.coordinates!r} and the other parameters",
         )
-    if inner is not None:
+    if isinstance(inner, FunctionalCoordinates):
         _check_coordinates(inner, "_inner", estimator.n_features_in_)
-    if outer is not None:
+    if isinstance(outer, FunctionalCoordinates):
         width = len(outer.mean)
         _require(n_outputs <= {width}, f"_outer has {width} outputs, but there are {n_outputs}")
         _check_coordinates(outer, "_outer", width)
@@ -205,7 +205,7 @@ def _check_two_coordinates(estimator: Any, n_outputs: set[int]) -> None:
         ("whitening_", inner, "forward"),
         ("output_whitening_", outer, "forward"),
     ):
-        _check_same(getattr(estimator, name), None if part is None else getattr(part, side), name)
+        _check_same(getattr(estimator, name), getattr(part, side, None), name)
 
 
 def _check_sites(estimator: Any) -> None:
@@ -230,7 +230,9 @@ def _check_sites(estimator: Any) -> None:
         _check_rotation(rotation, name, rotation.shape[-1] if width is None else width, square=True)
         if functional:
             part = estimator._coordinates[site]
-            _require(isinstance(part, Coordinates), f"_coordinates[{site}] is not Coordinates")
+            _require(
+                isinstance(part, FunctionalCoordinates), f"_coordinates[{site}] is not Coordinates"
+            )
             _check_coordinates(part, f"_coordinates[{site}]", len(rotation))
             _check_same(estimator.means_[site], part.mean, f"means_[{site}]")
             _check_same(estimator.whitenings_[site], part.forward, f"whitenings_[{site}]")
@@ -284,7 +286,7 @@ def _check_rotation(rotation: Any, name: str, n_features: int, square: bool = Fa
     _require(error < ORTHOGONALITY_TOL, f"{name} does not have orthonormal rows")
 
 
-def _check_coordinates(part: Coordinates, name: str, size: int) -> None:
+def _check_coordinates(part: FunctionalCoordinates, name: str, size: int) -> None:
     _check_array(part.mean, f"{name}.mean", (size,), np.float64)
     for side in ("forward", "backward", "metric"):
         matrix = getattr(part, side)
@@ -301,7 +303,7 @@ def _check_coordinates(part: Coordinates, name: str, size: int) -> None:
     _check_metric(part, name)
 
 
-def _check_metric(part: Coordinates, name: str) -> None:
+def _check_metric(part: FunctionalCoordinates, name: str) -> None:
     """Check that the metric has the axes of the coordinates, and no negative square."""
     largest = np.abs(part.metric).max()
     product = part.metric @ part.forward

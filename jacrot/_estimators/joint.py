@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from jacrot._jacobians.coordinates import Coordinates
+from jacrot._jacobians.coordinates import FunctionalCoordinates
 from jacrot._jacobians.effective import EffectiveJacobians
 from jacrot._search.frame import drawn_for_search, scaled_for
 from jacrot._search.objective import Term
@@ -46,7 +46,9 @@ def prefix_errors_with(place: str) -> Iterator[None]:
         raise ValueError(f"{place}: {error}") from error
 
 
-def whiten_sites(segments: list[NetworkSegment], sites: list[int]) -> dict[int, Coordinates]:
+def whiten_sites(
+    segments: list[NetworkSegment], sites: list[int]
+) -> dict[int, FunctionalCoordinates]:
     """Whiten what is read and written at the sites to rotate.
 
     Parameters
@@ -58,7 +60,7 @@ def whiten_sites(segments: list[NetworkSegment], sites: list[int]) -> dict[int, 
 
     Returns
     -------
-    dict of int to Coordinates
+    dict of int to FunctionalCoordinates
         By site.
     """
     # Every sample and every layer counts alike.
@@ -70,19 +72,21 @@ def whiten_sites(segments: list[NetworkSegment], sites: list[int]) -> dict[int, 
     for site in sites:
         with prefix_errors_with(f"site {site}"):
             if site == len(segments):
-                coordinates[site] = Coordinates.whitening(segments[-1].written)
+                coordinates[site] = FunctionalCoordinates.whitening(segments[-1].written)
                 continue
             effects = moments[site].inputs
             if site > 0:
                 # What the layer before writes counts too, where the next does not read it.
                 effects = effects + moments[site - 1].outputs
             activations = segments[site].activations
-            coordinates[site] = Coordinates.whitening(activations, effective_basis(effects))
+            coordinates[site] = FunctionalCoordinates.whitening(
+                activations, effective_basis(effects)
+            )
     return coordinates
 
 
 def coordinate_factors(
-    segment: NetworkSegment, coordinates: Mapping[int, Coordinates]
+    segment: NetworkSegment, coordinates: Mapping[int, FunctionalCoordinates]
 ) -> tuple[Matrix | None, Matrix | None]:
     """Return what multiplies the Jacobians of a layer from the left and from the right.
 
@@ -90,7 +94,7 @@ def coordinate_factors(
     ----------
     segment : NetworkSegment
         One layer.
-    coordinates : mapping of int to Coordinates
+    coordinates : mapping of int to FunctionalCoordinates
         By site; none in the basis of neurons.
 
     Returns
@@ -106,14 +110,16 @@ def coordinate_factors(
     return None if outer is None else outer.forward, right
 
 
-def read_layer(segment: NetworkSegment, coordinates: Mapping[int, Coordinates]) -> LayerJacobians:
+def read_layer(
+    segment: NetworkSegment, coordinates: Mapping[int, FunctionalCoordinates]
+) -> LayerJacobians:
     """Compute the Jacobians of a layer in the coordinates of its two sites.
 
     Parameters
     ----------
     segment : NetworkSegment
         One layer.
-    coordinates : mapping of int to Coordinates
+    coordinates : mapping of int to FunctionalCoordinates
         By site; none in the basis of neurons.
 
     Returns
@@ -179,7 +185,7 @@ def interaction_start(
         assert readout is not None
         moment = readout
         if site == 0:
-            metric = Coordinates.weighing(readout).metric
+            metric = FunctionalCoordinates.weighing(readout).metric
             moment, _ = layers[0].effective.stack.transformed(metric, None).moments()
         directions, _ = principal_directions(moment)
         point.append(nearest_rotation(directions, basis))

@@ -26,7 +26,7 @@ from jacrot._estimators.joint import (
     whiten_sites,
 )
 from jacrot._estimators.rotation import JacobianSparsityRotation
-from jacrot._jacobians.coordinates import SiteBasis, after, rotate_network
+from jacrot._jacobians.coordinates import NeuronCoordinates, SiteBasis, after, rotate_network
 from jacrot._search.frame import canonical_axes
 from jacrot._search.solver import cheapest
 from jacrot._search.subspace import effective_basis, nearest_rotation
@@ -486,7 +486,8 @@ class NetworkRotation(NetworkEstimator):
     def _site_basis(self, site: int, shape: tuple[int, ...] = ()) -> SiteBasis:
         """Return the basis of a site, of the neurons where it was not rotated."""
         size = shape[FEATURES_AXIS[len(shape)]] if shape else self.n_features_in_
-        return SiteBasis.from_rotation(self.rotations_.get(site), self._coordinates.get(site), size)
+        coordinates = self._coordinates.get(site, NeuronCoordinates())
+        return coordinates.basis(self.rotations_.get(site), size)
 
 
 class LayerwiseInit(NamedTuple):

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from jacrot._estimators.fitted_range import FittedRange
 from jacrot._estimators.fitted_state import Unsaved, check_fitted_state
 from jacrot._io import archive
-from jacrot._jacobians.coordinates import Coordinates
+from jacrot._jacobians.coordinates import Coordinates, FunctionalCoordinates, NeuronCoordinates
 from jacrot.layers._serialization import deserialize, serialize
 from jacrot.network import Network
 from jacrot.readers._files import read_saved
@@ -99,7 +99,11 @@ def load(kind: type[Estimator], path: str | os.PathLike[str]) -> Estimator:
         attributes = description["attributes"]
         for name in kind._saved:
             if name in attributes:
-                setattr(estimator, name, reader.attribute(name, attributes[name]))
+                value = reader.attribute(name, attributes[name])
+                # A file has null for the neurons.
+                if value is None and kind._saved[name] is Coordinates:
+                    value = NeuronCoordinates()
+                setattr(estimator, name, value)
         check_fitted_state(estimator)
         if description["has_network"]:
             network = estimator.network_
@@ -128,7 +132,9 @@ class _Writer:
                 if value.rotated_sites:
                     return {"rotated network": [layers, list(value.rotated_sites)]}
                 return {"network": layers}
-            case Coordinates():
+            case NeuronCoordinates():
+                return None
+            case FunctionalCoordinates():
                 # Tied outputs have the very coordinates of the inputs.
                 first = self._names.setdefault(id(value), name)
                 if first != name:
@@ -165,7 +171,7 @@ class _Reader:
 
     def __init__(self, arrays: dict[str, Any]) -> None:
         self.arrays = arrays
-        self._coordinates: dict[str, Coordinates] = {}
+        self._coordinates: dict[str, FunctionalCoordinates] = {}
 
     def attribute(self, name: str, description: Any) -> Any:
         """Build the value of an attribute; raise ValueError where it has no description."""
@@ -188,7 +194,7 @@ class _Reader:
                 layers, sites = content
                 return build_network(layers, self.arrays, sites)
             case "coordinates":
-                self._coordinates[name] = Coordinates(**self.restored(content, ""))
+                self._coordinates[name] = FunctionalCoordinates(**self.restored(content, ""))
                 return self._coordinates[name]
             case "fitted range":
                 return FittedRange(**self.restored(content, ""))

@@ -26,7 +26,7 @@ from jacrot._estimators.segment_coordinates import (
     read_readout,
 )
 from jacrot._jacobians.base import Jacobians
-from jacrot._jacobians.coordinates import Coordinates
+from jacrot._jacobians.coordinates import Coordinates, FunctionalCoordinates
 from jacrot._jacobians.effective import EffectiveJacobians, thread_map
 from jacrot._search.frame import Frame
 from jacrot._search.objective import OutputMode
@@ -233,8 +233,8 @@ class JacobianSparsityRotation(FittedRotation):
         "mean_": (np.ndarray, NoneType),
         "whitening_": (np.ndarray, NoneType),
         "output_whitening_": (np.ndarray, NoneType),
-        "_inner": (Coordinates, NoneType),
-        "_outer": (Coordinates, NoneType),
+        "_inner": Coordinates,
+        "_outer": Coordinates,
         **NetworkEstimator._saved,
     }
 
@@ -340,7 +340,7 @@ class JacobianSparsityRotation(FittedRotation):
         # Callbacks look at estimators that have these and the attributes of a point.
         self._inner, self._outer = coordinates
         effective = given
-        if coordinates.inner is not None:
+        if coordinates.right is not None:
             in_coordinates = given.stack.transformed(coordinates.left, coordinates.right)
             effective = EffectiveJacobians.select(in_coordinates)
         n_features = stack.shape[2]
@@ -368,10 +368,11 @@ class JacobianSparsityRotation(FittedRotation):
         )
         P, Q = frame.axes(solution.point)
         self.network_, self.rotation_, self.output_rotation_ = network, Q, P
-        inner, outer = coordinates
-        self.mean_ = None if inner is None else inner.mean
-        self.whitening_ = None if inner is None else inner.forward
-        self.output_whitening_ = None if outer is None else outer.forward
+        self.mean_ = self.whitening_ = self.output_whitening_ = None
+        if isinstance(self._inner, FunctionalCoordinates):
+            self.mean_, self.whitening_ = self._inner.mean, self._inner.forward
+        if isinstance(self._outer, FunctionalCoordinates):
+            self.output_whitening_ = self._outer.forward
         effects = sensitivities(Q, frame.reading)
         self.explained_sensitivity_ratio_ = effects / np.trace(frame.reading)
         self.sparsity_before_ = given.given_sparsity

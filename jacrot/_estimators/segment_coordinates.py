@@ -6,7 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jacrot._jacobians.coordinates import Coordinates, readout_moment
+from jacrot._jacobians.coordinates import (
+    Coordinates,
+    FunctionalCoordinates,
+    NeuronCoordinates,
+    readout_moment,
+)
 from jacrot._jacobians.effective import EffectiveJacobians
 from jacrot._search.objective import OutputMode
 from jacrot._search.subspace import effective_basis
@@ -18,28 +23,30 @@ from jacrot.segments._captured import Captured
 
 
 class SegmentCoordinates(NamedTuple):
-    """Coordinates of what is read and of what is written; ``None`` stands for the neurons.
+    """Coordinates of what is read and of what is written.
 
     Attributes
     ----------
-    inner, outer : Coordinates or None
+    inner, outer : Coordinates
         Of what is read, and of what is written.
     """
 
-    inner: Coordinates | None = None
-    outer: Coordinates | None = None
+    inner: Coordinates = NeuronCoordinates()
+    outer: Coordinates = NeuronCoordinates()
 
     @property
     def left(self) -> Matrix | None:
-        """What multiplies the Jacobians from the left; null directions count for nothing."""
-        if self.outer is None:
-            return None
-        return self.outer.forward if self.outer is self.inner else self.outer.metric
+        """What multiplies the Jacobians from the left."""
+        inner, outer = self
+        # Tied outputs are weighted by what is minimised.
+        if isinstance(outer, FunctionalCoordinates) and outer is inner:
+            return outer.forward
+        return outer.factor
 
     @property
     def right(self) -> Matrix | None:
-        """What multiplies the Jacobians from the right; null directions count for nothing."""
-        return None if self.inner is None else self.inner.metric
+        """What multiplies the Jacobians from the right."""
+        return self.inner.factor
 
 
 def functional_coordinates(
@@ -81,7 +88,9 @@ def functional_coordinates(
     """
     moments = effective.moments
     effects = moments.inputs + moments.outputs if output == "tied" else moments.inputs
-    inner = Coordinates.whitening(segment.activations, effective_basis(effects), n_components)
+    inner = FunctionalCoordinates.whitening(
+        segment.activations, effective_basis(effects), n_components
+    )
     if output == "tied":
         if criterion != "log":
             raise ValueError(
@@ -95,7 +104,7 @@ def functional_coordinates(
         return SegmentCoordinates(inner), None
     if output == "fixed":
         readout = np.diag(np.diag(readout))
-    return SegmentCoordinates(inner, Coordinates.weighing(readout)), None
+    return SegmentCoordinates(inner, FunctionalCoordinates.weighing(readout)), None
 
 
 def read_readout(readout: Any, activation: Any, network: Network | None, X: Array) -> Matrix:

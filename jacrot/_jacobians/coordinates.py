@@ -9,6 +9,7 @@ change of the logits by one.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral
@@ -30,8 +31,48 @@ NULL_SHARE = 1e-10
 ROUNDING = 1e-14
 
 
+class Coordinates(ABC):
+    """What is rotated at a place."""
+
+    @property
+    @abstractmethod
+    def factor(self) -> Matrix | None:
+        """What multiplies the Jacobians before they are rotated, ``None`` for the identity."""
+
+    @abstractmethod
+    def basis(self, rotation: Matrix | None, size: int) -> SiteBasis:
+        """Return the basis of a rotation in these coordinates.
+
+        Parameters
+        ----------
+        rotation : ndarray of shape (n_axes, n_features) or None
+            Orthonormal rows; ``None`` for the identity.
+        size : int
+            Number of features.
+
+        Returns
+        -------
+        SiteBasis
+            The basis.
+        """
+
+
 @dataclass(frozen=True)
-class Coordinates:
+class NeuronCoordinates(Coordinates):
+    """The activations themselves."""
+
+    @property
+    def factor(self) -> None:
+        """The identity."""
+        return None
+
+    def basis(self, rotation: Matrix | None, size: int) -> SiteBasis:
+        """Return the basis of orthonormal rows, around zero."""
+        return SiteBasis.from_axes(np.eye(size) if rotation is None else rotation)
+
+
+@dataclass(frozen=True)
+class FunctionalCoordinates(Coordinates):
     """Invertible coordinates ``z = forward (a − mean)``.
 
     Attributes
@@ -51,6 +92,18 @@ class Coordinates:
     forward: Matrix
     backward: Matrix
     metric: Matrix
+
+    @property
+    def factor(self) -> Matrix:
+        """The metric: null directions count for nothing."""
+        return self.metric
+
+    def basis(self, rotation: Matrix | None, size: int) -> SiteBasis:
+        """Return the basis of a rotation in these coordinates."""
+        if rotation is None:
+            return SiteBasis(self.forward, self.backward, self.mean)
+        encoder, decoder = rotation @ self.forward, self.backward @ rotation.T
+        return SiteBasis(encoder, decoder, self.mean)
 
     @classmethod
     def whitening(
@@ -77,7 +130,7 @@ class Coordinates:
 
         Returns
         -------
-        Coordinates
+        FunctionalCoordinates
             In which the activations are uncorrelated with variance 1.
 
         Raises
@@ -134,7 +187,7 @@ class Coordinates:
 
         Returns
         -------
-        Coordinates
+        FunctionalCoordinates
             Around zero.
         """
         size = power_of_two_scale(readout)
@@ -169,33 +222,6 @@ class SiteBasis:
     def from_axes(cls, axes: Matrix) -> SiteBasis:
         """Build the basis of orthonormal rows, around zero."""
         return cls(axes, axes.T, np.zeros(axes.shape[1]))
-
-    @classmethod
-    def from_rotation(
-        cls, rotation: Matrix | None, coordinates: Coordinates | None, size: int
-    ) -> SiteBasis:
-        """Build the basis of a rotation in some coordinates.
-
-        Parameters
-        ----------
-        rotation : ndarray of shape (n_axes, n_features) or None
-            Orthonormal rows; ``None`` for the identity.
-        coordinates : Coordinates or None
-            ``None`` for the neurons.
-        size : int
-            Number of features, where neither says it.
-
-        Returns
-        -------
-        SiteBasis
-            The basis.
-        """
-        if coordinates is None:
-            return cls.from_axes(np.eye(size) if rotation is None else rotation)
-        if rotation is None:
-            return cls(coordinates.forward, coordinates.backward, coordinates.mean)
-        encoder, decoder = rotation @ coordinates.forward, coordinates.backward @ rotation.T
-        return cls(encoder, decoder, coordinates.mean)
 
     @property
     def is_identity(self) -> bool:

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from jacrot._estimators.base import NetworkEstimator
 from jacrot._estimators.rotation import JacobianSparsityRotation
 from jacrot._jacobians.base import Jacobians
-from jacrot._jacobians.coordinates import Coordinates, SiteBasis, after, centring
+from jacrot._jacobians.coordinates import FunctionalCoordinates, SiteBasis, after, centring
 from jacrot._search.subspace import effective_basis, principal_directions
 from jacrot._utils.arrays import Array, Matrix, real_array
 from jacrot._utils.random import random_rotation
@@ -292,7 +292,7 @@ def _interaction(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
         stacks, logits = stacks + rest.stacks, rest.activations[-1]
     moments = [centring(logits.shape[1])]
     for stack in reversed(stacks):
-        metric = Coordinates.weighing(moments[0]).metric
+        metric = FunctionalCoordinates.weighing(moments[0]).metric
         moments.insert(0, stack.transformed(metric, None).moments()[0])
     bases = []
     for site, activations in enumerate(part.activations):
@@ -300,9 +300,9 @@ def _interaction(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
         if number == last:
             bases.append(SiteBasis.from_axes(_components(activations)))
             continue
-        whitening = Coordinates.whitening(activations, part.inside if site == 0 else None)
+        whitening = FunctionalCoordinates.whitening(activations, part.inside if site == 0 else None)
         directions, _ = principal_directions(whitening.metric @ moment @ whitening.metric)
-        bases.append(SiteBasis.from_rotation(directions, whitening, len(directions)))
+        bases.append(whitening.basis(directions, len(directions)))
     return bases
 
 
@@ -340,16 +340,16 @@ def _fitted(part: Part, rng: np.random.RandomState, **parameters: Any) -> list[S
 
 
 def _functional_svd(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
-    inner = Coordinates.whitening(part.activations[0], part.inside)
-    outer = Coordinates.weighing(part.readouts[0])
+    inner = FunctionalCoordinates.whitening(part.activations[0], part.inside)
+    outer = FunctionalCoordinates.weighing(part.readouts[0])
     # Inside: singular vectors of value zero would mix directions with an effect and without.
     stack = part.stacks[0].transformed(outer.metric, inner.metric @ part.inside.T)
     total = sum(block.sum(axis=0) for block in stack.rotated(None, None))
     left, _, right = np.linalg.svd(np.asarray(total))
     axes = right @ part.inside
     return [
-        SiteBasis.from_rotation(axes, inner, len(axes)),
-        SiteBasis.from_rotation(left.T, outer, len(left)),
+        inner.basis(axes, len(axes)),
+        outer.basis(left.T, len(left)),
     ]
 
 
