@@ -69,14 +69,14 @@ def measure(pieces, problems, two_sided):
 
 
 def trained(which, seeds, n_samples, data):
-    """Make the problems of a trained layer."""
+    """Yield the problems of a trained layer."""
     for seed in range(seeds):
         layer, X, _ = middle_layer(which, seed, n_samples, data)
         yield layer, X, scaled(layer.jacobians(X))
 
 
 def planted(n, density, seeds):
-    """Make the problems of planted layers."""
+    """Yield the problems of planted layers."""
     for seed in range(seeds):
         problem = make_planted_problem(n, 2 * n, density=density, random_state=seed)
         yield problem.network, problem.X, scaled(problem.network.jacobians(problem.X))

@@ -68,7 +68,7 @@ def ours(kind, n, n_samples, dtype, rng):
         J = rng.normal(size=(n_samples, n, n)).astype(dtype)
         stack = StackJacobians(J, dtype=dtype)
     mode = "fixed" if kind.endswith("one-sided") else "free"
-    objective = Objective([Term.of_mode(stack, mode)], get_criterion("hoyer"), SMOOTHING)
+    objective = Objective([Term.from_mode(stack, mode)], get_criterion("hoyer"), SMOOTHING)
     point = [random_rotation(n, rng).astype(dtype) for _ in range(1 if mode == "fixed" else 2)]
     J = np.concatenate(list(stack.rotated(None, None)))
 

@@ -1,4 +1,4 @@
-"""How low the cost becomes, and how soon, beside what somebody would use instead.
+"""How low the cost becomes, and how soon, beside what one would use instead.
 
 Two-sided: middle layers of trained classifiers. Costs are exact (mean absolute entry of the
 Jacobians, scaled to root mean square 1, no smoothing), on the 200 inputs fitted and on 500 held

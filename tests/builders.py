@@ -63,7 +63,7 @@ def rotation(size, seed=0):
 
 def one_term_problem(stack, output="fixed", criterion="hoyer", input_basis=None):
     bases = (None, input_basis) if output == "free" else (input_basis,)
-    return Problem((Term.of_mode(stack, output),), get_criterion(criterion), bases)
+    return Problem((Term.from_mode(stack, output),), get_criterion(criterion), bases)
 
 
 def interrupting(monkeypatch, step):

@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from jacrot.criteria._measures import gini, hoyer, hoyer_of_norms, participation_ratio
-from jacrot.criteria._minimised import CRITERIA, CallableCriterion, Cauchy, get_criterion
+from jacrot.criteria._minimised import (
+    CRITERIA,
+    CallableCriterion,
+    Cauchy,
+    EntrywiseCriterion,
+    get_criterion,
+)
 
 MEASURES = {"hoyer": hoyer, "gini": gini, "participation_ratio": participation_ratio}
 
@@ -95,7 +101,7 @@ def test_one_entry_and_bad_shapes():
     assert hoyer(np.zeros((0, 2, 2))).shape == (0,)
     with pytest.raises(TypeError, match="J has dtype complex128"):
         hoyer(np.ones((2, 2)) * 1j)
-    message = r"J has shape \(3,\); write a stack of matrices \(.*\) or one matrix\.$"
+    message = r"J has shape \(3,\); pass a stack of matrices \(.*\) or one matrix\.$"
     with pytest.raises(ValueError, match=message):
         hoyer([1.0, 2.0, 3.0])
     with pytest.raises(TypeError, match=r"^J cannot be read as an array"):
@@ -105,7 +111,7 @@ def test_one_entry_and_bad_shapes():
 CUSTOM = CallableCriterion(lambda x: anp.log(1 + x**2))
 ALL = {name: criterion() for name, criterion in CRITERIA.items()}
 ALL |= {"callable": CUSTOM, "cauchy": Cauchy()}
-ENTRYWISE = [name for name, criterion in ALL.items() if not criterion.of_table]
+ENTRYWISE = [name for name, criterion in ALL.items() if isinstance(criterion, EntrywiseCriterion)]
 POINTS = np.array([-4.1, -1.2, -0.3, -0.02, 0.0, 0.02, 0.3, 1.2, 4.1])
 
 
@@ -113,33 +119,29 @@ POINTS = np.array([-4.1, -1.2, -0.3, -0.02, 0.0, 0.02, 0.3, 1.2, 4.1])
 @pytest.mark.parametrize("name", ENTRYWISE)
 def test_derivatives_are_finite_differences(name, smoothing):
     criterion, step = ALL[name], 1e-6
-    value, slope, curvature = criterion.derivatives(POINTS, smoothing, 2)
-    right = criterion.derivatives(POINTS + step, smoothing, 1)
-    left = criterion.derivatives(POINTS - step, smoothing, 1)
+    value, slope, curvature = criterion.curvatures(POINTS, smoothing)
+    right = criterion.slopes(POINTS + step, smoothing)
+    left = criterion.slopes(POINTS - step, smoothing)
     np.testing.assert_allclose(slope, (right[0] - left[0]) / (2 * step), rtol=1e-6, atol=1e-7)
     np.testing.assert_allclose(curvature, (right[1] - left[1]) / (2 * step), rtol=1e-6, atol=1e-7)
     np.testing.assert_allclose(value, value[::-1], rtol=1e-14)
-    for order in (0, 1):
-        fewer = criterion.derivatives(POINTS, smoothing, order)
-        assert len(fewer) == order + 1
-        for one, other in zip(fewer, (value, slope), strict=False):
-            np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(criterion.value(POINTS, smoothing), value)
+    np.testing.assert_array_equal(criterion.slopes(POINTS, smoothing), (value, slope))
 
 
 @pytest.mark.parametrize("smoothing", [1.0, 0.1, 0.0])
 def test_derivatives_of_a_table_are_finite_differences(smoothing):
     table, rng = np.array([4.0, 1.0, 0.2, 1e-3]), np.random.default_rng(0)
-    value, slope, curvature = ALL["log"].derivatives(table, smoothing, 2)
+    value, slope = ALL["log"].slopes(table, smoothing)
     tau = max(smoothing / 10, 1e-3)
     np.testing.assert_allclose(value, np.log1p(table / (tau**2 * table.sum())), rtol=1e-12)
     # What rotations do to a table: its sum stays.
     direction = rng.normal(size=4) * table
     direction -= direction.mean()
     step = 1e-6
-    right = ALL["log"].derivatives(table + step * direction, smoothing, 1)
-    left = ALL["log"].derivatives(table - step * direction, smoothing, 1)
-    for derivative, high, low in ((slope, right[0], left[0]), (curvature, right[1], left[1])):
-        np.testing.assert_allclose(derivative * direction, (high - low) / (2 * step), rtol=1e-4)
+    right = ALL["log"].value(table + step * direction, smoothing)
+    left = ALL["log"].value(table - step * direction, smoothing)
+    np.testing.assert_allclose(slope * direction, (right - left) / (2 * step), rtol=1e-4)
 
 
 @pytest.mark.parametrize("smoothing", [1.0, 0.1, 0.0])
@@ -147,14 +149,12 @@ def test_one_matrix_has_its_squares_for_a_table(smoothing):
     x, step = np.array([-3.0, -0.4, 0.01, 1.2]), 1e-6
     x /= np.sqrt(np.mean(x**2))
     entries = ALL["log"].collapsed(x.size)
-    value, slope, curvature = entries.derivatives(x, smoothing, 2)
-    np.testing.assert_allclose(value, ALL["log"].derivatives(x**2, smoothing, 0)[0], rtol=1e-10)
-    for order in (0, 1):
-        fewer = entries.derivatives(x, smoothing, order)
-        assert len(fewer) == order + 1
-        np.testing.assert_array_equal(fewer, (value, slope)[: order + 1])
-    right = entries.derivatives(x + step, smoothing, 1)
-    left = entries.derivatives(x - step, smoothing, 1)
+    value, slope, curvature = entries.curvatures(x, smoothing)
+    np.testing.assert_allclose(value, ALL["log"].value(x**2, smoothing), rtol=1e-10)
+    np.testing.assert_array_equal(entries.value(x, smoothing), value)
+    np.testing.assert_array_equal(entries.slopes(x, smoothing), (value, slope))
+    right = entries.slopes(x + step, smoothing)
+    left = entries.slopes(x - step, smoothing)
     np.testing.assert_allclose(slope, (right[0] - left[0]) / (2 * step), rtol=1e-5)
     np.testing.assert_allclose(curvature, (right[1] - left[1]) / (2 * step), rtol=1e-5)
 
@@ -162,8 +162,7 @@ def test_one_matrix_has_its_squares_for_a_table(smoothing):
 def test_few_strong_connections_cost_less_than_many_weak_ones():
     few, many = np.eye(10) * 10, np.ones((10, 10))
     cost = {
-        scale: [ALL["log"].derivatives(scale * M, 0.1, 0)[0].sum() for M in (few, many)]
-        for scale in (1.0, 1e6)
+        scale: [ALL["log"].value(scale * M, 0.1).sum() for M in (few, many)] for scale in (1.0, 1e6)
     }
     assert cost[1.0][0] < cost[1.0][1] / 5
     np.testing.assert_allclose(cost[1.0], cost[1e6])
@@ -171,31 +170,35 @@ def test_few_strong_connections_cost_less_than_many_weak_ones():
 
 @pytest.mark.parametrize("name", ALL)
 def test_derivatives_leave_their_argument_and_its_precision(name):
-    x = (POINTS**2 if ALL[name].of_table else POINTS).astype(np.float32)
+    x = (POINTS**2 if name == "log" else POINTS).astype(np.float32)
     x.flags.writeable = False
-    for result in ALL[name].derivatives(x, 0.1, 2):
+    criterion = ALL[name]
+    results = [criterion.value(x, 0.1), *criterion.slopes(x, 0.1)]
+    if isinstance(criterion, EntrywiseCriterion):
+        results += criterion.curvatures(x, 0.1)
+    for result in results:
         assert result.dtype == np.float32
 
 
 def test_values_by_their_formulas():
     x = np.array([-3.0, 0.5])
-    np.testing.assert_allclose(ALL["hoyer"].derivatives(x, 0.0, 0)[0], [3, 0.5])
-    np.testing.assert_allclose(ALL["l1"].derivatives(x, 4.0, 0)[0], [1, np.sqrt(16.25) - 4])
-    np.testing.assert_allclose(ALL["quartimax"].derivatives(x, 0.0, 0)[0], [-81 / 4, -1 / 64])
-    np.testing.assert_allclose(ALL["logcosh"].derivatives(x, 0.0, 0)[0], np.log(np.cosh(x)))
-    np.testing.assert_allclose(ALL["cauchy"].derivatives(x, 2.0, 0)[0], np.log(1 + x**2 / 4))
+    np.testing.assert_allclose(ALL["hoyer"].value(x, 0.0), [3, 0.5])
+    np.testing.assert_allclose(ALL["l1"].value(x, 4.0), [1, np.sqrt(16.25) - 4])
+    np.testing.assert_allclose(ALL["quartimax"].value(x, 0.0), [-81 / 4, -1 / 64])
+    np.testing.assert_allclose(ALL["logcosh"].value(x, 0.0), np.log(np.cosh(x)))
+    np.testing.assert_allclose(ALL["cauchy"].value(x, 2.0), np.log(1 + x**2 / 4))
     # Exact also where squares vanish.
     tiny = np.array([1e-200, -1e-200])
-    np.testing.assert_array_equal(ALL["l1"].derivatives(tiny, 0.0, 0)[0], [1e-200, 1e-200])
+    np.testing.assert_array_equal(ALL["l1"].value(tiny, 0.0), [1e-200, 1e-200])
     big = np.array([1e4])
-    np.testing.assert_allclose(ALL["logcosh"].derivatives(big, 0.0, 0)[0], big - np.log(2))
+    np.testing.assert_allclose(ALL["logcosh"].value(big, 0.0), big - np.log(2))
 
 
 @pytest.mark.parametrize("name", CRITERIA)
 def test_declared_degree_is_that_of_the_exact_function(name):
     criterion = ALL[name]
-    if criterion.degree is not None and not criterion.of_table:
-        one, two = (criterion.derivatives(np.array([x]), 0.0, 0)[0] for x in (1.3, 2.6))
+    if criterion.degree is not None and isinstance(criterion, EntrywiseCriterion):
+        one, two = (criterion.value(np.array([x]), 0.0) for x in (1.3, 2.6))
         np.testing.assert_allclose(two / one, 2**criterion.degree)
 
 
@@ -216,14 +219,14 @@ FIT = {
 def test_fit_functions_are_taken_in_any_unit(name, unit):
     function, slope = FIT[name]
     criterion = get_criterion(lambda x: unit * function(x))
-    found = criterion.derivatives(POINTS, 0.0, 1)
+    found = criterion.slopes(POINTS, 0.0)
     np.testing.assert_allclose(found[0], unit * function(POINTS), rtol=1e-12)
     np.testing.assert_allclose(found[1], unit * slope(POINTS), rtol=1e-6, atol=1e-9 * unit)
 
 
 def test_functions_keep_precision_whatever_they_compute_in():
     criterion = get_criterion(lambda x: x**2 * np.ones(1))
-    for result in criterion.derivatives(POINTS.astype(np.float32), 0.1, 2):
+    for result in criterion.curvatures(POINTS.astype(np.float32), 0.1):
         assert result.dtype == np.float32
 
 
@@ -235,7 +238,7 @@ def test_what_a_function_warns_of_is_heard():
     with pytest.warns(UserWarning, match="of its own"):
         criterion = get_criterion(warning)
     with pytest.warns(UserWarning, match="of its own"):
-        criterion.derivatives(POINTS, 0.0, 0)
+        criterion.value(POINTS, 0.0)
 
 
 # The function with a derivative that is not its own.
@@ -265,7 +268,7 @@ defvjp(wrong_curvature, lambda answer, x: lambda cotangent: cotangent * slope_of
     [
         (
             lambda x: np.log1p(np.asarray(x, float) ** 2),
-            r"cannot be evaluated and differentiated by autograd \(\w+Error: .*\); write an "
+            r"cannot be evaluated and differentiated by autograd \(\w+Error: .*\); pass an "
             r"elementwise function with autograd\.numpy\.$",
         ),
         (lambda x: anp.sum(x**2), r"not elementwise; .* \(the search takes the mean itself\)\.$"),

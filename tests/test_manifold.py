@@ -51,7 +51,7 @@ def test_geometry_is_that_of_the_square_stiefel_manifold(rng):
 @pytest.mark.parametrize("output", ["fixed", "free", "tied"])
 def test_first_order_model_of_the_cost(output, rng):
     stack = StackJacobians(rng.normal(size=(7, 5, 5)))
-    objective = Objective([Term.of_mode(stack, output)], get_criterion("hoyer"), 0.3)
+    objective = Objective([Term.from_mode(stack, output)], get_criterion("hoyer"), 0.3)
     point = [rotation(5, seed) for seed in range(2 if output == "free" else 1)]
     manifold = rotations([5] * len(point))
     # Of one rotation alone, points are matrices and not lists.

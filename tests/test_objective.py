@@ -52,7 +52,7 @@ def cases():
 def setting(name, output, kind, output_basis, input_basis):
     stack = jacobians(kind, output)
     bases = (output_basis, input_basis) if output == "free" else (input_basis,)
-    objective = Objective([Term.of_mode(stack, output)], CRITERION[name], SMOOTHING, bases)
+    objective = Objective([Term.from_mode(stack, output)], CRITERION[name], SMOOTHING, bases)
     J = np.concatenate(list(stack.rotated(None, None)))
     left = np.eye(J.shape[1]) if output_basis is None else output_basis
     right = np.eye(N) if input_basis is None else input_basis
@@ -169,7 +169,7 @@ def test_connections_are_counted_in_the_table_of_mean_squares(
     J = np.concatenate(list(stack.rotated(None, None)))
     readout = rng.normal(size=(2, J.shape[1]))
     readout = readout.T @ readout + np.eye(J.shape[1]) if weighed and output != "fixed" else None
-    term = Term.of_mode(stack, output, readout)
+    term = Term.from_mode(stack, output, readout)
     objective = Objective([term], CRITERION["log"], smoothing)
 
     def table(*point):
@@ -294,7 +294,7 @@ def test_threads_do_not_change_the_result(output, monkeypatch, rng):
     results = []
     for n_threads in (1, 2, 5):
         with ThreadPoolExecutor(n_threads) as pool:
-            terms = [Term.of_mode(stack, output)]
+            terms = [Term.from_mode(stack, output)]
             objective = Objective(terms, CRITERION["hoyer"], SMOOTHING, apply=pool.map)
             results.append([objective.cost(*point), *objective.gradients(*point)])
     for other in results[1:]:
@@ -305,8 +305,8 @@ def test_threads_do_not_change_the_result(output, monkeypatch, rng):
 @pytest.mark.parametrize("criterion", ["hoyer", "log"])
 def test_a_point_in_single_precision_has_a_gradient_in_single_precision(criterion):
     stack, point = jacobians("stack", "free"), [rotation(M, 1), rotation(N, 2)]
-    double = Objective([Term.of_mode(stack, "free")], CRITERION[criterion], SMOOTHING)
-    terms = [Term.of_mode(stack.cast(np.float32), "free")]
+    double = Objective([Term.from_mode(stack, "free")], CRITERION[criterion], SMOOTHING)
+    terms = [Term.from_mode(stack.cast(np.float32), "free")]
     single = Objective(terms, CRITERION[criterion], SMOOTHING)
     rounded = [matrix.astype(np.float32) for matrix in point]
     np.testing.assert_allclose(single.cost(*rounded), double.cost(*point), rtol=1e-5)
@@ -362,31 +362,35 @@ class CountedStack(StackJacobians):
 def test_blocks_are_kept_where_a_quarter_of_the_working_memory_has_room(surplus, rng):
     # A quarter of 1 MiB is 2¹⁵ numbers of eight bytes.
     stacks = [CountedStack(rng.normal(size=(2**10 + more, 4, 4))) for more in (0, surplus)]
-    terms = [Term.of_mode(stack, "fixed") for stack in stacks]
+    terms = [Term.from_mode(stack, "fixed") for stack in stacks]
     with sklearn.config_context(working_memory=1):
         objective = Objective(terms, CRITERION["hoyer"], SMOOTHING)
     for Q in (rotation(4, 1), rotation(4, 2)):
         for stack in stacks:
             stack.made = 0
-        objective.cost(Q)
-        objective.gradients(Q)
+        here = objective.at(Q)
+        assert here.cost > 0
+        assert len(here.gradients) == 1
         assert [stack.made for stack in stacks] == [1 + surplus, 1 + surplus]
 
 
-def test_a_point_is_evaluated_once():
+def test_each_part_of_an_evaluation_is_computed_once():
     objective, _, point = setting("hoyer", "free", "stack", None, None)
-    objective.cost(*point)
-    objective.cost(*point)
+    here = objective.at(*point)
+    assert objective.n_evaluations == 0
+    cost = here.cost
+    assert here.cost == cost
     assert objective.n_evaluations == 1
-    objective.gradients(*point)
-    objective.gradients(*point)
-    objective.cost(*point)
+    assert here.gradients is here.gradients
+    assert here.cost == pytest.approx(cost, rel=1e-14)
     assert objective.n_evaluations == 2
-    moved = [point[0], rotation(N, 8)]
-    assert objective.cost(*moved) != objective.cost(*point)
+    assert here.curvatures is here.curvatures
+    assert objective.n_evaluations == 3
+    # The gradients bring the cost.
+    there = objective.at(point[0], rotation(N, 8))
+    assert there.gradients[0].shape == (M, M)
+    assert there.cost != cost
     assert objective.n_evaluations == 4
-    objective.curvatures(*moved)
-    assert objective.n_evaluations == 5
 
 
 @pytest.mark.parametrize("kind", ["dense layer", "stack"])
@@ -396,11 +400,9 @@ def test_kept_blocks_do_not_change_the_result(kind):
         with sklearn.config_context(working_memory=0):
             terms = objective.terms
             forgetful = Objective(terms, CRITERION["hoyer"], SMOOTHING)
-        for oracle in (objective, forgetful):
-            oracle.cost(*point)
-        for one, other in zip(
-            objective.gradients(*point), forgetful.gradients(*point), strict=True
-        ):
+        here, there = objective.at(*point), forgetful.at(*point)
+        assert here.cost == there.cost
+        for one, other in zip(here.gradients, there.gradients, strict=True):
             np.testing.assert_array_equal(one, other)
 
 

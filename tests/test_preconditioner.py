@@ -14,7 +14,7 @@ from jacrot.criteria._minimised import get_criterion
 
 def objective(output, rng):
     stack = StackJacobians(rng.normal(size=(5, 4, 4)))
-    return Objective([Term.of_mode(stack, output)], get_criterion("hoyer"), 0.3)
+    return Objective([Term.from_mode(stack, output)], get_criterion("hoyer"), 0.3)
 
 
 @pytest.mark.parametrize("output", ["fixed", "free"])
@@ -44,7 +44,7 @@ def test_curvatures_are_refreshed_every_five_gradients(rng):
 
 def test_flat_cost_is_followed_as_it_is(rng):
     stack = StackJacobians(np.zeros((1, 4, 4)))
-    zero = Objective([Term.of_mode(stack, "fixed")], get_criterion("quartimax"), 0.0)
+    zero = Objective([Term.from_mode(stack, "fixed")], get_criterion("quartimax"), 0.0)
     turn = (lambda A: A - A.T)(rng.normal(size=(4, 4)))
     np.testing.assert_allclose(plane_preconditioner(zero)([rotation(4)], [turn])[0], 2 * turn)
 
@@ -52,6 +52,6 @@ def test_flat_cost_is_followed_as_it_is(rng):
 def test_curvatures_of_samples_that_are_as_good_as_zero_are_not_divided_by(rng):
     # In so small a corner of the data the cost does not bend, and 1/H would be 1e200.
     stack = StackJacobians(1e-100 * rng.normal(size=(5, 4, 4)))
-    oracle = Objective([Term.of_mode(stack, "fixed")], get_criterion("quartimax"), 0.0)
+    oracle = Objective([Term.from_mode(stack, "fixed")], get_criterion("quartimax"), 0.0)
     turn = (lambda A: A - A.T)(rng.normal(size=(4, 4)))
     np.testing.assert_allclose(plane_preconditioner(oracle)([rotation(4)], [turn])[0], 2 * turn)

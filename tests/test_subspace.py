@@ -5,14 +5,14 @@ import pytest
 from builders import rotation
 
 from jacrot._search.subspace import (
-    completed,
+    complete_axes,
     effective_basis,
+    fix_signs,
     leading_basis,
     nearest_rotation,
-    ordered,
     principal_directions,
     sensitivities,
-    signed,
+    sort_axes,
 )
 
 
@@ -59,7 +59,7 @@ def test_whole_sensitivity_is_every_effective_direction():
 def test_completion_keeps_dead_units_as_axes():
     axes = np.zeros((3, 5))
     axes[np.ix_([0, 1, 2], [0, 2, 4])] = rotation(3)
-    whole = completed(axes, 5)
+    whole = complete_axes(axes, 5)
     np.testing.assert_array_equal(whole[:3], axes)
     np.testing.assert_allclose(whole @ whole.T, np.eye(5), atol=1e-12)
     np.testing.assert_allclose(np.sort(np.abs(whole[3:]).max(axis=0)), [0, 0, 0, 1, 1], atol=1e-12)
@@ -67,7 +67,7 @@ def test_completion_keeps_dead_units_as_axes():
 
 def test_nearest_rotation_of_axes_inside_is_themselves():
     basis, inside = rotation(5)[:3], rotation(3, 1)
-    axes = completed(inside @ basis, 5)[[3, 0, 1, 4, 2]]
+    axes = complete_axes(inside @ basis, 5)[[3, 0, 1, 4, 2]]
     R = nearest_rotation(axes, basis)
     np.testing.assert_allclose(R @ basis, inside @ basis, atol=1e-12)
     np.testing.assert_array_equal(nearest_rotation(axes, None), axes)
@@ -76,13 +76,13 @@ def test_nearest_rotation_of_axes_inside_is_themselves():
 def test_canonical_form_forgets_order_and_sign(rng):
     M, _ = moment(np.array([4.0, 3.0, 2.0, 1.0]))
     axes = rotation(4, 3)
-    expected = signed(ordered(axes, M))
+    expected = fix_signs(sort_axes(axes, M))
     shuffled = axes[rng.permutation(4)] * rng.choice([-1, 1], size=(4, 1))
-    np.testing.assert_array_equal(signed(ordered(shuffled, M)), expected)
+    np.testing.assert_array_equal(fix_signs(sort_axes(shuffled, M)), expected)
     assert np.all(np.diff(sensitivities(expected, M)) <= 0)
     assert np.all(expected[np.arange(4), np.abs(expected).argmax(axis=1)] > 0)
 
 
 def test_equal_effects_keep_their_order():
     noise = np.diag(1 + 1e-15 * np.arange(6))
-    np.testing.assert_array_equal(ordered(np.eye(6), noise), np.eye(6))
+    np.testing.assert_array_equal(sort_axes(np.eye(6), noise), np.eye(6))

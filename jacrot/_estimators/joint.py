@@ -10,13 +10,13 @@ import numpy as np
 
 from jacrot._jacobians.coordinates import FunctionalCoordinates
 from jacrot._jacobians.effective import EffectiveJacobians
-from jacrot._search.frame import drawn_for_search, scaled_for
+from jacrot._search.frame import draw_samples, scale_samples
 from jacrot._search.objective import Term
 from jacrot._search.problem import Problem
 from jacrot._search.subspace import effective_basis, nearest_rotation, principal_directions
 from jacrot._utils.arrays import Matrix
 from jacrot._utils.warnings import silenced
-from jacrot.criteria._minimised import Criterion
+from jacrot.criteria._minimised import Criterion, TableCriterion
 from jacrot.positions import to_rows
 from jacrot.segments import NetworkSegment
 
@@ -218,7 +218,7 @@ def joint_problem(
     """
     index = {site: number for number, site in enumerate(bases)}
     terms = []
-    if criterion.of_table:
+    if isinstance(criterion, TableCriterion):
         layers = _in_one_unit(layers)
     for number, layer in enumerate(layers):
         stack = layer.effective.stack
@@ -228,9 +228,9 @@ def joint_problem(
         for site, n_features in ((number + 1, n_outputs), (number, n_inputs)):
             basis = bases.get(site)
             size *= n_features if basis is None else len(basis)
-        if not criterion.of_table:
-            stack = scaled_for(criterion, stack, layer.effective.l2, size)
-        terms.append(Term(drawn_for_search(stack, rng), output, input_, layer.readout))
+        if not isinstance(criterion, TableCriterion):
+            stack = scale_samples(criterion, stack, layer.effective.l2, size)
+        terms.append(Term(draw_samples(stack, rng), output, input_, layer.readout))
     return Problem(tuple(terms), criterion, tuple(bases.values()))
 
 

@@ -56,12 +56,12 @@ class Jacobians(ABC):
 
     def rotated(self, P: Array | None, Q: Array | None) -> Iterator[Array]:
         """Yield blocks of whole samples one after the other."""
-        for block in self._whole_blocks(P, Q):
+        for block in self._sample_blocks(P, Q):
             yield block()
 
     @abstractmethod
     def subset(self, indices: Indices) -> Jacobians:
-        """Take some samples, in the given order."""
+        """Return some samples, in the given order."""
 
     @abstractmethod
     def scaled(self, scales: Array) -> Jacobians:
@@ -72,7 +72,7 @@ class Jacobians(ABC):
         """Yield blocks in another precision."""
 
     def transformed(self, left: Matrix | None, right: Matrix | None) -> Jacobians:
-        """Make ``L J_i R``, ``None`` for the identity."""
+        """Return ``L J_i R``, ``None`` for the identity."""
         return TransformedJacobians(self, left, right)
 
     def collapsed(self, degree: int) -> Jacobians | None:
@@ -88,7 +88,7 @@ class Jacobians(ABC):
             stack = block()
             return _norms(stack.reshape(-1, self.n_matrices * stack.shape[1], stack.shape[2]))
 
-        blocks = apply(norms, self._whole_blocks(P, Q))
+        blocks = apply(norms, self._sample_blocks(P, Q))
         l1, l2 = zip(*blocks, strict=True)
         return np.concatenate(l1), np.concatenate(l2)
 
@@ -97,9 +97,9 @@ class Jacobians(ABC):
     ) -> tuple[Matrix, Matrix]:
         """Compute the means of ``X_iᵀ X_i`` and of ``X_i X_iᵀ``, ``X_i = P J_i Qᵀ``.
 
-        Of several matrices of a sample, the sum counts.
+        Several matrices of a sample are summed.
         """
-        blocks = self._whole_blocks(P, Q)
+        blocks = self._sample_blocks(P, Q)
 
         def squares(number: int) -> tuple[Matrix, Matrix]:
             block = blocks[number]()
@@ -110,7 +110,7 @@ class Jacobians(ABC):
         reading, writing = sum_blocks(len(blocks), squares, apply)
         return reading / self.shape[0], writing / self.shape[0]
 
-    def _whole_blocks(self, P: Array | None, Q: Array | None) -> list[Block]:
+    def _sample_blocks(self, P: Array | None, Q: Array | None) -> list[Block]:
         """Prepare blocks that do not share a sample."""
         return self.blocks(P, Q)
 
@@ -154,8 +154,8 @@ class TransformedJacobians(Jacobians):
         return self.stack.blocks(*self._axes(P, Q))
 
     def subset(self, indices: Indices) -> TransformedJacobians:
-        """Take some samples."""
-        return self._of(self.stack.subset(indices))
+        """Return some samples."""
+        return self._transform(self.stack.subset(indices))
 
     def scaled(self, scales: Array) -> TransformedJacobians:
         """Scale the samples, with ``L`` and ``R`` brought to order one.
@@ -174,7 +174,7 @@ class TransformedJacobians(Jacobians):
 
     def cast(self, dtype: DTypeLike) -> TransformedJacobians:
         """Yield blocks in another precision."""
-        return self._of(self.stack.cast(dtype))
+        return self._transform(self.stack.cast(dtype))
 
     def norms(
         self, P: Array | None = None, Q: Array | None = None, apply: Apply = map
@@ -188,11 +188,11 @@ class TransformedJacobians(Jacobians):
         """Compute the moments as the stack does."""
         return self.stack.moments(*self._axes(P, Q), apply)
 
-    def _of(self, stack: Jacobians) -> TransformedJacobians:
+    def _transform(self, stack: Jacobians) -> TransformedJacobians:
         return TransformedJacobians(stack, self.left, self.right)
 
     def _axes(self, P: Array | None, Q: Array | None) -> tuple[Array | None, Array | None]:
-        """Give the axes of the stack that these axes of the transformed one are."""
+        """Return the axes of the stack that these axes of the transformed one are."""
         if self.left is not None:
             P = self.left if P is None else P @ self.left
         if self.right is not None:
@@ -201,7 +201,7 @@ class TransformedJacobians(Jacobians):
 
 
 def _norms(block: Array) -> tuple[Matrix, Matrix]:
-    """Compute the norms of every sample of a block, whatever the size of its entries."""
+    """Compute the norms of every sample of a block, without overflow or underflow."""
     with np.errstate(over="ignore"):
         # Row by row first: in single precision, long sums would round.
         l1 = np.abs(block).sum(axis=2).sum(axis=1, dtype=np.float64)

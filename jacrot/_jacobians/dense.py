@@ -77,7 +77,7 @@ class StackJacobians(Jacobians):
         return [partial(block, samples) for samples in self._slices(P, Q)]
 
     def subset(self, indices: Indices) -> StackJacobians:
-        """Take some samples, into memory where ``working_memory`` has room for them."""
+        """Return some samples, read into memory where ``working_memory`` has room for them."""
         chosen = indices if self.indices is None else self.indices[indices]
         scales = None if self.scales is None else self.scales[indices]
         part = StackJacobians(self.source, scales, chosen, self.dtype)

@@ -55,7 +55,7 @@ class LayerJacobians(Jacobians):
         return [partial(block, samples) for samples in self._slices(P, Q)]
 
     def subset(self, indices: Indices) -> LayerJacobians:
-        """Take some samples."""
+        """Return some samples."""
         return LayerJacobians(self.weight, self.slopes[indices])
 
     def scaled(self, scales: Array) -> LayerJacobians:
@@ -84,7 +84,7 @@ class LayerJacobians(Jacobians):
         return TransformedJacobians(layer, left, None)
 
     def collapsed(self, degree: int) -> Jacobians:
-        """Make ``diag(c) W``, ``c_k = (Σ_i |d_ik|^degree)^(1/degree)``, of all offsets.
+        """Return ``diag(c) W``, ``c_k = (Σ_i |d_ik|^degree)^(1/degree)``, of all offsets.
 
         ``Σ_i Σ_kj |d_ik (W Qᵀ)_kj|^p = Σ_kj |c_k (W Qᵀ)_kj|^p`` for every ``Q``.
         """

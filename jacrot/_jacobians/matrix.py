@@ -42,12 +42,12 @@ class MatrixJacobians(Jacobians):
 
         return [partial(block, start) for start in range(0, len(matrix), step)]
 
-    def _whole_blocks(self, P: Array | None, Q: Array | None) -> list[Block]:
+    def _sample_blocks(self, P: Array | None, Q: Array | None) -> list[Block]:
         blocks = self.blocks(P, Q)
         return [lambda: np.concatenate([block() for block in blocks], axis=1)]
 
     def subset(self, indices: Indices) -> MatrixJacobians:
-        """Take the only sample."""
+        """Return the only sample."""
         return self
 
     def transformed(self, left: Matrix | None, right: Matrix | None) -> MatrixJacobians:

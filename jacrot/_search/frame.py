@@ -1,4 +1,4 @@
-"""Where the axes may turn, and how a point of the search becomes axes of all features."""
+"""The subspaces in which axes turn, and how a point of the search becomes axes of all features."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from jacrot._search.problem import Problem
 from jacrot._search.settings import DEFAULT_SETTINGS, SearchSettings
 from jacrot._search.subspace import (
     NEGLIGIBLE,
-    completed,
+    complete_axes,
     effective_basis,
+    fix_signs,
     leading_basis,
     nearest_rotation,
-    ordered,
     principal_directions,
-    signed,
+    sort_axes,
 )
 from jacrot._utils.arrays import Matrix
 from jacrot._utils.threads import Apply
@@ -37,7 +37,7 @@ class Frame:
     norms : ndarray of shape (n_samples,)
         Their Frobenius norms.
     output : {"fixed", "free", "tied"}
-        What the output rotation is.
+        How the outputs are rotated.
     n_components : int, float or None
         How many input axes, or which fraction of the sensitivity; ``None`` for all.
     apply : callable, default=map
@@ -67,8 +67,8 @@ class Frame:
         self.norms = norms
         self.output = output
         n_samples, self.n_outputs, self.n_axes = jacobians.shape
-        # Sensitivities are plain means, in units of the largest; for having an effect at all every
-        # sample counts the same.
+        # Sensitivities are plain means, in units of the largest; whether a direction has an effect
+        # is decided with the same weight for every sample.
         plain = jacobians.scaled(np.full(n_samples, 1 / norms.max()))
         self.reading, self.writing = plain.moments(apply=apply)
         unit = jacobians.scaled(1 / norms)
@@ -96,32 +96,32 @@ class Frame:
     def problem(
         self, criterion: Criterion, rng: np.random.RandomState, readout: Matrix | None = None
     ) -> Problem:
-        """Scale the samples as the criterion wants them, and draw those to search on."""
+        """Scale the samples as the criterion requires, and draw those to search on."""
         jacobians, norms = self.jacobians, self.norms
         if self.n_components is not None:
-            # Samples that have no effect through the components that are kept say nothing.
+            # Samples without effect through the components that are kept are left out.
             P = self.output_basis if self.output == "tied" else None
             _, inside = jacobians.norms(P, self.input_basis)
             kept = np.flatnonzero(inside > np.sqrt(NEGLIGIBLE) * norms)
             if kept.size == 0:
                 raise ValueError(
                     f"n_components={self.n_components} keeps directions in which no sample has a "
-                    "Jacobian that is not zero; write more components."
+                    "Jacobian that is not zero; pass more components."
                 )
             jacobians, norms = jacobians.subset(kept), inside[kept]
         n_outputs = self.n_outputs if self.output == "fixed" else len(self.given[0])
         bases = (
             (self.output_basis, self.input_basis) if self.output == "free" else (self.input_basis,)
         )
-        scaled = scaled_for(criterion, jacobians, norms, n_outputs * len(self.given[-1]))
-        problem = Problem((Term.of_mode(scaled, self.output, readout),), criterion, bases)
+        scaled = scale_samples(criterion, jacobians, norms, n_outputs * len(self.given[-1]))
+        problem = Problem((Term.from_mode(scaled, self.output, readout),), criterion, bases)
         collapsed = problem.collapsed() if self.output == "fixed" else None
         if collapsed is not None:
             return collapsed
-        return problem.with_stacks(lambda stack: drawn_for_search(stack, rng))
+        return problem.with_stacks(lambda stack: draw_samples(stack, rng))
 
     def axes(self, point: list[Matrix]) -> tuple[Matrix | None, Matrix]:
-        """Make ``P`` and ``Q`` of a point: canonical, completed by what has no effect."""
+        """Compute ``P`` and ``Q`` at a point: canonical, and completed by axes without effect."""
         Q = canonical_axes(point[-1], self.input_basis, self.reading, self.n_axes)
         if self.output == "fixed":
             return None, Q
@@ -130,7 +130,7 @@ class Frame:
         return canonical_axes(point[0], self.output_basis, self.writing, self.n_outputs), Q
 
 
-def scaled_for(
+def scale_samples(
     criterion: Criterion, jacobians: Jacobians, norms: Matrix, n_entries: int
 ) -> Jacobians:
     """Scale Jacobians to root mean square 1: every sample, or the stack as a whole.
@@ -140,7 +140,7 @@ def scaled_for(
     Parameters
     ----------
     criterion : Criterion
-        Says which of the two.
+        Decides which of the two.
     jacobians : Jacobians
         The stack.
     norms : ndarray of shape (n_samples,)
@@ -164,7 +164,7 @@ def scaled_for(
     return jacobians.scaled(np.full(len(shares), size / root_mean_square))
 
 
-def drawn_for_search(
+def draw_samples(
     jacobians: Jacobians,
     rng: np.random.RandomState,
     settings: SearchSettings = DEFAULT_SETTINGS,
@@ -192,7 +192,7 @@ def drawn_for_search(
 
 
 def canonical_axes(rotation: Matrix, basis: Matrix | None, moment: Matrix, n_axes: int) -> Matrix:
-    """Make axes of all features of a rotation: ordered, signed, and completed.
+    """Compute canonical axes of all features: sorted, with fixed signs, and completed.
 
     Parameters
     ----------
@@ -203,7 +203,7 @@ def canonical_axes(rotation: Matrix, basis: Matrix | None, moment: Matrix, n_axe
     moment : ndarray of shape (n_features, n_features)
         Second moment of the Jacobians, which orders the axes.
     n_axes : int
-        How many axes are wanted.
+        Number of axes to return.
 
     Returns
     -------
@@ -211,4 +211,4 @@ def canonical_axes(rotation: Matrix, basis: Matrix | None, moment: Matrix, n_axe
         Orthonormal rows.
     """
     axes = rotation if basis is None else rotation @ basis
-    return signed(completed(ordered(axes, moment), n_axes))
+    return fix_signs(complete_axes(sort_axes(axes, moment), n_axes))

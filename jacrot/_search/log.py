@@ -13,7 +13,7 @@ Row = tuple[int, int, int, float, float]
 
 
 class StopSearch(Exception):
-    """Somebody who watches the search has seen enough."""
+    """Raised where a watch asks to end the search."""
 
 
 @dataclass
@@ -41,8 +41,8 @@ class Log:
     stages : list of str
         The labels of the stages so far.
     point : list of ndarray or None
-        Where the search stands, orthogonal up to rounding; of a problem with the outputs fixed,
-        the rotation of the inputs alone.
+        Where the search stands, orthogonal up to rounding. In a problem with the outputs fixed it
+        is the rotation of the inputs alone.
     n_iter : int
         Conjugate-gradient steps so far.
     converged : bool
@@ -88,7 +88,7 @@ class Log:
             raise StopSearch
 
     def last(self) -> dict[str, str | int | float]:
-        """Give the last row, with the label of its stage."""
+        """Return the last row, with the label of its stage."""
         _, *row = self.history[-1]
         names = ("iteration", "evaluations", "cost", "seconds")
         return {"stage": self.stages[-1], **dict(zip(names, row, strict=True))}

@@ -48,7 +48,7 @@ class Rotations(RiemannianSubmanifold):
         return float(np.linalg.norm(tangent_vector))
 
     def projection(self, point: Array, vector: Matrix) -> Matrix:
-        """Take the skew part of a relative vector ``V``, which stands for ``V Q``."""
+        """Return the skew part of a relative vector ``V``, which stands for ``V Q``."""
         return skew(vector)
 
     to_tangent_space = projection
@@ -61,24 +61,24 @@ class Rotations(RiemannianSubmanifold):
         return cayley(tangent_vector.astype(point.dtype, copy=False), point)
 
     def transport(self, point_a: Array, point_b: Array, tangent_vector_a: Array) -> Array:
-        """Leave a tangent vector in its planes."""
+        """Return a tangent vector in its planes, unchanged."""
         return tangent_vector_a
 
     def zero_vector(self, point: Array) -> Array:
-        """Give the tangent vector that turns nothing."""
+        """Return the tangent vector that turns nothing."""
         return np.zeros_like(point)
 
     def random_point(self) -> Any:
-        """Refuse: pymanopt would draw from the global random state."""
+        """Raise: pymanopt would draw from the global random state."""
         raise NotImplementedError("a search starts from a given point.")
 
     def random_tangent_vector(self, point: Array) -> Any:
-        """Refuse: pymanopt would draw from the global random state."""
+        """Raise: pymanopt would draw from the global random state."""
         raise NotImplementedError("a search starts from a given point.")
 
 
 def rotations(sizes: Sequence[int]) -> Manifold:
-    """Make the manifold of one rotation, or of several together.
+    """Build the manifold of one rotation, or of several together.
 
     pymanopt's product spends as much on the book-keeping of a small rotation as its cost takes, so
     that one alone is not put into a product.
@@ -114,7 +114,7 @@ def parts(element: Any) -> list[Matrix]:
 
 
 def joined(matrices: list[Matrix]) -> Any:
-    """Make a point of :func:`rotations` of its matrices: the inverse of :func:`parts`.
+    """Build a point of :func:`rotations` from its matrices: the inverse of :func:`parts`.
 
     Parameters
     ----------

@@ -52,8 +52,8 @@ def plane_sweep(
         x, y = axes[first], axes[second]
         costs = np.stack(
             [
-                criterion.derivatives(c * x + s * y, 0.0, 0)[0].sum(axis=1)
-                + criterion.derivatives(c * y - s * x, 0.0, 0)[0].sum(axis=1)
+                criterion.value(c * x + s * y, 0.0).sum(axis=1)
+                + criterion.value(c * y - s * x, 0.0).sum(axis=1)
                 for c, s in zip(cosines.tolist(), sines.tolist(), strict=True)
             ]
         )
@@ -94,7 +94,7 @@ def _overlapping_pairs(axes: Array, n_partners: int) -> Pairs:
 
 
 def _rounds(pairs: Pairs, n_axes: int) -> Iterator[tuple[Pairs, Pairs]]:
-    """Share pairs out to rounds of disjoint pairs, each to the first round free for both axes."""
+    """Distribute pairs to rounds of disjoint pairs, each to the first round free for both axes."""
     busy = [0] * n_axes
     rounds: list[list[tuple[int, int]]] = []
     for a, b in pairs.tolist():

@@ -71,12 +71,12 @@ class Problem:
         return len(self.terms) == 1 and self.terms[0].output not in (None, self.terms[0].input)
 
     def with_stacks(self, change: Callable[[Jacobians], Jacobians]) -> Problem:
-        """Change the stack of every term."""
+        """Return the problem with every stack changed."""
         terms = (replace(term, jacobians=change(term.jacobians)) for term in self.terms)
         return replace(self, terms=tuple(terms))
 
     def first(self, n_samples: int | None) -> Problem:
-        """Take the first samples, ``None`` for all."""
+        """Return the problem on the first samples, ``None`` for all."""
         if n_samples is None or n_samples >= self.n_samples:
             return self
         return self.with_stacks(
@@ -84,13 +84,13 @@ class Problem:
         )
 
     def inputs_alone(self) -> Problem:
-        """Make the problem of ``Q`` alone, with the outputs in the given basis."""
+        """Return the problem of ``Q`` alone, with the outputs in the given basis."""
         term = self.terms[0]
-        terms = (Term.of_mode(term.jacobians, "fixed"),)
+        terms = (Term.from_mode(term.jacobians, "fixed"),)
         return replace(self, terms=terms, bases=self.bases[-1:])
 
     def collapsed(self) -> Problem | None:
-        """Make the problem of ``Q`` alone with all samples in one matrix, where that is exact."""
+        """Return the problem of ``Q`` alone with all samples in one matrix, where that is exact."""
         if self.criterion.degree is None:
             return None
         collapsed = self.terms[0].jacobians.collapsed(self.criterion.degree)
@@ -101,12 +101,12 @@ class Problem:
             collapsed = collapsed.transformed(None, basis.T)
         _, norm = collapsed.norms()
         scaled = collapsed.scaled(np.sqrt(collapsed.n_entries) / norm)
-        terms = (Term.of_mode(scaled, "fixed"),)
+        terms = (Term.from_mode(scaled, "fixed"),)
         criterion = self.criterion.collapsed(int(collapsed.n_entries))
         return replace(self, terms=terms, criterion=criterion, bases=(None,))
 
     def objective(self, smoothing: float, dtype: DTypeLike) -> Objective:
-        """Make the oracle at one smoothing."""
+        """Return the cost at one smoothing."""
         cast = self.with_stacks(lambda stack: stack.cast(dtype))
         return Objective(
             cast.terms,
@@ -118,7 +118,7 @@ class Problem:
         )
 
     def minibatch(self, samples: Indices, smoothing: float) -> Objective:
-        """Make the oracle on some samples, in single precision."""
+        """Return the cost on some samples, in single precision."""
         # Stacks may have lost different samples, of which all derivatives are zero.
         part = self.with_stacks(lambda stack: stack.subset(samples % stack.shape[0]))
         return part.objective(smoothing, np.float32)

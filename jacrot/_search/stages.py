@@ -16,6 +16,7 @@ from pymanopt.optimizers import ConjugateGradient
 from jacrot._search.line_search import QuadraticLineSearcher
 from jacrot._search.log import Log
 from jacrot._search.manifold import joined, parts, rotations
+from jacrot._search.objective import Evaluation
 from jacrot._search.preconditioner import plane_preconditioner
 from jacrot._search.problem import Problem
 from jacrot._utils.arrays import Matrix
@@ -99,21 +100,29 @@ def run_stage(
     objective = problem.objective(smoothing, dtype)
     settings = problem.settings
     few = problem.first(settings.first_samples).objective(smoothing, dtype)
-    if not np.isfinite(objective.cost(*start)):
+    here = objective.at(*start)
+    if not np.isfinite(here.cost):
         largest = np.sqrt(max(np.prod(term.jacobians.shape[1:]) for term in problem.terms))
         raise ValueError(
             "criterion is NaN or infinite on these Jacobians, whose entries are scaled to root "
             f"mean square 1; pass a function that is finite up to {largest:.0f}."
         )
 
+    def at(point: tuple[Matrix, ...]) -> Evaluation:
+        """Evaluate at a point: pymanopt asks for its cost and gradient apart, and repeatedly."""
+        nonlocal here
+        if any(old is not new for old, new in zip(here.point, point, strict=True)):
+            here = objective.at(*point)
+        return here
+
     @pymanopt.function.numpy(manifold)
     def cost(*point: Matrix) -> float:
-        return objective.cost(*point)
+        return at(point).cost
 
     # `Rotations` takes the relative gradient for the Euclidean one.
     @pymanopt.function.numpy(manifold)
     def relative_gradient(*point: Matrix) -> Any:
-        return joined(objective.gradients(*point))
+        return joined(at(point).gradients)
 
     made_before = log.n_iter
 

@@ -4,7 +4,8 @@ A candidate is a point with its exact cost. A move starts from a candidate and r
 one of that and of where it ended:
 
 - ``descend``: Adam from much smoothing to little, then conjugate gradient at little smoothing;
-- ``settle``: conjugate gradient alone, at less and less smoothing;
+- ``cool``: conjugate gradient alone, from much smoothing to little in several stages;
+- ``settle``: conjugate gradient from little smoothing to less, which stays near;
 - ``sweep``: turns of pairs of axes, as long as they lower the cost.
 """
 
@@ -23,7 +24,7 @@ from jacrot._search.stages import orthonormal, run_stages
 from jacrot._search.warm_start import warm_start
 from jacrot._utils.arrays import Matrix
 from jacrot._utils.random import random_rotation
-from jacrot.criteria._minimised import Cauchy
+from jacrot.criteria._minimised import Cauchy, TableCriterion
 
 
 class Candidate(NamedTuple):
@@ -99,7 +100,7 @@ class Search:
             found = self._one_matrix(bases[0])
         elif problem.is_two_sided:
             found = self._two_sided(*bases)
-        elif problem.criterion.of_table:
+        elif self._counts_connections:
             found = self.descend(bases[1], settings.keeping)
         else:
             found = self.sweep(self.descend(bases[0], settings.forgetting))
@@ -132,10 +133,12 @@ class Search:
         """
         if self._is_thorough:
             return self.sweep(self._bounded())
+        if self.problem.is_one_matrix:
+            return self.sweep(self.cool(self._random(), is_patient=not self._is_large))
         return self.sweep(self.descend(self._random(), self.settings.forgetting))
 
     def descend(self, start: Candidate, smoothing: float) -> Candidate:
-        """Go to a low minimum: by Adam, on a matrix too large for it by conjugate gradient.
+        """Search for a low minimum by Adam, and finish by conjugate gradient.
 
         Parameters
         ----------
@@ -149,23 +152,38 @@ class Search:
         Candidate
             The better one of the start and the end.
         """
-        problem, settings = self.problem, self.settings
-        last = settings.last_smoothing
+        problem, last = self.problem, self.settings.last_smoothing
+        point = self._turned(start.point, self.settings.jitter)
+        if problem.criterion.smoothed:
+            point = warm_start(problem, point, (smoothing, last), self.rng, self.log)
+        end = run_stages(problem, point, self.log, last)
+        return _cheapest(start, self.candidate(end))
+
+    def cool(self, start: Candidate, is_patient: bool) -> Candidate:
+        """Search for a minimum of one matrix by conjugate gradient, at less and less smoothing.
+
+        Parameters
+        ----------
+        start : Candidate
+            Where to start.
+        is_patient : bool
+            Whether every stage ends by the last one's tolerance. Hidden axes come out in the
+            second stage, one after the other, each of which lowers the cost a little.
+
+        Returns
+        -------
+        Candidate
+            The better one of the start and the end.
+        """
+        settings = self.settings
         point = self._turned(start.point, settings.jitter)
-        if problem.is_one_matrix and not self._is_thorough:
-            # Hidden axes come out in the first stages, which end on a small matrix only.
-            ladder, coarseness = settings.ladder[1:], 1.0
-            if self._is_large:
-                ladder, coarseness = settings.ladder, settings.coarseness
-            end = run_stages(problem, point, self.log, *ladder, last, coarseness=coarseness)
-        else:
-            if problem.criterion.smoothed:
-                point = warm_start(problem, point, (smoothing, last), self.rng, self.log)
-            end = run_stages(problem, point, self.log, last)
+        smoothings = *settings.ladder[is_patient:], settings.last_smoothing
+        coarseness = 1 if is_patient else settings.coarseness
+        end = run_stages(self.problem, point, self.log, *smoothings, coarseness=coarseness)
         return _cheapest(start, self.candidate(end))
 
     def settle(self, start: Candidate, smoothing: float) -> Candidate:
-        """Go to the nearest minimum, by conjugate gradient at a smoothing and at the last.
+        """Find the nearest minimum, by conjugate gradient at a smoothing and at the last.
 
         Parameters
         ----------
@@ -201,7 +219,7 @@ class Search:
         problem, settings = self.problem, self.settings
         best = start
         n_axes = len(best.point[0])
-        if not problem.is_one_sided or problem.criterion.of_table or n_axes == 1:
+        if not problem.is_one_sided or self._counts_connections or n_axes == 1:
             return best
         stack = problem.terms[0].jacobians
         few = problem.first(max(1, settings.sweep_rows // stack.shape[1])).terms[0].jacobians
@@ -232,7 +250,7 @@ class Search:
         layers 0.1 to 0.4 % more.
         """
         criterion, settings = self.problem.criterion, self.settings
-        start = singular if criterion.of_table else given
+        start = singular if self._counts_connections else given
         problem = self.problem.collapsed()
         if problem is None:
             # Without a warm start it would take as long as the search for both.
@@ -240,8 +258,11 @@ class Search:
                 return self.descend(start, settings.forgetting)
             problem = self.problem.inputs_alone()
         alone = Search(problem, self.log, self.rng, self.given[-1:])
-        found = alone.descend(alone.candidate(start.point[-1:]), settings.forgetting)
-        (Q,) = alone.sweep(found).point
+        start = alone.candidate(start.point[-1:])
+        if problem.is_one_matrix:
+            (Q,) = alone.cool(start, is_patient=False).point
+        else:
+            (Q,) = alone.sweep(alone.descend(start, settings.forgetting)).point
         # With few steps Q is not there yet, and another basis may be better.
         start = _cheapest(self.candidate([self.given[0], Q]), given, singular)
         return self.descend(start, settings.loosening)
@@ -254,7 +275,7 @@ class Search:
         """
         settings = self.settings
         if not self._is_thorough:
-            return self.sweep(self.descend(given, settings.forgetting))
+            return self.sweep(self.cool(given, is_patient=not self._is_large))
         best = self._bounded()
         start = self.candidate(self._turned(best.point, settings.far_angle))
         far = self.settle(start, settings.keeping)
@@ -270,7 +291,7 @@ class Search:
         return self.sweep(best)
 
     def _bounded(self, stochastic: bool = False) -> Candidate:
-        """Go from a random rotation to the valley of a bounded criterion, and settle there."""
+        """Find the valley of a bounded criterion from a random rotation, and settle there."""
         start, widths = self._random(), self.settings.bounded_widths
         if self.problem.criterion.smoothed:
             bounded = replace(self.problem, criterion=Cauchy())
@@ -293,6 +314,11 @@ class Search:
             draw = self.rng.normal(size=(size, size)) * (angle / np.sqrt(2 * size))
             turned.append(cayley(draw - draw.T, matrix))
         return turned
+
+    @property
+    def _counts_connections(self) -> bool:
+        """Whether the criterion is one of the table, which its singular basis makes sparse."""
+        return isinstance(self.problem.criterion, TableCriterion)
 
     @property
     def _work(self) -> float:

@@ -79,7 +79,7 @@ def leading_basis(moment: Matrix, n_components: int | float) -> tuple[Matrix, in
     return directions[: min(n_axes, effective)], n_axes
 
 
-def completed(axes: Matrix, n_axes: int) -> Matrix:
+def complete_axes(axes: Matrix, n_axes: int) -> Matrix:
     """Add orthonormal rows.
 
     The pivots choose features that the axes say least about, so that dead units stay axes.
@@ -89,7 +89,7 @@ def completed(axes: Matrix, n_axes: int) -> Matrix:
     axes : ndarray of shape (n_given, n_features)
         Orthonormal rows.
     n_axes : int
-        How many rows are wanted.
+        Number of rows to return.
 
     Returns
     -------
@@ -106,7 +106,7 @@ def completed(axes: Matrix, n_axes: int) -> Matrix:
 def nearest_rotation(axes: Matrix, basis: Matrix | None) -> Matrix:
     """Find the rotation inside a basis that comes nearest to given axes.
 
-    Of the axes those are taken that lie in the subspace most.
+    It uses the axes that lie in the subspace most.
 
     Parameters
     ----------
@@ -146,8 +146,8 @@ def sensitivities(axes: Matrix, moment: Matrix) -> Matrix:
     return np.maximum(np.einsum("ab,ab->a", axes @ moment, axes), 0)
 
 
-def ordered(axes: Matrix, moment: Matrix) -> Matrix:
-    """Put axes in the canonical order.
+def sort_axes(axes: Matrix, moment: Matrix) -> Matrix:
+    """Sort axes in the canonical order.
 
     Parameters
     ----------
@@ -165,8 +165,8 @@ def ordered(axes: Matrix, moment: Matrix) -> Matrix:
     return axes[np.argsort(-np.round(effects / effects.max(), 12), kind="stable")]
 
 
-def signed(axes: Matrix) -> Matrix:
-    """Give axes the canonical sign, as ``svd_flip`` does for PCA.
+def fix_signs(axes: Matrix) -> Matrix:
+    """Fix the signs of axes, as ``svd_flip`` does for PCA.
 
     Parameters
     ----------

@@ -75,9 +75,9 @@ def warm_start(
         for step in range(n_steps):
             progress = step / n_steps
             smoothing = first_smoothing * (last_smoothing / first_smoothing) ** progress
-            objective = problem.minibatch(next(batches), smoothing)
-            gradients = objective.gradients(*point)
-            log.record(step + 1, objective.cost(*point), list(point))
+            here = problem.minibatch(next(batches), smoothing).at(*point)
+            gradients = here.gradients
+            log.record(step + 1, here.cost, list(point))
             angle = largest_angle * 0.5 * (1 + np.cos(np.pi * progress))
             for index, (matrix, gradient) in enumerate(zip(point, gradients, strict=True)):
                 relative = skew(gradient)

@@ -9,7 +9,7 @@ from jacrot._utils.arrays import any_array
 
 
 def hoyer(J: ArrayLike) -> NDArray[np.float64]:
-    """Hoyer sparsity of each matrix of a stack.
+    """Compute the Hoyer sparsity of each matrix of a stack.
 
     ``(√N − ‖J‖₁/‖J‖₂) / (√N − 1)`` over the ``N`` entries of a matrix: 0 when all entries have
     the same size, 1 when only one is not zero. Its value does not depend on the scale.
@@ -45,7 +45,7 @@ def hoyer(J: ArrayLike) -> NDArray[np.float64]:
 def hoyer_of_norms(
     l1: NDArray[np.float64], l2: NDArray[np.float64], size: int
 ) -> NDArray[np.float64]:
-    """Hoyer sparsity of matrices whose norms are known.
+    """Compute the Hoyer sparsity of matrices whose norms are known.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def hoyer_of_norms(
 
 
 def gini(J: ArrayLike) -> NDArray[np.float64]:
-    """Gini index of the absolute entries of each matrix of a stack.
+    """Compute the Gini index of the absolute entries of each matrix of a stack.
 
     ``1 − 2 Σ_k (|x|_(k)/‖x‖₁) (N − k + ½)/N`` over the ``N`` entries in rising order: 0 when all
     entries have the same size, ``1 − 1/N`` when only one is not zero.
@@ -100,7 +100,7 @@ def gini(J: ArrayLike) -> NDArray[np.float64]:
 
 
 def participation_ratio(J: ArrayLike) -> NDArray[np.float64]:
-    """Effective number of entries of each matrix of a stack.
+    """Compute the effective number of entries of each matrix of a stack.
 
     ``(Σ x²)² / Σ x⁴``: 1 when only one entry is not zero, ``N`` when all have the same size. Less
     is sparser.
@@ -134,10 +134,10 @@ def _entries(J: ArrayLike) -> NDArray[np.float64]:
     """Flatten each matrix, scaled to a largest entry of 1 so that no power of it overflows."""
     stack = any_array(J, "J")
     if stack.dtype.kind not in "fiub":
-        raise TypeError(f"J has dtype {stack.dtype}; write real numbers.")
+        raise TypeError(f"J has dtype {stack.dtype}; pass real numbers.")
     if stack.ndim < 2:
         raise ValueError(
-            f"J has shape {stack.shape}; write a stack of matrices (n_samples, n_outputs, n_inputs)"
+            f"J has shape {stack.shape}; pass a stack of matrices (n_samples, n_outputs, n_inputs)"
             " or one matrix."
         )
     entries = stack.reshape(*stack.shape[:-2], stack.shape[-2] * stack.shape[-1])

@@ -1,12 +1,14 @@
-"""What the search minimises: even functions ``φ_ε`` of the entries, with two derivatives.
+"""What the search minimises: functions ``φ_ε`` of the rotated Jacobians, with their derivatives.
 
-They are applied to the entries of the rotated Jacobians, scaled to root mean square 1.
+Entrywise criteria are applied to the entries, scaled to root mean square 1; criteria of the table
+to the mean squares of the entries over the samples.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from autograd import elementwise_grad
@@ -15,8 +17,23 @@ from jacrot._utils.arrays import Array
 from jacrot._utils.threads import exclusive_autograd
 
 
+class Slopes(NamedTuple):
+    """A criterion and its first derivative at every entry."""
+
+    value: Array
+    slope: Array
+
+
+class Curvatures(NamedTuple):
+    """A criterion and its first two derivatives at every entry."""
+
+    value: Array
+    slope: Array
+    curvature: Array
+
+
 class Criterion(ABC):
-    """An even function ``φ_ε(x)`` with two derivatives, to be minimised.
+    """A function ``φ_ε`` to be minimised.
 
     Attributes
     ----------
@@ -30,48 +47,69 @@ class Criterion(ABC):
         Whether ``φ_ε`` depends on ``ε``, so that the search lowers it stage by stage.
     concurrent : bool
         Whether several threads may evaluate it at once.
-    of_table : bool
-        Whether ``φ_ε`` is applied to the table ``M_ab = mean_i X²_{i,ab}`` in the place of the
-        entries ``X_{i,ab}``.
     """
 
     degree: int | None = None
     per_sample: bool = True
     smoothed: bool = False
     concurrent: bool = True
-    of_table: bool = False
 
     def collapsed(self, n_entries: int) -> Criterion:
-        """Make the same criterion of the entries of one matrix, of root mean square 1."""
+        """Return the same criterion for the entries of one matrix, of root mean square 1."""
         return self
 
     @abstractmethod
-    def derivatives(self, x: Array, smoothing: float, order: int) -> tuple[Array, ...]:
-        """Compute ``φ_ε`` and its derivatives up to `order` (0, 1 or 2) at every entry."""
+    def value(self, x: Array, smoothing: float) -> Array:
+        """Compute ``φ_ε`` at every entry."""
+
+    @abstractmethod
+    def slopes(self, x: Array, smoothing: float) -> Slopes:
+        """Compute ``φ_ε`` and its derivative at every entry."""
 
 
-class L1(Criterion):
+class EntrywiseCriterion(Criterion):
+    """An even function ``φ_ε(x)`` of the entries ``X_{i,ab}``, with two derivatives."""
+
+    @abstractmethod
+    def curvatures(self, x: Array, smoothing: float) -> Curvatures:
+        """Compute ``φ_ε`` and its two derivatives at every entry."""
+
+
+class TableCriterion(Criterion):
+    """A concave function ``φ_ε(M)`` of the table ``M_ab = mean_i X²_{i,ab}``."""
+
+
+class L1(EntrywiseCriterion):
     """``φ_ε(x) = √(x² + ε²) − ε``, which tends to ``|x|``; the stack is scaled as a whole."""
 
     degree = 1
     per_sample = False
     smoothed = True
 
-    def derivatives(self, x: Array, smoothing: float, order: int) -> tuple[Array, ...]:
-        """Compute ``φ_ε``, ``x/√(x² + ε²)`` and ``ε²/(x² + ε²)^(3/2)``."""
-        if smoothing == 0 and order == 0:
-            return (np.abs(x),)
+    def value(self, x: Array, smoothing: float) -> Array:
+        """Compute ``√(x² + ε²) − ε``."""
+        if smoothing == 0:
+            return np.abs(x)
+        root = self._root(x, smoothing)
+        root -= smoothing
+        return root
+
+    def slopes(self, x: Array, smoothing: float) -> Slopes:
+        """Compute the value and ``x/√(x² + ε²)``."""
+        root = self._root(x, smoothing)
+        slope = x / root
+        root -= smoothing
+        return Slopes(root, slope)
+
+    def curvatures(self, x: Array, smoothing: float) -> Curvatures:
+        """Compute value, slope and ``ε²/(x² + ε²)^(3/2)``."""
+        root = self._root(x, smoothing)
+        return Curvatures(root - smoothing, x / root, smoothing**2 / root**3)
+
+    def _root(self, x: Array, smoothing: float) -> Array:
         root = x * x
         root += smoothing**2
-        np.sqrt(root, out=root)
-        if order == 0:
-            root -= smoothing
-            return (root,)
-        slope = x / root
-        if order == 1:
-            root -= smoothing
-            return root, slope
-        return root - smoothing, slope, smoothing**2 / root**3
+        return np.sqrt(root, out=root)
 
 
 class Hoyer(L1):
@@ -84,60 +122,81 @@ class Hoyer(L1):
     per_sample = True
 
 
-class Quartimax(Criterion):
+class Quartimax(EntrywiseCriterion):
     """``φ(x) = −x⁴/4``, factor analysis' quartimax of the stacked rows of the Jacobians."""
 
     degree = 4
     per_sample = False
 
-    def derivatives(self, x: Array, smoothing: float, order: int) -> tuple[Array, ...]:
-        """Compute ``−x⁴/4``, ``−x³`` and ``−3x²``."""
+    def value(self, x: Array, smoothing: float) -> Array:
+        """Compute ``−x⁴/4``."""
         square = x * x
-        return (-0.25 * square * square, -x * square, -3 * square)[: order + 1]
+        return -0.25 * square * square
+
+    def slopes(self, x: Array, smoothing: float) -> Slopes:
+        """Compute ``−x⁴/4`` and ``−x³``."""
+        square = x * x
+        return Slopes(-0.25 * square * square, -x * square)
+
+    def curvatures(self, x: Array, smoothing: float) -> Curvatures:
+        """Compute ``−x⁴/4``, ``−x³`` and ``−3x²``."""
+        return Curvatures(*self.slopes(x, smoothing), -3 * x * x)
 
 
-class LogCosh(Criterion):
+class LogCosh(EntrywiseCriterion):
     """``φ(x) = log cosh x``, the contrast of FastICA and Picard for heavy-tailed sources."""
 
-    def derivatives(self, x: Array, smoothing: float, order: int) -> tuple[Array, ...]:
-        """Compute ``log cosh x``, ``tanh x`` and ``1 − tanh² x``."""
+    def value(self, x: Array, smoothing: float) -> Array:
+        """Compute ``log cosh x``, without overflow."""
         absolute = np.abs(x)
-        value = absolute + np.log1p(np.exp(-2 * absolute)) - np.log(2).astype(x.dtype)
-        if order == 0:
-            return (value,)
-        slope = np.tanh(x)
-        return (value, slope, 1 - slope * slope)[: order + 1]
+        return np.asarray(absolute + np.log1p(np.exp(-2 * absolute)) - np.log(2).astype(x.dtype))
+
+    def slopes(self, x: Array, smoothing: float) -> Slopes:
+        """Compute ``log cosh x`` and ``tanh x``."""
+        return Slopes(self.value(x, smoothing), np.tanh(x))
+
+    def curvatures(self, x: Array, smoothing: float) -> Curvatures:
+        """Compute ``log cosh x``, ``tanh x`` and ``1 − tanh² x``."""
+        value, slope = self.slopes(x, smoothing)
+        return Curvatures(value, slope, 1 - slope * slope)
 
 
-class Cauchy(Criterion):
+class Cauchy(EntrywiseCriterion):
     """``φ_ε(x) = ε/2 · log(1 + x²/ε²)``, Cauchy's loss, whose slope is bounded and falls to zero.
 
-    Not a criterion of its own but a start: large entries cost little more than others, so that
-    sparse axes have valleys of their own, which ``ℓ₁`` alone misses where they are hard to find.
+    It is not a criterion of its own but a start: large entries cost little more than others, so
+    that sparse axes have valleys of their own, which ``ℓ₁`` alone misses where they are hard to
+    find.
     """
 
     smoothed = True
 
-    def derivatives(self, x: Array, smoothing: float, order: int) -> tuple[Array, ...]:
-        """Compute ``φ_ε``, ``εx/(x² + ε²)`` and ``ε (ε² − x²)/(x² + ε²)²``."""
-        square = x * x
-        width = smoothing**2
+    def value(self, x: Array, smoothing: float) -> Array:
+        """Compute ``ε/2 · log(1 + x²/ε²)``."""
         # In single precision seven times as fast as log1p, whose small values no cost needs.
-        value = square / width
+        value = x * x
+        value /= smoothing**2
         value += 1
         np.log(value, out=value)
         value *= 0.5 * smoothing
-        if order == 0:
-            return (value,)
-        total = square + width
+        return value
+
+    def slopes(self, x: Array, smoothing: float) -> Slopes:
+        """Compute the value and ``εx/(x² + ε²)``."""
+        total = x * x
+        total += smoothing**2
         slope = x / total
         slope *= smoothing
-        if order == 1:
-            return value, slope
-        return value, slope, smoothing * (width - square) / total**2
+        return Slopes(self.value(x, smoothing), slope)
+
+    def curvatures(self, x: Array, smoothing: float) -> Curvatures:
+        """Compute value, slope and ``ε (ε² − x²)/(x² + ε²)²``."""
+        square, width = x * x, smoothing**2
+        curvature = smoothing * (width - square) / (square + width) ** 2
+        return Curvatures(*self.slopes(x, smoothing), curvature)
 
 
-class LogTable(Criterion):
+class LogTable(TableCriterion):
     """``φ_τ(M) = log(1 + M/(τ² ΣM))`` of the table ``M_ab = mean_i X²_{i,ab}``.
 
     It counts connections: what a pair of axes carries over all samples, not what each sample uses.
@@ -148,23 +207,24 @@ class LogTable(Criterion):
     degree = 2
     per_sample = False
     smoothed = True
-    of_table = True
 
     def collapsed(self, n_entries: int) -> Criterion:
-        """Make ``log(1 + x²/(τ² N))`` of the entries of one matrix: its table are their squares."""
+        """Return ``log(1 + x²/(τ² N))``: the table of one matrix is its squares."""
         return _LogEntries(n_entries)
 
-    def derivatives(self, x: Array, smoothing: float, order: int) -> tuple[Array, ...]:
-        """Compute ``log(1 + M/ε²)``, ``1/(ε² + M)`` and ``−1/(ε² + M)²``, ``ε² = τ² ΣM``.
+    def value(self, x: Array, smoothing: float) -> Array:
+        """Compute ``log(1 + M/ε²)``, ``ε² = τ² ΣM``."""
+        return np.log1p(x / self._width(x, smoothing))
 
-        ``ΣM`` counts as a constant.
-        """
-        width = _share(smoothing) ** 2 * x.sum()
-        slope = 1 / (width + x)
-        return (np.log1p(x / width), slope, -slope * slope)[: order + 1]
+    def slopes(self, x: Array, smoothing: float) -> Slopes:
+        """Compute ``log(1 + M/ε²)`` and ``1/(ε² + M)``, where ``ΣM`` counts as a constant."""
+        return Slopes(self.value(x, smoothing), 1 / (self._width(x, smoothing) + x))
+
+    def _width(self, x: Array, smoothing: float) -> Any:
+        return _share(smoothing) ** 2 * x.sum()
 
 
-class _LogEntries(Criterion):
+class _LogEntries(EntrywiseCriterion):
     """``φ_τ(x) = log(1 + x²/(τ² N))`` of the ``N`` entries of one matrix, of root mean square 1."""
 
     smoothed = True
@@ -172,22 +232,30 @@ class _LogEntries(Criterion):
     def __init__(self, n_entries: int) -> None:
         self.n_entries = n_entries
 
-    def derivatives(self, x: Array, smoothing: float, order: int) -> tuple[Array, ...]:
+    def value(self, x: Array, smoothing: float) -> Array:
+        """Compute ``log(1 + x²/ε²)``, ``ε² = τ² N``."""
+        return np.log1p(x * x / self._width(smoothing))
+
+    def slopes(self, x: Array, smoothing: float) -> Slopes:
+        """Compute ``log(1 + x²/ε²)`` and ``2x/(ε² + x²)``."""
+        return Slopes(self.value(x, smoothing), 2 * x / (self._width(smoothing) + x * x))
+
+    def curvatures(self, x: Array, smoothing: float) -> Curvatures:
         """Compute ``log(1 + x²/ε²)``, ``2x/(ε² + x²)`` and ``2 (ε² − x²)/(ε² + x²)²``."""
-        width = _share(smoothing) ** 2 * self.n_entries
-        square = x * x
-        total = width + square
-        return (np.log1p(square / width), 2 * x / total, 2 * (width - square) / total**2)[
-            : order + 1
-        ]
+        square, width = x * x, self._width(smoothing)
+        curvature = 2 * (width - square) / (width + square) ** 2
+        return Curvatures(*self.slopes(x, smoothing), curvature)
+
+    def _width(self, smoothing: float) -> float:
+        return _share(smoothing) ** 2 * self.n_entries
 
 
 def _share(smoothing: float) -> float:
-    """Give ``τ`` of both."""
+    """Compute ``τ``."""
     return max(smoothing / 10, 1e-3)
 
 
-class CallableCriterion(Criterion):
+class CallableCriterion(EntrywiseCriterion):
     """A user's even function, its derivatives by autograd, checked by finite differences.
 
     Parameters
@@ -211,11 +279,21 @@ class CallableCriterion(Criterion):
         with np.errstate(all="ignore"):
             self._check()
 
-    def derivatives(self, x: Array, smoothing: float, order: int) -> tuple[Array, ...]:
-        """Compute the function and its derivatives at every entry."""
-        functions = (self.function, self._slope, self._curvature)[: order + 1]
+    def value(self, x: Array, smoothing: float) -> Array:
+        """Compute the function at every entry."""
+        return self._evaluate(x, self.function)[0]
+
+    def slopes(self, x: Array, smoothing: float) -> Slopes:
+        """Compute the function and its derivative at every entry."""
+        return Slopes(*self._evaluate(x, self.function, self._slope))
+
+    def curvatures(self, x: Array, smoothing: float) -> Curvatures:
+        """Compute the function and its two derivatives at every entry."""
+        return Curvatures(*self._evaluate(x, self.function, self._slope, self._curvature))
+
+    def _evaluate(self, x: Array, *functions: Callable[[Array], Array]) -> list[Array]:
         with exclusive_autograd():
-            return tuple(np.asarray(function(x), dtype=x.dtype) for function in functions)
+            return [np.asarray(function(x), dtype=x.dtype) for function in functions]
 
     def _check(self) -> None:
         name = getattr(self.function, "__name__", repr(self.function))
@@ -224,24 +302,21 @@ class CallableCriterion(Criterion):
         points = np.concatenate([-right_half[::-1], right_half])
         step = 1e-6 * np.maximum(np.abs(points), 0.1)
         try:
-            value, slope, curvature = self.derivatives(points, 0.0, 2)
-            at_zero = self.derivatives(np.zeros(1), 0.0, 2)
-            right, left = (
-                self.derivatives(points + step, 0, 1),
-                self.derivatives(points - step, 0, 1),
-            )
-            alone = [self.derivatives(points[i : i + 1], 0.0, 0)[0] for i in range(points.size)]
+            value, slope, curvature = self.curvatures(points, 0.0)
+            at_zero = self.curvatures(np.zeros(1), 0.0)
+            right, left = self.slopes(points + step, 0.0), self.slopes(points - step, 0.0)
+            alone = [self.value(points[i : i + 1], 0.0) for i in range(points.size)]
         except Exception as error:
             raise ValueError(
                 f"criterion {name} cannot be evaluated and differentiated by autograd "
-                f"({type(error).__name__}: {error}); write an elementwise function with "
+                f"({type(error).__name__}: {error}); pass an elementwise function with "
                 "autograd.numpy."
             ) from error
         if value.shape != points.shape or not np.allclose(
             np.concatenate(alone), value, equal_nan=True
         ):
             raise ValueError(
-                f"criterion {name} is not elementwise; write a function that maps every entry on "
+                f"criterion {name} is not elementwise; pass a function that maps every entry on "
                 "its own (the search takes the mean itself)."
             )
         if not all(np.isfinite(array).all() for array in (value, slope, curvature, *at_zero)):
@@ -275,7 +350,7 @@ CRITERIA: dict[str, type[Criterion]] = {
 
 
 def get_criterion(criterion: str | Callable[[Array], Array]) -> Criterion:
-    """Make the criterion of a name or of a user's function.
+    """Return the criterion of a name or of a user's function.
 
     Parameters
     ----------
@@ -290,13 +365,13 @@ def get_criterion(criterion: str | Callable[[Array], Array]) -> Criterion:
     Raises
     ------
     ValueError
-        If the name is unknown or the function unfit.
+        If the name is unknown or the function is unfit.
     """
     if callable(criterion):
         return CallableCriterion(criterion)
     if criterion not in CRITERIA:
         raise ValueError(
-            f"criterion={criterion!r} is unknown; write one of {sorted(CRITERIA)} or an even "
+            f"criterion={criterion!r} is unknown; pass one of {sorted(CRITERIA)} or an even "
             "elementwise function."
         )
     return CRITERIA[criterion]()
