@@ -28,14 +28,8 @@ SUFFIXES = (".py", ".md", ".jinja")
 PENDING = (
     "jacrot/_estimators",
     "jacrot/_jacobians",
-    "jacrot/_search",
-    "jacrot/criteria",
     "jacrot/inspection",
     "jacrot/segments",
-    "benchmarks/ablation.py",
-    "benchmarks/solver.py",
-    "docs/mathematics/cost.md",
-    "docs/mathematics/search.md",
     "tests",
 )
 

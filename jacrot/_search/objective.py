@@ -282,7 +282,8 @@ class Evaluation(ABC):
                 self._blocks[key] = blocks[number]()
             return self._blocks[key]
 
-        return sum_blocks(len(blocks), lambda number: sums(term, rotate(number)), self.objective.apply)
+        apply = self.objective.apply
+        return sum_blocks(len(blocks), lambda number: sums(term, rotate(number)), apply)
 
     def _add(self, totals: list[Matrix], index: int, sides: list[Matrix], size: float) -> None:
         """Add the sides of a term to the rotations they belong to."""
