@@ -1,9 +1,10 @@
 """Docstrings: their examples run, and numpydoc finds nothing wrong in public ones."""
 
 import doctest
-import importlib
+import importlib.util
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,32 +20,23 @@ MODULES = ["jacrot"] + [
 ]
 
 
-# What a module, or its example, needs beyond the package's own dependencies.
-FRAMEWORKS = {
-    "jacrot.readers._capture_checks": "torch",
-    "jacrot.readers._capture_errors": "torch",
-    "jacrot.readers._capture_function": "torch",
-    "jacrot.readers._capture_jacobians": "torch",
-    "jacrot.readers._capture_model": "torch",
-    "jacrot.readers._capture_places": "torch",
-    "jacrot.readers._captured": "torch",
-    "jacrot.readers._flax": "flax",
-    "jacrot.readers._keras": "keras",
-    "jacrot.readers._onnx": "onnx",
-    "jacrot.readers._torch": "torch",
-    "jacrot.writers._modules": "torch",
-    "jacrot.writers._onnx": "onnx",
-    "jacrot.writers._onnx_graph": "onnx",
-    "jacrot.writers._torch": "torch",
-    "jacrot.writers._torch_layers": "torch",
-}
+# Optional packages that a module imports, or that its example needs.
+OPTIONAL = re.compile(
+    r'^(?: *>>> )?(?:import|from) (flax|jax|keras|onnx|torch)\b|import_optional\(\s*"(\w+)',
+    re.MULTILINE,
+)
+
+
+def optional_packages(name):
+    source = Path(importlib.util.find_spec(name).origin).read_text(encoding="utf-8")
+    return sorted({imported or required for imported, required in OPTIONAL.findall(source)})
 
 
 @pytest.mark.search
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_run(name):
-    if name in FRAMEWORKS:
-        framework(FRAMEWORKS[name])
+    for package in optional_packages(name):
+        framework(package)
     results = doctest.testmod(importlib.import_module(name))
     assert results.failed == 0
 
