@@ -165,9 +165,9 @@ Y = np.arange(len(X_TEST)) % 3
         (np.where(Y, Y, np.nan), r"labels of dtype float64"),
         (Y.astype(str), r"labels of dtype <U\d+; pass the number"),
         (np.array(["a", 1], dtype=object)[Y % 2], r"labels of dtype object"),
-        (Y[:, None], r"it has shape \(80, 1\)"),
-        (Y[:-1], r"it has shape \(79,\)"),
-        (None, r"y must hold a label for each of 80 samples of X, got None"),
+        (Y[:, None], r"but has shape \(80, 1\)"),
+        (Y[:-1], r"but has shape \(79,\)"),
+        (None, r"y must have a label for each of 80 samples of X, got None"),
     ],
 )
 @pytest.mark.parametrize("metric", ["accuracy", "cross_entropy"])
@@ -218,7 +218,7 @@ def test_a_metric_that_is_nan_later_is_refused():
             np.arange(80),
             lambda outputs, y: 1.0 if len(np.unique(y)) == 80 else np.nan,
         ).edges_needed(0.1)
-    with pytest.raises(ValueError, match="y must hold an entry for each of 80 samples"):
+    with pytest.raises(ValueError, match="y must have an entry for each of 80 samples"):
         curve_of(Network([HIDDEN, LOGITS]), Y[:-1], metric)
 
 

@@ -123,7 +123,7 @@ def test_fewer_components_and_fewer_samples():
 def test_what_cannot_be_moved_is_refused():
     estimator = JacobianSparsityRotation(PLANTED.network, **OPTIONS).fit(PLANTED.X)
     for steps in ([], [0.1, -1], [0.0]):
-        with pytest.raises(ValueError, match=r"steps=.* must be positive numbers"):
+        with pytest.raises(ValueError, match=r"steps=.* must be one or more positive numbers"):
             locality_curve(estimator, PLANTED.X, steps=steps)
     with pytest.raises(ValueError, match=r"share=1.5 must be at least 0 and below 1"):
         locality_curve(estimator, PLANTED.X, share=1.5)

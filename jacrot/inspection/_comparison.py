@@ -1,4 +1,4 @@
-"""The sparsity of a fit beside that of other bases, and whether the network is still the same."""
+"""Comparison of a fitted basis with other bases, and of the rotated network with the original."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ Rotations = dict[int, Matrix]
 
 
 class BasisSparsity(NamedTuple):
-    """Mean Hoyer sparsity of the Jacobians in some basis.
+    """Mean Hoyer sparsity of the Jacobians in one basis.
 
     Parameters
     ----------
     training, held_out : float
-        On the inputs that were fitted, and on others.
+        On the training inputs, and on held-out inputs.
 
     Examples
     --------
@@ -50,21 +50,22 @@ class BasisSparsity(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """The sparsity in several bases, and whether the rotated network computes the same.
+    """Sparsity in several bases, and agreement of the rotated network with the original.
 
     Parameters
     ----------
     bases : dict of str to BasisSparsity
-        The mean Hoyer sparsity in every basis, in the given one first and the rotation's last.
+        Mean Hoyer sparsity in every basis, from the given basis to that of the rotation.
     layers : list of tuple of float
-        Of a whole network the held-out sparsity of every layer, given and rotated; else empty.
+        For a whole network, the held-out sparsity of every layer, given and rotated; else empty.
     difference, largest : float
-        The largest difference between an output of the network and that of the rotated one, turned
-        back, and the largest output; on held-out inputs.
+        Largest difference between outputs of the network and of the rotated network, rotated back,
+        and largest output, on held-out inputs.
     same_predictions : int or None
-        On how many of them both have the same largest output; ``None`` where outputs are no logits.
+        Number of held-out inputs for which both have the same largest output; ``None`` if outputs
+        are not logits.
     n_held_out : int
-        How many there are.
+        Number of held-out inputs.
 
     Examples
     --------
@@ -83,7 +84,7 @@ class Comparison:
 
     @property
     def sparsest_other(self) -> tuple[str, float]:
-        """The basis, but for the rotation's, that is sparsest on held-out inputs."""
+        """The other basis with the highest held-out sparsity."""
         others = {name: held_out for name, (_, held_out) in self.bases.items() if name != OURS}
         name = max(others, key=lambda name: others[name])
         return name, others[name]
@@ -96,46 +97,46 @@ def compare(
     *,
     readout: Network | None = None,
 ) -> Comparison:
-    """Compute the sparsity in the basis found and in others, and run the rotated network.
+    """Compare the sparsity in the fitted basis with other bases, and run the rotated network.
 
-    Where the outputs are rotated, every basis has axes of its own kind for them; where all sites of
-    a network are, for each of these.
+    If the outputs are rotated, every basis has axes of the same kind for them; likewise for all
+    sites of a network that are rotated.
 
     - ``"given basis"``: the neurons.
     - ``"principal components of the activations"``.
-    - ``"principal directions of the Jacobians"``: eigenvectors of ``E[JᵀJ]`` and of ``E[JJᵀ]``, of
-      their sum for a site between two layers and for tied outputs.
-    - ``"singular vectors of the mean Jacobian"``, where inputs and outputs have axes of their own
-      and a sample has one Jacobian. Those of a linear layer are those of its weights.
-    - ``"jacrot"``: the estimator's.
+    - ``"principal directions of the Jacobians"``: eigenvectors of ``E[JᵀJ]`` and of ``E[JJᵀ]``, or
+      of their sum for a site between two layers and for tied outputs.
+    - ``"singular vectors of the mean Jacobian"``, if inputs and outputs have separate axes and a
+      sample has one Jacobian. For a linear layer they are the singular vectors of its weights.
+    - ``"jacrot"``: the basis of the estimator.
 
     Parameters
     ----------
     estimator : JacobianSparsityRotation or NetworkRotation
-        Fitted to one network on `X`.
+        Estimator fitted to one network on `X`.
     X : array-like of shape (n_samples, n_features)
-        Training inputs: the other bases, too, are made of them.
+        Training inputs, from which the other bases are computed too.
     X_test : array-like of shape (n_test_samples, n_features)
         Held-out inputs.
     readout : Network, default=None
-        What reads the outputs, on to the logits; the two networks are then compared there.
+        The network from the outputs to the logits; the two networks are then compared there.
 
     Returns
     -------
     Comparison
-        The figures.
+        The results.
 
     Raises
     ------
     TypeError
-        If `estimator` is none of this package's.
+        If `estimator` is not an estimator of this package.
     ValueError
         If it was fitted to several blocks or to Jacobians computed elsewhere.
 
     Notes
     -----
-    In functional coordinates the figures of all but the first two bases are those of the Jacobians
-    in these coordinates.
+    With functional coordinates, the sparsities in all but the first two bases are those of the
+    Jacobians in these coordinates.
 
     Examples
     --------
@@ -178,7 +179,7 @@ def compare(
 
 
 def rotations_by_place(segments: list[RotatedSegment]) -> Rotations:
-    """Return the rotations by place: what segment ``l`` reads is place ``l``."""
+    """Return the rotations by site: site ``l`` is the input of segment ``l``."""
     found: Rotations = {}
     for place, one in enumerate(segments):
         sides = ((place, one.Q), (place + 1, one.P))
@@ -187,7 +188,7 @@ def rotations_by_place(segments: list[RotatedSegment]) -> Rotations:
 
 
 def _bases(segments: list[RotatedSegment]) -> dict[str, tuple[Rotations, bool]]:
-    """Compute the bases by name, and whether they are of the Jacobians as they are given."""
+    """Return the bases by name, and whether they apply to the Jacobians of neurons."""
     found = rotations_by_place(segments)
     first, last = segments[0], segments[-1]
     tied = first.sites[0] == first.sites[1]
@@ -220,14 +221,14 @@ def _bases(segments: list[RotatedSegment]) -> dict[str, tuple[Rotations, bool]]:
 
 
 def _covariance(rows: Array) -> Matrix:
-    """Compute the covariance of rows, up to a factor that no eigenvector depends on."""
+    """Compute the covariance of rows, up to a factor that does not change eigenvectors."""
     rows = rows.astype(np.float64)
-    # Squares of what is very large or small would overflow or vanish.
+    # Squares of very large or small numbers would overflow or vanish.
     return np.atleast_2d(np.cov(rows.T / (np.abs(rows).max() or 1.0)))
 
 
 def _principal(moment: Matrix) -> Matrix:
-    """Find the eigenvectors of a second moment as rows, the largest first."""
+    """Compute the eigenvectors of a second moment as rows, in decreasing order."""
     return np.linalg.eigh(moment)[1].T[::-1]
 
 

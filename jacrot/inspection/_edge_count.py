@@ -1,4 +1,4 @@
-"""How many connections are enough, with the uncertainty that comes from few inputs."""
+"""The number of connections needed, with the uncertainty due to a finite number of inputs."""
 
 from __future__ import annotations
 
@@ -12,30 +12,29 @@ from scipy.optimize import isotonic_regression
 
 from jacrot._utils.arrays import Matrix
 
-# Share of the resamples whose counts lie inside the interval.
+# Share of the resamples whose counts are inside the interval.
 LEVEL = 0.95
-# Numbers of connections are tried inside the interval until neighbours differ by this factor or by
-# one connection; between them the loss is interpolated.
+# Further numbers of connections are evaluated inside the interval until neighbours differ by this
+# factor or by one connection; between them the loss is interpolated.
 RESOLUTION = 1.05
 
 
 class EdgeCount(int):
     """A number of connections with its interval; see :meth:`EdgeCurve.edges_needed`.
 
-    An integer, the median over resamples of the inputs, to count with, compare and print as any
-    other; its ``repr`` has the interval too.
+    It is an integer, the median over resamples of the inputs; its ``repr`` includes the interval.
 
     Parameters
     ----------
     median : int
-        Half of the resamples need at most so many connections.
+        Median over the resamples of the number of connections needed.
     low, high : int
-        The middle 95 % of the resamples need between so many.
+        Interval that contains the middle 95 % of the resamples.
 
     Attributes
     ----------
     median, low, high : int
-        As given.
+        The parameters.
 
     Examples
     --------
@@ -60,7 +59,7 @@ class EdgeCount(int):
 
     @property
     def median(self) -> int:
-        """Half of the resamples need at most so many connections."""
+        """Median over the resamples of the number of connections needed."""
         return int(self)
 
     def __repr__(self) -> str:
@@ -78,12 +77,12 @@ def count_edges(
     Parameters
     ----------
     losses : callable
-        Computes the loss with each of some numbers of connections, on each resample, of shape
+        Maps numbers of connections to the losses on each resample, of shape
         ``(n_resamples, n_counts)``.
     counts : sequence of int
-        Numbers to begin with, rising.
+        Initial numbers of connections, in increasing order.
     tolerance : float
-        The loss that is accepted.
+        Accepted loss.
 
     Returns
     -------
@@ -93,7 +92,7 @@ def count_edges(
     Raises
     ------
     ValueError
-        If `tolerance` is negative or not a number, or is passed with all connections on too many
+        If `tolerance` is negative or not a number, or is exceeded with all connections on too many
         resamples.
     """
     if not isinstance(tolerance, Real) or isinstance(tolerance, bool) or not float(tolerance) >= 0:
@@ -106,10 +105,10 @@ def count_edges(
         if short.mean() > tails[0]:
             raise ValueError(
                 f"tolerance={tolerance} is less than the loss with all {tried[-1]} connections on "
-                f"{100 * short.mean():.0f} % of the resamples of X; pass a larger one, or "
+                f"{100 * short.mean():.0f} % of the resamples of X; pass a larger tolerance, or "
                 "calibrate on more inputs, so that every connection that matters has some strength."
             )
-        # The few resamples that need more are beyond the interval.
+        # The few resamples that need more connections are outside the interval.
         found[short] = np.inf
         ordered = np.sort(found)
         low, high = (ordered[round(tail * (len(ordered) - 1))] for tail in tails)
@@ -121,7 +120,7 @@ def count_edges(
 
 
 def _gaps(tried: list[int], low: float, high: float) -> list[int]:
-    """List the geometric means of neighbours far from each other, where counts lie."""
+    """Return geometric means of distant neighbours inside the interval."""
     return [
         max(few + 1, min(many - 1, round((few * many) ** 0.5)))
         for few, many in pairwise(tried)
@@ -130,7 +129,7 @@ def _gaps(tried: list[int], low: float, high: float) -> list[int]:
 
 
 def _crossings(losses: Matrix, logs: Matrix, tolerance: float) -> Matrix:
-    """Find where the falling fit to each row of losses passes the tolerance; NaN where nowhere."""
+    """Return where the decreasing fit to each row of losses reaches the tolerance, or NaN."""
     crossings = np.full(len(losses), np.nan)
     for index, row in enumerate(losses):
         fit = isotonic_regression(row, increasing=False).x

@@ -1,4 +1,4 @@
-"""How many connections a function needs, counted by removing them."""
+"""The number of connections that a network needs, counted by removing the others."""
 
 from __future__ import annotations
 
@@ -17,57 +17,57 @@ from jacrot._utils.random import resolve_random_state
 from jacrot._utils.result import Result
 from jacrot.inspection._bases import Part, read_bases
 from jacrot.inspection._edge_count import LEVEL, EdgeCount, count_edges
-from jacrot.inspection._fitted import check_count, drawn_seeds
+from jacrot.inspection._fitted import check_count, spawn_seeds
 from jacrot.inspection._metrics import Evaluations, read_metric, without_probabilities
 from jacrot.network import Network
 
-# Activations that differ by less than this share of the largest are the same but for rounding.
+# Activations that differ by less than this share of the largest are equal up to rounding.
 ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, repr=False)
 class EdgeCurve(Result):
-    """A function against the number of its connections that are kept; see :func:`edge_curve`.
+    """Metric of a network as a function of the number of connections; see :func:`edge_curve`.
 
     Parameters
     ----------
     n_edges : ndarray of int of shape (n_points,)
-        How many connections are kept, rising.
+        Numbers of connections that are kept, in increasing order.
     values : ndarray of shape (n_points,)
-        The metric with so many.
+        The metric with these numbers of connections.
     full : float
         The metric of the network itself.
     affine : float
-        The metric where every layer is replaced by its least-squares affine map: where that
-        passes, few edges mean low rank, not structure.
+        The metric if every layer is replaced by its least-squares affine map. If it is as good as
+        `full`, few edges mean low rank, not structure.
     ranks : tuple of int
-        Rank of ``G`` at what each layer writes: no function of the logits needs more axes there.
+        Rank of the readout ``G`` at the outputs of each layer, the number of axes on which the
+        logits depend.
     strengths : tuple of ndarray of shape (n_outputs, n_inputs)
         ``u_a E|J_ab| std(z_b)`` of every connection of each layer, by which they are ranked.
     signed : tuple of ndarray of shape (n_outputs, n_inputs)
-        ``E[J_ab]`` in the same units: its sign is that of the connection on average.
+        ``E[J_ab]`` in the same units, whose sign is the average sign of the connection.
     bases : tuple of SiteBasis
-        Of what the first layer reads, and of what each layer writes.
+        Bases of the inputs of the first layer, and of the outputs of each layer.
     metric : str
         Name of the metric.
     measure : callable
         ``measure(n_edges)`` computes the metric with the `n_edges` strongest connections, by a
         forward pass.
     resampled_losses : callable
-        ``resampled_losses([n_edges, ...])`` computes how much worse than that of the network the
-        metric is with so many connections, on every resample of the inputs: an array of shape
-        ``(n_resamples, n_counts)``.
+        ``resampled_losses([n_edges, ...])`` computes the loss of the metric compared with the
+        network itself, on every resample of the inputs, of shape ``(n_resamples, n_counts)``.
     greater_is_better : bool
         Whether a greater metric is a better one.
 
     Attributes
     ----------
     intervals : ndarray of shape (2, n_points)
-        Around `values`, from the middle 95 % of the losses on the resamples.
+        Intervals of `values`, from the middle 95 % of the losses on the resamples.
 
     Examples
     --------
-    Two of four connections carry everything:
+    Two of four connections are enough:
 
     >>> import numpy as np
     >>> from jacrot import Network
@@ -107,18 +107,18 @@ class EdgeCurve(Result):
         return {name: column.tolist() for name, column in columns.items()}
 
     def edges_needed(self, tolerance: float) -> EdgeCount:
-        """Count the connections that the metric needs, with the uncertainty of few inputs.
+        """Count the connections that the metric needs, with an interval over resampled inputs.
 
-        The inputs are drawn again with replacement, many times. On each resample, the loss is the
-        metric's difference from that of the network on the same resample, and the count is where
-        the falling curve that fits the losses best (isotonic regression) passes the tolerance. The
-        answer is the median of these counts, with the middle 95 % of them as its interval. More
-        forward passes are made where they lie.
+        The inputs are resampled with replacement many times. On each resample, the loss is the
+        difference of the metric from that of the network on the same resample, and the count is the
+        point at which the best decreasing fit to the losses (isotonic regression) reaches the
+        tolerance. The result is the median of these counts, with their middle 95 % as its interval.
+        The network is evaluated at further numbers of connections inside the interval.
 
         Parameters
         ----------
         tolerance : float
-            How much worse than that of the network the metric may be, at least 0.
+            Accepted loss of the metric compared with the network itself, at least 0.
 
         Returns
         -------
@@ -128,24 +128,23 @@ class EdgeCurve(Result):
         Raises
         ------
         ValueError
-            If `tolerance` is negative or not a number, or if the metric falls short with all
-            connections.
+            If `tolerance` is negative or not a number, or if it is exceeded with all connections.
 
         Notes
         -----
-        The loss hardly ever falls with every connection: one input that is right with 300
-        connections may be wrong with 1,500. The first count that passes, and the last that does
-        not, depend on such inputs alone. One input of ``n`` changes the loss by ``1 / n`` of its
-        own, and the falling fit nowhere by more than that, since isotonic regression is a
+        The loss does not decrease with every connection: an input that is right with 300
+        connections may be wrong with 1,500. The first count within the tolerance, and the last one
+        outside, depend only on such inputs. One of ``n`` inputs changes the loss by ``1 / n`` of
+        its own loss, and the decreasing fit by at most that, since isotonic regression is a
         contraction (Yang and Barber, section 2); the fit averages over counts, and the median over
-        resamples. Of 500 inputs, leaving out any one changed the median by at most a fifth, for
-        accuracies, and by a tenth, for divergences, where the first count that passes changed by up
-        to a third and the last that does not by up to a half. An accuracy of few inputs is coarse:
-        0.5 % of 500 are 2.5 of them, and the interval is wide. ``"kl"`` and
+        resamples. With 500 inputs, leaving out any one of them changed the median by at most a
+        fifth for accuracies and a tenth for divergences, while the first count within the tolerance
+        changed by up to a third and the last one outside by up to a half. The accuracy on few
+        inputs is coarse: 0.5 % of 500 are 2.5 inputs, and the interval is wide. ``"kl"`` and
         ``"cross_entropy"`` use every input.
 
-        The interval is that of the inputs only, for these axes: what other calibration inputs or
-        another search would change is not in it.
+        The interval accounts only for the inputs, with these axes; it does not include the effect
+        of other calibration inputs or another search.
 
         References
         ----------
@@ -156,28 +155,28 @@ class EdgeCurve(Result):
         Electronic Journal of Statistics 13 (2019).
 
         A. P. Oron and N. Flournoy, "Centered isotonic regression: point and interval estimation for
-        dose-response studies", Statistics in Biopharmaceutical Research 9 (2017) (the same question
-        of doses: the fit, and where it reaches a target).
+        dose-response studies", Statistics in Biopharmaceutical Research 9 (2017) (where such a fit
+        reaches a target).
 
         M. Méloux et al., "Mechanistic interpretability as statistical estimation: a variance
-        analysis of EAP-IG", arXiv:2510.00845 (2025) (why circuits need resampled inputs).
+        analysis of EAP-IG", arXiv:2510.00845 (2025) (resampled inputs for circuits).
         """
         return count_edges(self.resampled_losses, self.n_edges.tolist(), tolerance)
 
     @property
     def intervals(self) -> Matrix:
-        """Ends of the interval of every value, of shape (2, n_points)."""
+        """Ends of the intervals of `values`, of shape (2, n_points)."""
         losses = self.resampled_losses(self.n_edges.tolist())
         ends = np.quantile(losses, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
         return self.full - ends[::-1] if self.greater_is_better else self.full + ends
 
     def kept(self, n_edges: int) -> tuple[NDArray[np.bool_], ...]:
-        """Find the strongest connections.
+        """Return masks of the strongest connections.
 
         Parameters
         ----------
         n_edges : int
-            How many, over all layers.
+            Number of connections of all layers together.
 
         Returns
         -------
@@ -206,66 +205,67 @@ def edge_curve(
     n_resamples: int = 1000,
     random_state: int | np.random.RandomState | None = None,
 ) -> EdgeCurve:
-    """Measure how many connections a network needs between the axes of given bases.
+    """Measure a network with its strongest connections only, in given bases.
 
     A connection of a layer is a pair of an input axis ``b`` and an output axis ``a``. Its strength
-    is ``u_a E|J_ab| std(z_b)``: ``J`` the Jacobian in these bases, ``z`` the input in its basis,
-    ``u_a = √(d_aᵀ G d_a)`` how much the logits depend on output axis ``a``, with ``d_a`` what that
-    axis writes and ``G = E[KᵀK]``, ``K`` the Jacobian of the centred logits with respect to what
-    the layer writes. Where a connection is removed, its output axis sees the mean of ``z_b`` in
-    the place of its value; each output axis so has an input of its own, and the network goes on
-    from the activations that result. The strongest connections are kept, over all layers, and the
-    metric is computed by forward passes.
+    is ``u_a E|J_ab| std(z_b)``, where ``J`` is the Jacobian in these bases, ``z`` the input in its
+    basis, and ``u_a = √(d_aᵀ G d_a)`` the effect of output axis ``a`` on the logits. Here ``d_a``
+    is the direction that the axis writes and ``G = E[KᵀK]``, with ``K`` the Jacobian of the centred
+    logits with respect to the outputs of the layer. Connections are removed by mean ablation: the
+    output axis is computed with the mean of ``z_b`` instead of its value, so that each output axis
+    has its own input, and the following layers run on the resulting activations. The strongest
+    connections of all layers are kept, and the metric is computed by forward passes.
 
     Parameters
     ----------
-    network : Network or what makes one
-        The whole network, from `X` to the logits. A softmax at its end, or the sigmoid of a single
-        output, is left out: connections are removed before it.
+    network : Network or array-likes
+        The whole network, from `X` to the logits, or its weights. A final softmax, or the sigmoid
+        of a single output, is ignored: connections are removed before it.
     X : array-like of shape (n_samples, n_features)
-        Inputs to measure on, held out from `calibration`.
+        Inputs for the metric, held out from `calibration`.
     y : array-like of shape (n_samples,), default=None
-        Labels, for ``"accuracy"`` and ``"cross_entropy"``: the number of the logit, from 0; of a
-        single logit 0 where it is negative and 1 where it is positive. Handed to a callable metric.
+        Labels for ``"accuracy"`` and ``"cross_entropy"``: indices of logits, from 0. For a single
+        logit, 0 is the label of negative and 1 that of positive values. Passed on to a callable
+        metric.
     calibration : array-like of shape (n_calibration, n_features)
-        Inputs on which means, strengths and named bases are computed.
+        Inputs for means, strengths and named bases.
     layer : int, default=None
-        The layer whose connections are removed; ``None`` removes those of all layers.
+        Layer whose connections are removed; ``None`` removes connections of all layers.
     basis : str, estimator or sequence of (encoder, decoder), default="given"
         ``"given"``, ``"random"``, ``"pca"``, ``"interaction"`` or, for one layer, ``"svd"``,
         ``"quartimax"``, ``"functional_svd"``, ``"functional"``: see
         :func:`jacrot.inspection._bases.named_bases`. A fitted
         :class:`jacrot.JacobianSparsityRotation` of ``network[layer:layer + 1]``, or a fitted
         :class:`jacrot.NetworkRotation`. Or an encoder ``(n_axes, n_features)`` and a decoder
-        ``(n_features, n_axes)`` for what the first layer reads and what each layer writes.
+        ``(n_features, n_axes)`` for the inputs of the first layer and the outputs of each layer.
     metric : {"accuracy", "cross_entropy", "kl"} or callable, default="accuracy"
         ``"kl"`` is the mean divergence of the probabilities from those of the network. They are
-        the softmax of the logits, and of a single logit its sigmoid. A callable ``metric(outputs,
-        y)`` returns a number for what the network writes, the greater the better; it is called for
-        every resample.
+        the softmax of the logits, or the sigmoid of a single logit. A callable ``metric(outputs,
+        y)`` returns a number for the outputs of the network, where greater is better; it is called
+        for every resample.
     n_points : int, default=20
-        Points of the curve, from one connection to all that have any strength, evenly on a
+        Number of points of the curve, from one connection to all with nonzero strength, on a
         logarithmic scale.
     n_resamples : int, default=1000
-        Resamples of `X` for the intervals of the counts. 200 are enough for their width, and make a
-        slow callable metric faster.
+        Number of resamples of `X` for the intervals of the counts. 200 are enough for an estimate,
+        and faster with a slow callable metric.
     random_state : int, RandomState instance or None, default=None
-        Draws the resamples and the bases that are random. With the same one, the curves of several
+        Determines the resamples and the random bases. With the same value, the curves of several
         bases have the same resamples.
 
     Returns
     -------
     EdgeCurve
-        The curve; ``edges_needed(tolerance)`` counts how many connections are enough.
+        The curve; ``edges_needed(tolerance)`` counts the connections needed.
 
     Raises
     ------
     TypeError
-        If an argument is of another kind.
+        If an argument has the wrong type.
     ValueError
-        If an argument does not fit the network, or is not one of those named here; if the labels
-        do not belong to the logits, or the network writes probabilities in a way that is not read;
-        if the logits do not vary on `calibration`.
+        If an argument does not fit the network or is unknown; if the labels do not fit the logits,
+        or the network returns probabilities that cannot be converted to logits; if the logits do
+        not vary on `calibration`.
 
     References
     ----------
@@ -306,7 +306,7 @@ def edge_curve(
     read = read_metric(metric, y, logits, network, last)
     _check_variation(network, calibration)
     rng = resolve_random_state(random_state)
-    (seed,) = drawn_seeds(rng, 1)
+    (seed,) = spawn_seeds(rng, 1)
     part = Part(network, layers, calibration)
     bases = read_bases(basis, part, whole, rng)
     given = network[: layers[0]](X) if layers[0] else X
@@ -326,14 +326,14 @@ def edge_curve(
     if size == 0:
         raise ValueError(
             "no connection has any strength: in this basis no axis that varies on calibration "
-            "moves the logits; pass another basis or layer."
+            "changes the logits; pass another basis or layer."
         )
     n_edges = np.unique(np.geomspace(1, size, n_points).round().astype(np.int64))
     return EdgeCurve(
         n_edges=n_edges,
         values=np.array([evaluations.value(int(n)) for n in n_edges]),
         full=evaluations.full,
-        affine=evaluations.value_of(outputs(_affine(part, given)), "the affine map"),
+        affine=evaluations.evaluate(outputs(_affine(part, given)), "the affine map"),
         ranks=tuple(map(_rank, part.readouts)),
         strengths=cut.strengths,
         signed=cut.signed,
@@ -346,7 +346,7 @@ def edge_curve(
 
 
 class _Cut:
-    """The layers of a part in bases, from which connections are removed."""
+    """The layers of a part in given bases, with some connections removed."""
 
     def __init__(self, part: Part, bases: Sequence[SiteBasis], given: Array) -> None:
         self.bases = bases
@@ -366,7 +366,7 @@ class _Cut:
         self.signed = tuple(signed for _, signed in tables)
 
     def activations(self, masks: Sequence[NDArray[np.bool_]]) -> Array:
-        """Compute what the last layer writes where only some connections are there."""
+        """Compute the outputs of the last layer with some connections only."""
         z = self.given
         for layer, mask, basis, mean in zip(
             self.layers, masks, self.bases[1:], self.means[1:], strict=True
@@ -385,7 +385,7 @@ class _Cut:
 def _tables(
     stack: Any, activations: Array, sides: tuple[SiteBasis, SiteBasis], readout: Matrix
 ) -> tuple[Matrix, Matrix]:
-    """Compute the strength of every connection of a layer, and its mean with its sign."""
+    """Compute the strength and the signed mean of every connection of a layer."""
     read, written = sides
     blocks = stack.rotated(written.encoder, read.decoder.T)
     absolute, signed = 0.0, 0.0
@@ -410,7 +410,7 @@ def _strongest(strengths: Sequence[Matrix], n_edges: int) -> tuple[NDArray[np.bo
 
 
 def _affine(part: Part, given: Array) -> Array:
-    """Compute what the last layer writes where each is its least-squares affine map."""
+    """Compute the outputs of the last layer if each layer is its least-squares affine map."""
     x = given @ part.inside.T
     for index, written in enumerate(part.activations[1:]):
         read = part.activations[index]
@@ -439,10 +439,10 @@ def _inputs(X: ArrayLike, name: str, network: Network) -> Array:
 
 
 def _check_variation(network: Network, calibration: Array) -> None:
-    """Refuse inputs on which the logits are constant, so that nothing has any strength."""
+    """Check that the logits vary on the calibration inputs."""
     if len(calibration) < 2:
         raise ValueError(
-            "calibration has 1 row, on which nothing varies; pass some hundred inputs."
+            "calibration has 1 row, on which nothing varies; pass a few hundred inputs."
         )
     activations = calibration
     for site in range(network.n_layers + 1):
@@ -452,7 +452,7 @@ def _check_variation(network: Network, calibration: Array) -> None:
         if np.ptp(activations, axis=0).max() <= ROUNDING * largest:
             raise ValueError(
                 f"{what} the same for all {len(calibration)} rows of calibration, so that no "
-                "connection moves the logits (equal rows, or units that are never active?); pass "
+                "connection changes the logits (equal rows, or units that are never active?); pass "
                 "other inputs or another network."
             )
         if site < network.n_layers:

@@ -1,4 +1,4 @@
-"""What inspections need of a fitted estimator: its network, its segments, the same fit again."""
+"""Access of inspections to a fitted estimator: its network, its segments, and refits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jacrot._estimators.provenance import parameters_of
 from jacrot.network import Network
 from jacrot.segments import RotatedSegment
 
-# Parameters that do not change what a fit with other randomness is compared with.
+# Parameters that may differ between a fit and its repetitions.
 WITHOUT_CONSEQUENCE = ("random_state", "n_jobs", "verbose", "on_interrupt")
 
 Estimator = TypeVar("Estimator", bound=NetworkEstimator)
@@ -30,7 +30,7 @@ def fitted_network(estimator: Any) -> Network:
     Parameters
     ----------
     estimator : JacobianSparsityRotation or NetworkRotation
-        What the user gave.
+        The value that the user passed.
 
     Returns
     -------
@@ -56,12 +56,12 @@ def fitted_network(estimator: Any) -> Network:
     if network is None:
         raise ValueError(
             "estimator was fitted to Jacobians computed elsewhere and has no network to compute "
-            "others; pass one that was fitted to a network."
+            "others; pass an estimator that was fitted to a network."
         )
     if isinstance(network, tuple):
         raise ValueError(
-            f"estimator was fitted to {len(network)} blocks that share a basis; pass one that was "
-            "fitted to a single network."
+            f"estimator was fitted to {len(network)} blocks that share a basis; pass an estimator "
+            "that was fitted to a single network."
         )
     return network
 
@@ -77,7 +77,7 @@ def check_as_fitted(estimator: NetworkEstimator) -> None:
     Raises
     ------
     ValueError
-        If some were changed after the fit, by ``set_params`` or by hand.
+        If parameters were changed after the fit, by ``set_params`` or assignment.
     """
     fitted = estimator.provenance_["parameters"]
     now = parameters_of(estimator)
@@ -88,13 +88,13 @@ def check_as_fitted(estimator: NetworkEstimator) -> None:
     ]
     if changed:
         raise ValueError(
-            f"estimator has other parameters than those of its fit: {', '.join(changed)}; fits "
-            "with these would be compared with one without. Fit it again, or set them back."
+            f"estimator has other parameters than those of its fit: {', '.join(changed)}; its "
+            "refits would not be comparable. Fit it again, or restore the parameters."
         )
 
 
 def rotated_segments(estimator: NetworkEstimator, X: Any, name: str) -> list[RotatedSegment]:
-    """Return what an estimator was fitted to, on some inputs and in its bases.
+    """Return the segments of an estimator on given inputs, in its bases.
 
     Parameters
     ----------
@@ -108,12 +108,12 @@ def rotated_segments(estimator: NetworkEstimator, X: Any, name: str) -> list[Rot
     Returns
     -------
     list of RotatedSegment
-        One, or one of every layer.
+        One segment, or one for every layer.
 
     Raises
     ------
     ValueError
-        If their number of features is another, or some are not numbers.
+        If the inputs have the wrong number of features, or are not finite numbers.
     """
     try:
         return estimator.rotated_segments(X)
@@ -122,14 +122,14 @@ def rotated_segments(estimator: NetworkEstimator, X: Any, name: str) -> list[Rot
 
 
 def in_parallel(tasks: Iterable[Any], n_jobs: int | None) -> list[Any]:
-    """Run tasks, at once where asked for.
+    """Run tasks, in parallel if requested.
 
     Parameters
     ----------
     tasks : iterable
-        Made by ``delayed``.
+        Tasks built by ``delayed``.
     n_jobs : int or None
-        Number of tasks at once.
+        Number of parallel tasks.
 
     Returns
     -------
@@ -145,8 +145,8 @@ def in_parallel(tasks: Iterable[Any], n_jobs: int | None) -> list[Any]:
         return list(Parallel(n_jobs=n_jobs)(tasks))
     except BrokenProcessPool as error:
         raise RuntimeError(
-            "a worker process was killed before its fit had ended, perhaps for want of memory, and "
-            f"there is no result; pass a smaller n_jobs than {n_jobs}, or fewer samples."
+            "a worker process was killed before the end of its fit, perhaps because memory ran "
+            f"out, and there is no result; pass a smaller n_jobs than {n_jobs}, or fewer samples."
         ) from error
 
 
@@ -157,43 +157,43 @@ def refit(
     rng: np.random.RandomState,
     **parameters: Any,
 ) -> Estimator:
-    """Fit again with other randomness, perhaps to another network or with other parameters.
+    """Repeat a fit with other random numbers, and optionally another network or parameters.
 
     Parameters
     ----------
     estimator : JacobianSparsityRotation or NetworkRotation
-        Says how to fit; stays as it is.
+        Estimator whose parameters are used; not modified.
     network : Network
-        What to fit to.
+        Network to fit to.
     X : array-like of shape (n_samples, n_features)
-        What the network reads.
+        Inputs of the network.
     rng : numpy.random.RandomState
-        All randomness of the fit.
+        Random number generator of the fit.
     **parameters : dict
-        Parameters that differ from the estimator's.
+        Parameters that differ from those of the estimator.
 
     Returns
     -------
     JacobianSparsityRotation or NetworkRotation
         Fitted.
     """
-    # A fit that was cut short is no fit to compare with.
+    # Interrupted fits are not comparable.
     always = {"network": None, "random_state": rng, "on_interrupt": "raise", "verbose": 0}
     again = clone(estimator).set_params(**(always | parameters))
-    # Whoever follows the estimator's own fit neither hears of this one nor stops it.
+    # Callbacks of the estimator are not called for this fit.
     vars(again).pop("_skl_callbacks", None)
     return again.fit(network, X)
 
 
-def drawn_seeds(rng: np.random.RandomState, n: int) -> list[int]:
-    """Draw seeds for tasks that may run at once.
+def spawn_seeds(rng: np.random.RandomState, n: int) -> list[int]:
+    """Draw seeds for parallel tasks.
 
     Parameters
     ----------
     rng : numpy.random.RandomState
-        Draws them.
+        Random number generator.
     n : int
-        How many.
+        Number of seeds.
 
     Returns
     -------
@@ -209,11 +209,11 @@ def check_count(value: Any, name: str, least: int) -> None:
     Parameters
     ----------
     value : object
-        What the user gave.
+        The value that the user passed.
     name : str
         Its name in error messages.
     least : int
-        The smallest that makes sense.
+        Smallest allowed value.
 
     Raises
     ------

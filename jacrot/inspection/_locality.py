@@ -1,4 +1,4 @@
-"""Whether a change of one axis changes few outputs: the claim itself, by intervention."""
+"""Number of outputs that a finite step along one axis changes, by intervention."""
 
 from __future__ import annotations
 
@@ -16,35 +16,34 @@ from jacrot._utils.threads import one_blas_thread
 from jacrot.inspection._fitted import check_count, fitted_network, rotated_segments
 from jacrot.segments import RotatedSegment
 
-# A change this small beside the largest output is rounding.
+# Changes below this share of the largest output are rounding errors.
 ROUNDING = 1e-11
 
 
 @dataclass(frozen=True, repr=False)
 class LocalityCurve(Result):
-    """How many outputs a real step of one activation changes, before and after a rotation.
+    """Number of outputs that a finite step changes, before and after a rotation.
 
     Parameters
     ----------
     steps : ndarray of shape (n_steps,)
-        Size of the steps, in standard deviations of the activation that is moved.
+        Sizes of the steps, in standard deviations of the activation that is moved.
     share : float
-        An output counts as changed if it changes by more than this share of the one that changes
-        most.
+        An output counts as changed if it changes by more than this share of the largest change.
     n_outputs : int
-        How many outputs there are.
+        Number of outputs.
     before, after : ndarray of shape (n_steps, n_axes)
-        Mean number of outputs changed, over the samples in which any is: by a step of each given
-        activation, and of each rotated one. NaN where none is in any sample.
+        Mean number of changed outputs, over the samples in which any output changes, for a step of
+        each given activation and of each rotated one. NaN if no output changes in any sample.
     effect_before, effect_after : ndarray of shape (n_steps, n_axes)
         Mean square of the change of the outputs.
 
     Attributes
     ----------
     mean_before, mean_after : ndarray of shape (n_steps,)
-        Mean of `before` and `after` over the axes that change anything.
+        Mean of `before` and `after` over the axes that change any output.
     weighted_before, weighted_after : ndarray of shape (n_steps,)
-        The same, axes weighted by their effect: one without effect says little.
+        The same mean, weighted by effect.
 
     Examples
     --------
@@ -88,7 +87,7 @@ class LocalityCurve(Result):
         return _mean(self.after, self.effect_after)
 
     def _finding(self) -> str:
-        # The step of the size of what the inputs do themselves.
+        # The step closest to one standard deviation.
         index = int(np.argmin(np.abs(np.log(self.steps))))
         return (
             f"a step of {self.steps[index]:g} standard deviations changes "
@@ -111,53 +110,52 @@ def locality_curve(
     max_samples: int = 200,
     random_state: int | np.random.RandomState | None = None,
 ) -> LocalityCurve | dict[int, LocalityCurve]:
-    """Move one activation by a real step and count the outputs that change.
+    """Move one activation by a finite step, and count the outputs that change.
 
-    The Jacobian is a derivative: it says what an infinitely small change does. Here activation
-    ``j`` is moved by ``step`` times its standard deviation over `X`, the network computes again,
-    and the outputs ``a`` are counted for which ::
+    The Jacobian describes an infinitesimal change. Here activation ``j`` is moved by ``step`` times
+    its standard deviation over `X`, the network is evaluated, and the outputs ``a`` are counted for
+    which ::
 
         |y_a(z + δ e_j) − y_a(z)| > share · max_b |y_b(z + δ e_j) − y_b(z)|
 
-    once with neurons in the given basis, and once with rotated activations (and rotated outputs,
-    where the estimator rotates them). Every other sample is moved up, the others down.
+    in the basis of neurons, and with rotated activations (and rotated outputs, if the estimator
+    rotates them). Every other sample is moved up, the others down.
 
     Parameters
     ----------
     estimator : JacobianSparsityRotation or NetworkRotation
-        Fitted to one network.
+        Estimator fitted to one network.
     X : array-like of shape (n_samples, n_features)
-        What that network reads, best held-out.
+        Inputs of that network, preferably held out.
     steps : sequence of float, default=(0.01, 0.1, 0.5, 1.0, 2.0)
         The steps, in standard deviations.
     share : float, default=0.1
-        Share of the largest change from which on an output counts as changed.
+        Share of the largest change above which an output counts as changed.
     max_samples : int, default=200
-        Of more samples, so many are drawn to be moved.
+        Maximum number of samples; if there are more, this number is drawn.
     random_state : int, RandomState instance or None, default=None
-        Draws them.
+        Determines the samples.
 
     Returns
     -------
     LocalityCurve or dict of int to LocalityCurve
-        The counts; of a :class:`jacrot.NetworkRotation` those of every layer, by its number: what
-        a step of an activation that it reads changes in those that it writes.
+        The counts. For a :class:`jacrot.NetworkRotation`, those of every layer by its number: the
+        outputs of the layer that a step of one of its inputs changes.
 
     Raises
     ------
     TypeError
-        If `estimator` is not one of this package's.
+        If `estimator` is not an estimator of this package.
     NotFittedError
         If `estimator` was not fitted.
     ValueError
-        If it was fitted to several blocks or to Jacobians computed elsewhere, if a network reads
-        or writes anything but rows, or if a parameter is out of range.
+        If it was fitted to several blocks or to Jacobians computed elsewhere, if inputs or outputs
+        of a network are not rows, or if a parameter is out of range.
 
     Notes
     -----
-    There is a forward pass over the samples for every axis and step, in double precision. With
-    fewer components than features, the network after the rotation is that of the projected
-    activations.
+    There is one forward pass over the samples for every axis and step, in double precision. With
+    fewer components than features, the rotated network is that of the projected activations.
 
     References
     ----------
@@ -179,7 +177,7 @@ def locality_curve(
     rotated = rotated_segments(estimator, X, "X")
     sizes = real_array(steps, "steps", ndim=1).astype(np.float64)
     if sizes.size == 0 or (sizes <= 0).any():
-        raise ValueError(f"steps={steps!r} must be positive numbers, one at least.")
+        raise ValueError(f"steps={steps!r} must be one or more positive numbers.")
     if not 0 <= share < 1:
         raise ValueError(f"share={share!r} must be at least 0 and below 1.")
     check_count(max_samples, "max_samples", 1)
@@ -189,7 +187,7 @@ def locality_curve(
         given, x = one.runnable, one.segment.activations
         n_outputs = _check_rows(one, f"layer {site}" if len(rotated) > 1 else "the network")
         rows = np.sort(rng.permutation(len(x))[:max_samples])
-        # A pass is too small to share among threads.
+        # A forward pass is too small for several threads.
         with one_blas_thread():
             before = _counts(given.forward, x, rows, sizes, share)
             after = _counts(one.forward, one.activations, rows, sizes, share)
@@ -206,7 +204,7 @@ def locality_curve(
 
 
 def _check_rows(rotated: RotatedSegment, where: str) -> int:
-    """Return the number of activations written; raise ValueError where there are no rows."""
+    """Return the number of outputs; raise ValueError if inputs or outputs are not rows."""
     x = rotated.segment.activations
     written = rotated.runnable.forward(x[:1])
     for verb, activations in (("reads", x), ("writes", written)):
@@ -225,9 +223,9 @@ def _counts(
     steps: Matrix,
     share: float,
 ) -> tuple[Matrix, Matrix]:
-    """Count the outputs that a step of each axis changes, and average the square of the change."""
+    """Count the outputs that a step of each axis changes; return also the mean squared change."""
     deviations = Z.std(axis=0, dtype=np.float64)
-    # Small differences of outputs are wanted: single precision would round them away.
+    # Small differences of outputs would be lost in single precision.
     start = Z[rows].astype(np.float64)
     signs = np.where(np.arange(len(start)) % 2, -1.0, 1.0)
     outputs = forward(start)
@@ -249,7 +247,7 @@ def _counts(
 
 
 def _mean(counts: Matrix, weights: Matrix) -> Matrix:
-    """Average over the axes that change anything; NaN where none does."""
+    """Average over the axes that change any output; NaN if none does."""
     known = ~np.isnan(counts)
     with np.errstate(invalid="ignore"):
         return np.asarray(

@@ -1,4 +1,4 @@
-"""What the outputs of a network are worth: on given inputs, and on resamples of them."""
+"""Metrics of the outputs of a network, on given inputs and on resamples of them."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from jacrot.network import Network
 Rows = NDArray[np.intp]
 
 NAMES = ("accuracy", "cross_entropy", "kl")
-# So many row numbers of resamples are drawn at a time: 8 MB.
+# Number of row indices of resamples that are drawn at a time: 8 MB.
 DRAWN_AT_ONCE = 2**20
-# Rows of probabilities sum to 1 but for single precision.
+# Tolerance for the sum of a row of probabilities, in single precision.
 SUM_TOL = 1e-5
 
 
 class Metric(Protocol):
-    """A number for the logits of all inputs, and for those of every resample."""
+    """A metric of the logits of all inputs, and of every resample."""
 
     name: str
     greater_is_better: bool
-    # Whether what is computed of the logits once is small enough to be kept.
+    # Whether the result of `prepared` is small enough to be stored.
     keeps: bool
 
     def prepared(self, logits: Array) -> Array:
-        """Compute what can be computed of every input once."""
+        """Compute the part that does not depend on the resample."""
         ...
 
     def value(self, prepared: Array) -> float:
@@ -41,12 +41,12 @@ class Metric(Protocol):
         ...
 
     def resampled(self, prepared: Array, rows: Rows) -> Matrix:
-        """Compute the metric on every resample, a row of `rows`."""
+        """Compute the metric on every resample, one for each row of `rows`."""
         ...
 
 
 class _Mean:
-    """The mean over the inputs of one number for each."""
+    """The mean over inputs of one number for each input."""
 
     keeps = True
 
@@ -62,8 +62,8 @@ class _Mean:
         return np.asarray(prepared[rows].mean(axis=1))
 
 
-class _OfUser:
-    """A function ``metric(outputs, y)``; `last` makes the network's outputs of its logits."""
+class _UserMetric:
+    """A user's function ``metric(outputs, y)``; `last` maps logits to the outputs."""
 
     greater_is_better = True
     keeps = False
@@ -90,7 +90,7 @@ class _OfUser:
         )
 
     def _number(self, outputs: Array, y: Any) -> float:
-        value = any_array(self.function(outputs, y), f"what metric {self.name} returns")
+        value = any_array(self.function(outputs, y), f"the result of metric {self.name}")
         if value.ndim or value.dtype.kind not in "fiub":
             raise TypeError(
                 f"metric {self.name} returned {value!r}; pass a function metric(outputs, y) that "
@@ -100,20 +100,20 @@ class _OfUser:
 
 
 class Evaluations:
-    """The metric of a network with some of its connections, each number of them computed once.
+    """The metric of a network with the strongest connections only, cached by their number.
 
     Parameters
     ----------
     logits_with : callable
-        Computes the logits of all inputs with so many connections.
+        Maps a number of connections to the logits of all inputs.
     metric : Metric
-        What is measured.
+        The metric.
     full : ndarray of shape (n_inputs, n_logits)
-        The logits of the network itself.
+        Logits of the network itself.
     n_resamples : int
         Number of resamples of the inputs.
     seed : int
-        Draws them.
+        Seed of the resamples.
     """
 
     def __init__(
@@ -127,27 +127,27 @@ class Evaluations:
         self.logits_with = logits_with
         self.metric = metric
         self._full = metric.prepared(full)
-        self.full = self.value_of(full, "the network itself")
+        self.full = self.evaluate(full, "the network itself")
         self.n_resamples = n_resamples
         self.seed = seed
         self._kept: dict[int, Array] = {}
         self._losses: dict[int, Matrix] = {}
 
     def value(self, n_edges: int) -> float:
-        """Compute the metric with so many connections; raise ValueError where that is no count."""
+        """Compute the metric with a number of connections; raise ValueError if it is invalid."""
         check_count(n_edges, "n_edges", 0)
         value = self.metric.value(self._prepared(n_edges))
         self._check(value, f"{n_edges} connections")
         return value
 
-    def value_of(self, logits: Array, what: str) -> float:
-        """Compute the metric of logits that come from elsewhere."""
+    def evaluate(self, logits: Array, what: str) -> float:
+        """Compute the metric of other logits."""
         value = self.metric.value(self.metric.prepared(logits))
         self._check(value, what)
         return value
 
     def losses(self, counts: Sequence[int]) -> Matrix:
-        """Compute how much worse the metric is than the network's own, resample by resample.
+        """Compute the loss of the metric compared with the network itself, for every resample.
 
         The resamples are the same for all numbers of connections, so that losses are paired.
 
@@ -193,32 +193,32 @@ class Evaluations:
     def _check(self, values: Any, what: str) -> None:
         if not np.isfinite(values).all():
             raise ValueError(
-                f"metric {self.metric.name} is NaN or infinite for {what}; pass one that is finite "
-                "for all outputs."
+                f"metric {self.metric.name} is NaN or infinite for {what}; pass a metric that is "
+                "finite for all outputs."
             )
 
 
 def without_probabilities(network: Network, n_outputs: int) -> tuple[Network, Layer | None]:
-    """Split a network into what computes its logits and what makes probabilities of them.
+    """Split a network into the part that computes logits and a final softmax or sigmoid.
 
     Parameters
     ----------
     network : Network
         The whole network.
     n_outputs : int
-        How many outputs it has.
+        Number of outputs of the network.
 
     Returns
     -------
     network : Network
-        Without a softmax at its end, or the sigmoid of a single output.
+        The network without a final softmax, or without the sigmoid of a single output.
     last : Layer or None
-        What was left out.
+        The layer that was removed.
 
     Raises
     ------
     ValueError
-        If nothing else is left.
+        If no other layer is left.
     """
     *before, last = network.layers
     one_sigmoid = _is_sigmoid(last) and n_outputs == 1
@@ -229,33 +229,33 @@ def without_probabilities(network: Network, n_outputs: int) -> tuple[Network, La
     elif isinstance(last, Softmax) or one_sigmoid:
         if not before:
             raise ValueError(
-                f"network={network!r} makes probabilities of logits and does nothing else, so that "
-                "it has no connections to remove; pass a network with layers of weights."
+                f"network={network!r} only maps logits to probabilities, so that it has no "
+                "connections to remove; pass a network with layers of weights."
             )
         return Network(before), last
     return network, None
 
 
 def read_metric(metric: Any, y: Any, logits: Array, network: Network, last: Layer | None) -> Metric:
-    """Read a metric and the labels that belong to it.
+    """Validate a metric and its labels.
 
     Parameters
     ----------
     metric : {"accuracy", "cross_entropy", "kl"} or callable
-        What the user gave.
+        The value that the user passed.
     y : array-like or None
         Labels.
     logits : ndarray of shape (n_inputs, n_logits)
-        Those of the network itself.
+        Logits of the network itself.
     network : Network
-        What writes them.
+        The network that computes the logits.
     last : Layer or None
-        What follows them.
+        Layer that maps the logits to outputs.
 
     Returns
     -------
     Metric
-        Of logits.
+        The metric of logits.
 
     Raises
     ------
@@ -266,10 +266,10 @@ def read_metric(metric: Any, y: Any, logits: Array, network: Network, last: Laye
     if callable(metric):
         if y is not None and (not hasattr(y, "__len__") or len(y) != n_inputs):
             raise ValueError(
-                f"y must hold an entry for each of {n_inputs} samples of X, which are resampled "
+                f"y must have an entry for each of {n_inputs} samples of X, which are resampled "
                 f"together; got {type(y).__name__}."
             )
-        return _OfUser(metric, y, last)
+        return _UserMetric(metric, y, last)
     if not isinstance(metric, str) or metric not in NAMES:
         raise ValueError(
             f"metric={metric!r} is unknown; pass 'accuracy', 'cross_entropy', 'kl' or a callable "
@@ -277,36 +277,36 @@ def read_metric(metric: Any, y: Any, logits: Array, network: Network, last: Laye
         )
     _check_logits(metric, logits, network)
     if metric == "kl":
-        theirs = log_softmax(_of_classes(logits), axis=1)
+        theirs = log_softmax(_class_logits(logits), axis=1)
         probabilities = np.exp(theirs)
 
         def divergence(logits: Array) -> Array:
-            ours = log_softmax(_of_classes(logits), axis=1)
+            ours = log_softmax(_class_logits(logits), axis=1)
             return np.asarray((probabilities * (theirs - ours)).sum(axis=1))
 
         return _Mean(metric, divergence)
     labels = _labels(y, n_inputs, max(n_logits, 2))
     if metric == "accuracy":
         return _Mean(
-            metric, lambda logits: (_of_classes(logits).argmax(axis=1) == labels).astype(float)
+            metric, lambda logits: (_class_logits(logits).argmax(axis=1) == labels).astype(float)
         )
     rows = np.arange(n_inputs)
-    return _Mean(metric, lambda logits: -log_softmax(_of_classes(logits), axis=1)[rows, labels])
+    return _Mean(metric, lambda logits: -log_softmax(_class_logits(logits), axis=1)[rows, labels])
 
 
-def _of_classes(logits: Array) -> Array:
-    """Return two logits for a single one, the first zero: the softmax of both is its sigmoid."""
+def _class_logits(logits: Array) -> Array:
+    """Return logits of at least two classes; the softmax of (0, x) is the sigmoid of x."""
     return np.pad(logits, ((0, 0), (1, 0))) if logits.shape[1] == 1 else logits
 
 
 def _labels(y: Any, n_inputs: int, n_classes: int) -> Rows:
-    """Read class numbers, each of which must belong to a logit."""
+    """Validate labels as indices of logits."""
     if y is None:
-        raise ValueError(f"y must hold a label for each of {n_inputs} samples of X, got None.")
+        raise ValueError(f"y must have a label for each of {n_inputs} samples of X, got None.")
     labels = any_array(y, "y")
     if labels.shape != (n_inputs,):
         raise ValueError(
-            f"y must hold a label for each of {n_inputs} samples of X, one dimension, but it has "
+            f"y must have a label for each of {n_inputs} samples of X, in one dimension, but has "
             f"shape {labels.shape}."
         )
     if labels.dtype.kind not in "iub":
@@ -325,7 +325,7 @@ def _labels(y: Any, n_inputs: int, n_classes: int) -> Rows:
 
 
 def _check_logits(metric: str, logits: Array, network: Network) -> None:
-    """Refuse probabilities, whose softmax would be measured."""
+    """Check that a network returns logits and not probabilities."""
     last = network.layers[-1]
     if isinstance(last, Dense) and last.activation == "identity":
         return
@@ -339,7 +339,7 @@ def _check_logits(metric: str, logits: Array, network: Network) -> None:
     in_range = logits.min() >= 0 and logits.max() <= 1
     if in_range and (n_logits == 1 or np.abs(logits.sum(axis=1) - 1).max() < SUM_TOL):
         raise ValueError(
-            f"network ends in {last!r} and writes what look like probabilities, {advice}"
+            f"network ends in {last!r} and returns what look like probabilities, {advice}"
         )
 
 

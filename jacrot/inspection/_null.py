@@ -1,4 +1,4 @@
-"""How sparse the same fit makes networks that learned nothing."""
+"""Comparison with null models: the same fit on networks that learned nothing."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from jacrot._utils.result import Result
 from jacrot.inspection._fitted import (
     check_as_fitted,
     check_count,
-    drawn_seeds,
     fitted_network,
     in_parallel,
     refit,
     rotated_segments,
+    spawn_seeds,
 )
 from jacrot.inspection._pairing import check_same_widths
 from jacrot.network import Network
@@ -33,8 +33,8 @@ from jacrot.segments._null_weights import (
     shuffle,
 )
 
-# So many standard deviations from the mean of a null count as a difference, if no run of it is
-# beyond; one that the figures of the verdict do not show does not.
+# A score differs from a null model if it is this number of standard deviations from the mean and
+# beyond all runs, and if the difference is visible in the digits of the verdict.
 DISTINCT = 2.0
 VISIBLE = 1e-3
 ABOVE, BELOW, SAME = "above", "below", "not distinguishable from"
@@ -42,30 +42,30 @@ ABOVE, BELOW, SAME = "above", "below", "not distinguishable from"
 
 @dataclass(frozen=True, repr=False)
 class NullBaseline(Result):
-    """Held-out sparsity of a network, and of the same fit on networks that learned nothing.
+    """Held-out sparsity of a network and of null models after the same fit.
 
     Parameters
     ----------
     score, given : float
-        Mean Hoyer sparsity of the network's Jacobians on held-out inputs: in the new basis, and
-        in the given one.
+        Mean Hoyer sparsity of the network's Jacobians on held-out inputs, in the new basis and in
+        the given basis.
     nulls, nulls_given : dict of str to ndarray of shape (n_repeats,)
-        The same of every null network, by kind of null.
+        The same for every null model, by kind.
 
     Attributes
     ----------
     mean, spread : dict of str to float
         Mean and standard deviation of `nulls`.
     z_score : dict of str to float
-        How many standard deviations `score` is above the mean.
+        Difference of `score` from the mean, in standard deviations.
     gain : float
-        What the rotation added, ``score - given``.
+        Increase of the sparsity by the rotation, ``score - given``.
     nulls_gain : dict of str to ndarray of shape (n_repeats,)
-        The same of every null network.
+        The same for every null model.
     gain_z_score : dict of str to float
-        How many standard deviations `gain` is above their mean.
+        Difference of `gain` from the mean of `nulls_gain`, in standard deviations.
     verdict : str
-        What follows from the figures, in one line.
+        The conclusion in one line.
 
     Examples
     --------
@@ -96,31 +96,31 @@ class NullBaseline(Result):
 
     @property
     def z_score(self) -> dict[str, float]:
-        """How many standard deviations the score is above the mean of each null."""
+        """Difference of the score from the mean of each null model, in standard deviations."""
         return {name: _z_score(self.score, runs) for name, runs in self.nulls.items()}
 
     @property
     def gain(self) -> float:
-        """What the rotation added to the sparsity in the given basis."""
+        """Increase of the sparsity by the rotation."""
         return self.score - self.given
 
     @property
     def nulls_gain(self) -> dict[str, Matrix]:
-        """What the rotation added in every null network."""
+        """Increase of the sparsity by the rotation of every null model."""
         return {name: runs - self.nulls_given[name] for name, runs in self.nulls.items()}
 
     @property
     def gain_z_score(self) -> dict[str, float]:
-        """How many standard deviations the gain is above the mean of each null."""
+        """Difference of the gain from the mean of each null model, in standard deviations."""
         return {name: _z_score(self.gain, runs) for name, runs in self.nulls_gain.items()}
 
     @property
     def verdict(self) -> str:
-        """What follows from the figures, in one line."""
+        """The conclusion in one line."""
         sparser = {name for name, runs in self.nulls.items() if _outcome(self.score, runs) == ABOVE}
         others = [name for name in self.nulls if name not in sparser]
         return (
-            f"{f'no sparser than {_listed(others)}' if others else 'sparser than every null'}: "
+            f"{f'no sparser than {_join(others)}' if others else 'sparser than every null'}: "
             f"{_compared('sparsity', self.score, self.nulls)}; "
             f"{_compared('gain', self.gain, self.nulls_gain)}"
         )
@@ -148,46 +148,46 @@ def null_baseline(
     random_state: int | np.random.RandomState | None = None,
     n_jobs: int | None = None,
 ) -> NullBaseline:
-    """Fit null networks as a network was fitted, and compare their sparsity with its own.
+    """Compare the sparsity of a network with null models after the same fit.
 
-    A linear map is sparse in its singular basis, whatever it computes, so that sparsity alone
-    shows no structure. Of the weights, every null keeps only what is said here:
+    A linear map is sparse in its singular basis regardless of what it computes, so that sparsity
+    alone is not evidence of structure. The null models are
 
-    - ``"shuffled"``: the entries of every weight array of two dimensions or more, in random order;
-    - ``"spectrum"``: the same singular values of every such array (one of more dimensions taken as
-      ``(n_outputs, rest)``) between random singular vectors;
-    - ``"initial"``, if those are given: the weights before training, the fit from other seeds.
+    - ``"shuffled"``: the entries of every weight array with two or more dimensions in random order;
+    - ``"spectrum"``: every such array with the same singular values and random singular vectors
+      (arrays with more dimensions are reshaped to ``(n_outputs, rest)``);
+    - ``"initial"``, if passed: the network before training, fitted with other seeds.
 
-    Biases, and other arrays of one dimension, stay. All nulls read the same `X`; of a
-    :class:`jacrot.NetworkRotation` these are the inputs, and the activations inside follow. A
-    `readout` of the estimator stays too.
+    Biases and other arrays with one dimension are kept. All null models are evaluated on the same
+    `X`; for a :class:`jacrot.NetworkRotation` these are the inputs, from which the inner
+    activations are computed. A `readout` of the estimator is kept as well.
 
     Parameters
     ----------
     estimator : JacobianSparsityRotation or NetworkRotation
-        Fitted to one network on `X`; stays as it is.
+        Estimator fitted to one network on `X`; not modified.
     X : array-like of shape (n_samples, n_features)
-        What to fit the nulls on.
+        Inputs for the fits of the null models.
     X_test : array-like of shape (n_test_samples, n_features)
-        Held-out inputs, to score them and the network itself.
-    initial : Network or anything that makes one, default=None
-        The same network before training; raw weights with the estimator's `activation`.
+        Held-out inputs for all scores.
+    initial : Network or array-likes, default=None
+        The network before training, or its weights, with the `activation` of the estimator.
     n_repeats : int, default=10
-        Number of null networks of each kind.
+        Number of null models of each kind.
     random_state : int, RandomState instance or None, default=None
-        Draws the nulls, and the randomness of their fits.
+        Determines the null models and the random numbers of their fits.
     n_jobs : int, default=None
-        Number of fits at once, as in joblib.
+        Number of parallel fits, as in joblib.
 
     Returns
     -------
     NullBaseline
-        The scores, and what follows from them.
+        The scores and the verdict.
 
     Raises
     ------
     TypeError
-        If `estimator` is none of this package's.
+        If `estimator` is not an estimator of this package.
     NotFittedError
         If `estimator` was not fitted.
     ValueError
@@ -199,13 +199,13 @@ def null_baseline(
 
     Notes
     -----
-    ``"initial"`` is one network: its spread is that of the search alone, and its z-score says
-    nothing of other initial weights.
+    ``"initial"`` is a single network: its spread is that of the search only, and its z-score does
+    not account for other initial weights.
 
-    In the verdict, above (below) a null means: more than two standard deviations from its mean,
-    and beyond all of its runs. With 10 runs of a null from which the network does not differ, each
-    happens at most once in 11 times. The gain is what the rotation adds: a network can be sparser
-    than a null because its neurons are so already.
+    In the verdict, above (below) a null model means more than two standard deviations from its
+    mean, and beyond all of its runs. With 10 runs of a null model from which the network does not
+    differ, each happens with probability at most 1/11. The gain is the increase by the rotation: a
+    network can be sparser than a null model because it already is in the basis of neurons.
 
     References
     ----------
@@ -246,7 +246,7 @@ def null_baseline(
     tasks = (
         delayed(_scores)(estimator, *source, X, X_test, seed)
         for source in sources.values()
-        for seed in drawn_seeds(rng, n_repeats)
+        for seed in spawn_seeds(rng, n_repeats)
     )
     runs = np.array(in_parallel(tasks, n_jobs)).reshape(len(sources), n_repeats, 2)
     return NullBaseline(
@@ -277,7 +277,7 @@ def _scores(
     X_test: ArrayLike,
     seed: int,
 ) -> tuple[float, float]:
-    """Fit a null network, and score it in its new and in its given basis."""
+    """Fit a null model, and return its scores in the new and in the given basis."""
     rng = np.random.RandomState(seed)
     null = network if change is None else change_weights(network, change, rng)
     fitted = refit(estimator, null, X, rng)
@@ -285,7 +285,7 @@ def _scores(
 
 
 def _given_sparsity(rotated: list[RotatedSegment]) -> float:
-    """Compute what ``score`` is with no rotation at all."""
+    """Compute the ``score`` without a rotation."""
     return float(np.mean([one.given.given_sparsity for one in rotated]))
 
 
@@ -299,16 +299,16 @@ def _z_score(value: float, runs: Matrix) -> float:
 
 
 def _compared(what: str, value: float, nulls: dict[str, Matrix]) -> str:
-    """Say above which nulls a figure is, below which, and from which it cannot be told."""
+    """Return a clause that lists the null models above, below and at a value."""
     outcomes: dict[str, list[str]] = {}
     for name, runs in nulls.items():
         figures = f"{name} ({runs.mean():.3f} ± {_spread(runs):.3f})"
         outcomes.setdefault(_outcome(value, runs), []).append(figures)
-    clauses = [f"{outcome} {_listed(names)}" for outcome, names in outcomes.items()]
+    clauses = [f"{outcome} {_join(names)}" for outcome, names in outcomes.items()]
     return f"{what} {value:.3f} is {', '.join(clauses)}"
 
 
-def _listed(names: list[str]) -> str:
+def _join(names: list[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 

@@ -1,4 +1,4 @@
-"""Whether the same axes are found again."""
+"""Recurrence of axes in fits from other starts and on resampled inputs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from jacrot._utils.result import Result
 from jacrot.inspection._fitted import (
     check_as_fitted,
     check_count,
-    drawn_seeds,
     fitted_network,
     in_parallel,
     refit,
     rotated_segments,
+    spawn_seeds,
 )
 from jacrot.metrics import match_axes
 from jacrot.network import Network
@@ -30,36 +30,36 @@ from jacrot.segments import RotatedSegment
 
 # A rotation's name: "input", "output", or the site of a whole network.
 Name = str | int
-# The chance level is the mean over at least so many random axes.
+# Minimum number of random axes over which the chance level is averaged.
 CHANCE_AXES = 1000
 
 
 @dataclass(frozen=True, repr=False)
 class AxisStability(Result):
-    """How far the axes of every rotation are found again.
+    """Recurrence of the axes of every rotation.
 
-    All dictionaries are by rotation: ``"input"`` and, if the outputs are rotated by a matrix of
-    their own, ``"output"``; of a :class:`jacrot.NetworkRotation` the sites.
+    The keys of all dictionaries are the rotations: ``"input"`` and, if the outputs have a separate
+    rotation, ``"output"``; for a :class:`jacrot.NetworkRotation` the sites.
 
     Parameters
     ----------
     cosines_of_starts : dict of ndarray of shape (n_starts, n_axes)
-        ``|cos|`` between every axis and the one matched with it, in fits from other starts; NaN
-        for axes without effect.
+        ``|cos|`` between every axis and the matched axis of fits from other starts; NaN for axes
+        without effect.
     cosines_of_samples : dict of ndarray of shape (n_resamples, n_axes)
-        The same in fits on resampled inputs.
+        The same for fits on resampled inputs.
     effect : dict of ndarray of shape (n_axes,)
-        Share of every axis in the mean square of the Jacobians, every sample scaled to the same
-        norm; inside a whole network, of what moves the axis and of what reads it.
+        Share of every axis in the mean square of the Jacobians, with every sample scaled to the
+        same norm; inside a whole network, of the Jacobians on both sides of the site.
     chance : dict of float
-        Mean ``|cos|`` of matched axes where one of the two rotations is random.
+        Mean ``|cos|`` of matched axes if one of the two rotations is random.
 
     Attributes
     ----------
     recurrence : dict of ndarray of shape (n_axes,)
         Mean ``|cos|`` of every axis over all fits; NaN for axes without effect.
     mean : dict of float
-        Mean of the recurrence, axes weighted by their effect.
+        Mean of the recurrence, weighted by effect.
 
     Examples
     --------
@@ -88,7 +88,7 @@ class AxisStability(Result):
 
     @property
     def mean(self) -> dict[Any, float]:
-        """Mean of the recurrence, axes weighted by their effect."""
+        """Mean of the recurrence, weighted by effect."""
         means = {}
         for name, recurrence in self.recurrence.items():
             has_effect = ~np.isnan(recurrence)
@@ -133,41 +133,41 @@ def axis_stability(
     random_state: int | np.random.RandomState | None = None,
     n_jobs: int | None = None,
 ) -> AxisStability:
-    """Fit again from other starts and on resampled inputs, and look for the same axes.
+    """Measure whether axes recur in fits from other starts and on resampled inputs.
 
-    The axes of each fit are matched with those of `estimator` so that the sum of ``|cos|`` is
-    largest. An axis that recurs belongs to the network; one that does not was chosen by chance
-    among many that are as sparse.
+    The axes of each fit are matched with those of `estimator` by the largest sum of ``|cos|``. An
+    axis that recurs is a property of the network; other axes were chosen by chance among many that
+    are equally sparse.
 
     Parameters
     ----------
     estimator : JacobianSparsityRotation or NetworkRotation
-        Fitted to one network on `X`.
+        Estimator fitted to one network on `X`.
     X : array-like of shape (n_samples, n_features)
-        What to fit on.
+        Inputs for the fits.
     n_starts : int, default=5
-        Number of fits to `X` from other starts: from random rotations, and of a
-        :class:`jacrot.NetworkRotation`, whose starts are the rotations of its layers one by one,
+        Number of fits to `X` from other starts, which are random rotations. A
+        :class:`jacrot.NetworkRotation`, which starts from the rotations of its layers, is fitted
         with other seeds.
     n_resamples : int, default=5
-        Number of fits, with the parameters of `estimator` and other seeds, to as many rows of `X`
-        drawn with replacement.
+        Number of fits, with the parameters of `estimator` and other seeds, to rows of `X` that are
+        resampled with replacement.
     keep : bool, default=False
         Whether `estimator` keeps the result as ``axis_stability_``.
     random_state : int, RandomState instance or None, default=None
-        Draws the starts, the rows, and the randomness of the fits.
+        Determines the starts, the resamples, and the random numbers of the fits.
     n_jobs : int, default=None
-        Number of fits at once, as in joblib.
+        Number of parallel fits, as in joblib.
 
     Returns
     -------
     AxisStability
-        The cosines, and the level that chance reaches.
+        The cosines and the chance level.
 
     Raises
     ------
     TypeError
-        If `estimator` is not one of this package's.
+        If `estimator` is not an estimator of this package.
     NotFittedError
         If `estimator` was not fitted.
     ValueError
@@ -180,14 +180,13 @@ def axis_stability(
     -----
     In functional coordinates the axes are those of the whitened activations of each fit.
 
-    Axes without any effect complete a basis and are not found by a search: they are left out, as
-    NaN. Axes of little effect count little for the sparsity and recur less; `effect` says which
-    they are, and `mean` weights by it.
+    Axes without any effect only complete the basis; their recurrence is NaN. Axes with little
+    effect contribute little to the sparsity and recur less; `mean` weights axes by `effect`.
 
-    Matched axes of random rotations are not orthogonal: of many pairs the best are taken. The
-    recurrence is to be read beside that level, `chance`, which falls with the number of axes. It is
-    that of rotations inside the directions that have an effect; with `n_components`, all fits
-    share about the same ones.
+    Matched axes of random rotations are not orthogonal, because the best of many pairs are chosen.
+    Compare the recurrence with this level, `chance`, which decreases with the number of axes. It
+    is computed for rotations of the directions with an effect; with `n_components`, these are about
+    the same in all fits.
 
     References
     ----------
@@ -217,8 +216,8 @@ def axis_stability(
     axes = _axes(rotated)
     effect, has_effect = _effects(rotated, axes)
     start, number = _differences(estimator, axes)
-    plans = [(seed, False, start | number) for seed in drawn_seeds(rng, n_starts)]
-    plans += [(seed, True, number) for seed in drawn_seeds(rng, n_resamples)]
+    plans = [(seed, False, start | number) for seed in spawn_seeds(rng, n_starts)]
+    plans += [(seed, True, number) for seed in spawn_seeds(rng, n_resamples)]
     fits = in_parallel(
         (delayed(_cosines)(estimator, network, X, axes, has_effect, *plan) for plan in plans),
         n_jobs,
@@ -229,7 +228,9 @@ def axis_stability(
             name: np.array([fit[name] for fit in fits[n_starts:]]) for name in axes
         },
         effect=effect,
-        chance={name: chance_level(int(alive.sum()), rng) for name, alive in has_effect.items()},
+        chance={
+            name: chance_level(int(nonzero.sum()), rng) for name, nonzero in has_effect.items()
+        },
     )
     if keep:
         estimator.axis_stability_ = result
@@ -242,14 +243,14 @@ def chance_level(n_axes: int, rng: np.random.RandomState) -> float:
     Parameters
     ----------
     n_axes : int
-        Number of axes of both, in as many dimensions.
+        Number of axes and of dimensions.
     rng : numpy.random.RandomState
-        Draws rotations.
+        Random number generator.
 
     Returns
     -------
     float
-        The mean: 1 for a single axis, 0.83 for two, falling with their number.
+        The mean: 1 for a single axis, 0.83 for two, and less for more axes.
     """
     n_draws = -(-CHANCE_AXES // n_axes)
     identity = np.eye(n_axes)
@@ -258,7 +259,7 @@ def chance_level(n_axes: int, rng: np.random.RandomState) -> float:
 
 
 def _axes(rotated: list[RotatedSegment]) -> dict[Name, Matrix]:
-    """List the rotations of all segments by site."""
+    """Return the rotations of all segments by site."""
     axes: dict[Name, Matrix] = {}
     for one in rotated:
         axes |= one.rotations
@@ -268,9 +269,9 @@ def _axes(rotated: list[RotatedSegment]) -> dict[Name, Matrix]:
 def _differences(
     estimator: NetworkEstimator, axes: dict[Name, Matrix]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Find the parameters of fits from other starts, and of all fits."""
+    """Return the parameters of fits from other starts, and of all fits."""
     parameters = estimator.get_params()
-    # Without the parameter, another seed is another start.
+    # Without the parameter, another seed gives another start.
     start = {"init": "random"} if "init" in parameters else {}
     # A share of the sensitivity may be another number of axes on other inputs.
     reduced = parameters.get("n_components") is not None
@@ -280,8 +281,8 @@ def _differences(
 def _effects(
     rotated: list[RotatedSegment], axes: dict[Name, Matrix]
 ) -> tuple[dict[Name, Matrix], dict[Name, NDArray[np.bool_]]]:
-    """Compute the share of every axis in the mean square of the Jacobians, and where it is zero."""
-    # By site, E[JᵀJ] of what reads the axes plus E[JJᵀ] of what writes them.
+    """Return the share of each axis in the mean square of the Jacobians, and if it is nonzero."""
+    # By site, E[JᵀJ] of the segment that reads the axes plus E[JJᵀ] of the one that writes them.
     moments = {name: np.zeros((rotation.shape[1],) * 2) for name, rotation in axes.items()}
     for one in rotated:
         for name, moment in zip(one.sites, one.effective.moments, strict=True):
@@ -305,12 +306,12 @@ def _cosines(
     resampled: bool,
     parameters: dict[str, Any],
 ) -> dict[Name, Matrix]:
-    """Fit again, and match the axes that have an effect with those found."""
+    """Repeat the fit, and match the axes with an effect."""
     rng = np.random.RandomState(seed)
     rows = resample(X, random_state=rng) if resampled else X
     found = _axes(refit(estimator, network, rows, rng, **parameters).rotated_segments(rows))
     cosines = {}
-    for name, alive in has_effect.items():
-        cosines[name] = np.full(len(alive), np.nan)
-        cosines[name][alive] = match_axes(axes[name][alive], found[name])[1]
+    for name, nonzero in has_effect.items():
+        cosines[name] = np.full(len(nonzero), np.nan)
+        cosines[name][nonzero] = match_axes(axes[name][nonzero], found[name])[1]
     return cosines
