@@ -348,6 +348,8 @@ class Network(Immutable):
         ------
         IndexError
             If there are no such layers.
+        TypeError
+            If `layers` is something else.
         ValueError
             If the network does not read `inputs`.
 
@@ -366,8 +368,12 @@ class Network(Immutable):
 
         if isinstance(layers, slice):
             chosen = range(*layers.indices(self.n_layers))
+        elif isinstance(layers, Integral) and not isinstance(layers, bool):
+            chosen = range(int(layers), int(layers) + 1)
         else:
-            chosen = range(layers, layers + 1)
+            raise TypeError(
+                f"layers is a {type(layers).__name__}; pass the number of a layer, or a slice."
+            )
         if chosen.step != 1 or len(chosen) == 0 or chosen.start < 0 or chosen.stop > self.n_layers:
             raise IndexError(
                 f"layers={layers!r} does not exist; pass a number from 0 to {self.n_layers - 1}, "

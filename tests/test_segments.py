@@ -160,6 +160,12 @@ def test_what_was_captured_is_not_run(X):
     (rotated,) = model.rotated_segments(captured)
     assert rotated.sparsity == pytest.approx(model.sparsity_)
     assert model.score(captured) == pytest.approx(model.sparsity_)
+    with pytest.raises(TypeError, match="X is a segment"):
+        model.transform(captured)
+    twice = JacobianSparsityRotation(**QUICK).fit([captured, captured])
+    assert twice.sparsity_ == pytest.approx(twice.score(captured))
+    assert len(twice.provenance_["jacobians"]) == 2
+    assert twice.network_ is None
     with pytest.raises(ValueError, match="no model to run"):
         rotated.forward(rotated.activations)
 
@@ -169,12 +175,22 @@ def test_refusals(X):
     for layers in (3, -1, slice(2, 2), slice(None, None, 2)):
         with pytest.raises(IndexError, match="pass a number from 0 to 2"):
             NETWORK.segment(layers, X)
+    for layers in ("1", 1.0, True, None):
+        with pytest.raises(TypeError, match="pass the number of a layer, or a slice"):
+            NETWORK.segment(layers, X)
     with pytest.raises(ValueError, match="X has 5 features but the network reads 6"):
         NETWORK.segment(1, X[:, :5])
     with pytest.raises(ValueError, match="a segment has its own Jacobians"):
         JacobianSparsityRotation(NETWORK).fit(segment)
     with pytest.raises(ValueError, match="a segment has its own Jacobians"):
         JacobianSparsityRotation().fit(segment, X)
+    with pytest.raises(ValueError, match="network is a segment"):
+        JacobianSparsityRotation(segment).fit(X)
+    with pytest.raises(ValueError, match="a segment stands where the activations belong"):
+        JacobianSparsityRotation().fit(NETWORK[1:2], segment)
+    for mixed in ([segment, X], [X, segment], [segment, Captured(segment.jacobians, segment.X)]):
+        with pytest.raises(TypeError, match="X is a list of"):
+            JacobianSparsityRotation().fit(mixed)
     with pytest.raises(ValueError, match="not segments"):
         NetworkRotation().fit(segment)
     with pytest.raises(ValueError, match="shapes"):

@@ -175,6 +175,8 @@ class NetworkEstimator(
         raise NotImplementedError
 
     def _activations(self, X: Any, reset: bool) -> Array:
+        if isinstance(X, (Segment, Captured)):
+            raise TypeError("X is a segment; pass its activations, segment.X.")
         check_not_masked(X, "X")
         X = detach_tensor(X, "X")
         if getattr(getattr(X, "dtype", None), "kind", "f") in "mM":

@@ -44,6 +44,15 @@ def resolve_fit_inputs(estimator: str, network: Any, X: Any, y: Any) -> tuple[An
     """
     forms = f"pass {estimator}(network).fit(X), or {estimator}().fit(weights, X)"
     given = network is not None
+    if read_segments(network) is not None:
+        raise ValueError(
+            f"network is a segment, which has its own activations; pass {estimator}().fit(segment)."
+        )
+    if read_segments(y) is not None and read_segments(X) is None:
+        raise ValueError(
+            f"a segment stands where the activations belong; pass {estimator}().fit(segment) "
+            "without a network."
+        )
     segments = read_segments(X)
     if segments is not None:
         if given or y is not None:
@@ -99,13 +108,25 @@ def read_segments(X: Any) -> list[Segment | Captured] | None:
     -------
     list of (Segment or Captured), or None
         ``None`` where it is something else.
+
+    Raises
+    ------
+    TypeError
+        If it is a list of segments and other things.
     """
     kinds = (Segment, Captured)
     if isinstance(X, kinds):
         return [X]
-    if isinstance(X, (list, tuple)) and len(X) and all(isinstance(one, kinds) for one in X):
-        return list(X)
-    return None
+    if not isinstance(X, (list, tuple)) or not any(isinstance(one, kinds) for one in X):
+        return None
+    for kind in kinds:
+        if all(isinstance(one, kind) for one in X):
+            return list(X)
+    names = sorted({type(one).__name__ for one in X})
+    raise TypeError(
+        f"X is a list of {', '.join(names)}; pass segments of networks alone, or what was captured "
+        "alone."
+    )
 
 
 def read_network(weights: Any, activation: Any, X: Array) -> Network:

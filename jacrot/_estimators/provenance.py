@@ -91,11 +91,12 @@ def of_fit(
     """
     network = estimator.network_
     if network is None:
-        (captured,) = segments
-        source: dict[str, Any] = {"jacobians": _data(captured.jacobians)}
-        known = source_of(captured.jacobians)
-        if known is not None:
-            source["captured"] = dict(known)
+        described = [_data(segment.jacobians) for segment in segments]
+        known = [source_of(segment.jacobians) for segment in segments]
+        # One is not in a list.
+        source: dict[str, Any] = {"jacobians": described if len(segments) > 1 else described[0]}
+        if all(one is not None for one in known):
+            source["captured"] = known if len(segments) > 1 else known[0]
     else:
         networks = [network] if isinstance(network, Network) else network
         source = {
