@@ -82,7 +82,7 @@ def _one_blas_thread():
 
 @pytest.fixture(autouse=True, scope="session")
 def _heard_interrupts():
-    """Hear Ctrl-C also where the run was started in the background, as shells do without it."""
+    """Restore the handler of Ctrl-C, which shells disable for background jobs."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

@@ -73,7 +73,7 @@ def differences(function, x, step=1e-6):
 
 
 def exact_erf():
-    """Have the evaluator compute erf in double precision, also inside of Gelu."""
+    """Patch the evaluator to compute erf in double precision, also inside Gelu."""
     operator = pytest.importorskip("onnx.reference.ops.op_erf").Erf
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(operator, "_run", lambda self, x: (special.erf(x),))

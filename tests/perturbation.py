@@ -32,7 +32,7 @@ def perturbed_stack(stack: Jacobians, rng: np.random.Generator) -> Jacobians:
 
 @contextmanager
 def perturbed(seed: int) -> Iterator[None]:
-    """Perturb whatever is searched, and whatever a classifier is trained on, in this process."""
+    """Perturb the inputs of all searches and classifiers in this process."""
     solve, train = jacrot._search.solver.solve, MLPClassifier.fit
 
     def perturbed_solve(problem: Any, *arguments: Any, **options: Any) -> Any:

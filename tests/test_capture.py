@@ -26,7 +26,7 @@ def batch(*shape, seed=0, dtype=torch.float32):
 
 
 def seeded(model, seed=0):
-    """Set every parameter and buffer to what the seed says, of a size that keeps signals alive."""
+    """Set every parameter and buffer to random numbers whose scale preserves signals."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in model.state_dict().items():

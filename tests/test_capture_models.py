@@ -612,7 +612,7 @@ def state_that_every_run_changes():
             self.history.append(x)
             self.cache["kept"].append(x)
             self.last = x
-            # Of a run before, there is nothing.
+            # Nothing is left of an earlier run.
             return x * self.count * self.plain[0] * len(self.history)
 
     model = nn.Sequential(linear(3, 6), Stateful(), nn.Dropout(0.5), nn.Tanh()).train()
@@ -700,7 +700,7 @@ def state_of(model):
 
 
 def of_one(inputs, i):
-    """Take the arguments of one input, as positional and keyword arguments."""
+    """Return the positional and keyword arguments of one input."""
     if isinstance(inputs, dict):
         return (), {k: v[i].detach() if v.ndim else v for k, v in inputs.items()}
     tensors = inputs if isinstance(inputs, tuple) else [inputs]

@@ -299,7 +299,7 @@ def test_an_error_of_the_model_is_shown_as_it_is():
     error = RuntimeError("mine")
 
     def between(h):
-        # Of an input that is not available the first.
+        # An input that is not among the first.
         if len(h) == 1 and torch._C._functorch.is_functorch_wrapped_tensor(h):
             raise RuntimeError("what vmap refuses")
         if (h == marked).all(1).any():

@@ -6,7 +6,12 @@ from builders import random_network
 from sklearn.base import clone
 
 from jacrot import JacobianSparsityRotation, Network, NetworkRotation
-from jacrot._jacobians.coordinates import FunctionalCoordinates, read_by, readout_moment, written_by
+from jacrot._jacobians.coordinates import (
+    FunctionalCoordinates,
+    fold_decoder,
+    fold_encoder,
+    readout_moment,
+)
 from jacrot.datasets import make_planted_problem
 from jacrot.layers import Conv2d, Dense, Flatten, LayerNorm, Residual
 from jacrot.positions import at_positions, to_rows
@@ -118,7 +123,7 @@ def test_dead_layers_and_null_readouts_are_named():
         model = JacobianSparsityRotation(
             readout=np.zeros((3, 7)), rotate_output=rotate_output, **FUNCTIONAL
         )
-        with pytest.raises(ValueError, match="readout does not depend on the outputs"):
+        with pytest.raises(ValueError, match="readout does not depend on its inputs"):
             model.fit(NETWORK[:1], X)
     with pytest.raises(ValueError, match="X has 200 rows that are all equal"):
         JacobianSparsityRotation(**FUNCTIONAL).fit(NETWORK[:1], np.full((200, 6), 0.1))
@@ -136,7 +141,7 @@ def test_what_reads_the_outputs():
     K = K - K.mean(axis=1, keepdims=True)
     expected = np.einsum("iab,iac->bc", K, K) / len(K)
     np.testing.assert_allclose(readout_moment(NETWORK[1:], Y), expected, rtol=1e-10)
-    # One output is no row of logits: nothing is taken out.
+    # A single output is not a row of logits: no mean is subtracted.
     one = random_network([7, 1], ["tanh"], seed=2)
     K = one.jacobians(Y)
     expected = np.einsum("iab,iac->bc", K, K) / len(K)
@@ -161,12 +166,12 @@ def test_layers_read_and_write_affine_coordinates(name, rng):
     z = np.linalg.solve(decoder, ((np.moveaxis(x, 1, -1) if image else x) - mean)[..., None])
     z = np.moveaxis(z[..., 0], -1, 1) if image else z[..., 0]
     y = layer(x)
-    np.testing.assert_allclose(read_by(layer, decoder, mean)(z), y, atol=1e-9)
+    np.testing.assert_allclose(fold_decoder(layer, decoder, mean)(z), y, atol=1e-9)
     encoder, origin = rng.normal(size=(3, y.shape[1])), rng.normal(size=y.shape[1])
     features_last = np.moveaxis(y, 1, -1)
     for shift in (origin, np.zeros_like(origin)):
         expected = np.moveaxis((features_last - shift) @ encoder.T, -1, 1)
-        np.testing.assert_allclose(written_by(layer, encoder, shift)(x), expected, atol=1e-9)
+        np.testing.assert_allclose(fold_encoder(layer, encoder, shift)(x), expected, atol=1e-9)
 
 
 MODES = {

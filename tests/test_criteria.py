@@ -205,7 +205,7 @@ def test_declared_degree_is_that_of_the_exact_function(name):
 FIT = {
     "log": (lambda x: anp.log(1 + x**2), lambda x: 2 * x / (1 + x**2)),
     "kink": (lambda x: anp.abs(x), np.sign),
-    # Of its slope, which no longer depends on x, autograd warns.
+    # autograd warns about its slope, which no longer depends on x.
     "constant slope": (lambda x: anp.maximum(x, -x), np.sign),
     "power": (lambda x: x**4, lambda x: 4 * x**3),
     "negative": (lambda x: -anp.sqrt(101**2 - x**2), lambda x: x / np.sqrt(101**2 - x**2)),

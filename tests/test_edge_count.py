@@ -14,7 +14,7 @@ COUNTS = np.unique(np.geomspace(1, 3000, 20).round().astype(int)).tolist()
 
 
 def count(per_input, tolerance, n_inputs, seed=0, n_resamples=1000):
-    """Count for inputs whose losses with so many connections are `per_input`."""
+    """Count for inputs whose losses by number of connections are `per_input`."""
     rng = np.random.default_rng(seed)
     rows = rng.integers(n_inputs, size=(n_resamples, n_inputs))
     seen = {}
@@ -46,7 +46,7 @@ def last_that_fails(per_input, tolerance):
 
 @pytest.mark.slow
 def test_one_input_does_not_move_the_count():
-    # Of 500 inputs, 58 need up to 300 connections and two need all: 0.5 % are 2.5 inputs.
+    # 58 of 500 inputs need up to 300 connections and two need all: 0.5 % are 2.5 inputs.
     needs = np.zeros(500)
     needs[:58], needs[58:60] = np.geomspace(2, 300, 58), 3000
 
@@ -110,7 +110,7 @@ def test_losses_are_paired_with_those_of_the_network(rng):
     counts = curve.n_edges.tolist()
     losses = curve.resampled_losses(counts)
     assert losses.shape == (1000, len(counts))
-    # A metric of ours and a user's draw the same resamples.
+    # A named metric and a user's function draw the same resamples.
     np.testing.assert_allclose(losses, own.resampled_losses(counts), atol=1e-12)
     right = np.array([curve.full - curve.values])[0]
     # The standard error of 500 inputs and a mean over 1,000 resamples.

@@ -53,7 +53,7 @@ def test_a_classifier_is_measured_as_scikit_learn_does(name, logits, request):
     np.testing.assert_allclose(crossing.full, log_loss(y, probabilities))
     divergence = curve_of(network, metric="kl")
     assert divergence.full == 0
-    # The affine map of the last layer is that layer; of the middle one it is not.
+    # The affine map of the last layer is the layer itself, that of the middle layer is not.
     np.testing.assert_allclose(curve_of(network, metric="kl", layer=2).affine, 0, atol=1e-9)
     # The last layer without any connection writes the logits of the mean of what it reads.
     logits = from_sklearn(model)

@@ -69,7 +69,7 @@ def readouts():
 
 
 def with_masked_inputs(bases, masks, layers):
-    """Give every output axis an input of its own, one sample and one axis after the other."""
+    """Compute every output axis from a separate input, one sample and one axis at a time."""
     activations, _ = activations_and_jacobians()
     means = [a.mean(axis=0) for a in activations]
     logits = []
@@ -269,7 +269,7 @@ def test_metrics_and_levels():
     assert accuracy.full == np.mean(logits.argmax(axis=1) == labels)
     np.testing.assert_allclose(crossing.full, log_loss(labels, probabilities(logits)))
     assert kl.full == 0
-    # The affine map of the middle layer, of what it reads, by somebody else's least squares.
+    # The affine map of the middle layer by another implementation of least squares.
     A, W = NETWORK[:1](CALIBRATION), NETWORK[1].weight
     model = LinearRegression().fit(A @ W.T, NETWORK[1:2](A))
     affine = NETWORK[2:](model.predict(NETWORK[:1](X) @ W.T))
@@ -385,8 +385,8 @@ SQUARE = (np.eye(6), np.eye(6)), (np.eye(4), np.eye(4))
         ({"basis": SQUARE[:1]}, r"the sites have \[6, 4\] activations"),
         ({"basis": SQUARE[::-1]}, r"the sites have \[6, 4\] activations"),
         ({"basis": (SQUARE[0], (np.eye(4), np.eye(4)[:, :3]))}, "transposed decoders of"),
-        ({"basis": (SQUARE[0], (np.eye(4), 2 * np.eye(4)))}, "decoder at place 1 of basis is not"),
-        ({"basis": ((rotation(6), rotation(6, 1).T), SQUARE[1])}, "decoder at place 0 of basis"),
+        ({"basis": (SQUARE[0], (np.eye(4), 2 * np.eye(4)))}, "decoder 1 of basis is not"),
+        ({"basis": ((rotation(6), rotation(6, 1).T), SQUARE[1])}, "decoder 0 of basis"),
         ({"X": X[:0]}, "X has no rows"),
         ({"metric": "f1"}, "metric='f1' is unknown"),
         ({"metric": "accuracy"}, "y must have a label for each of 30 samples"),
@@ -411,7 +411,7 @@ def test_bases_of_another_kind():
         curve_of([np.eye(6), np.eye(4)], 1)
     alone = JacobianSparsityRotation(tol=0.1, random_state=0)
     alone.fit(NETWORK[1:2], NETWORK[:1](CALIBRATION))
-    with pytest.raises(ValueError, match="whose axes belong to the two sides of one layer"):
+    with pytest.raises(ValueError, match="whose axes belong to one layer"):
         curve_of(alone)
     with pytest.raises(ValueError, match=r"not network\[0:1\]"):
         curve_of(alone, 0)
@@ -431,7 +431,7 @@ def test_a_number_of_connections_is_a_count(n_edges):
 
 def test_svd_is_that_of_a_dense_layer():
     rotated = NETWORK.rotated({2: rotation(4)})
-    with pytest.raises(ValueError, match="basis='svd' is that of a dense layer's weight"):
+    with pytest.raises(ValueError, match="basis='svd' requires a dense layer"):
         curve_of("svd", 1, network=rotated)
     # The function is the same one in any case.
     np.testing.assert_allclose(curve_of("given", 1, network=rotated).values[-1], 0, atol=1e-9)

@@ -109,7 +109,7 @@ def edges_needed(output):
 @pytest.mark.filterwarnings("ignore:the search did not converge")
 @pytest.mark.filterwarnings("ignore:the covariance of the activations has rank")
 def test_mnist_circuit(tmp_path, capsys):
-    # Of 80 inputs, little more than the 64 features, the basis of a whole network does not carry
+    # With 80 inputs, little more than the 64 features, the basis of a whole network does not carry
     # over to others: its divergence needs as many edges as that of the neurons.
     sizes = ("--samples", 200, "--repeats", 2, "--max-iter", 20)
     run("mnist_circuit", *sizes, "--output", tmp_path)
@@ -162,7 +162,7 @@ def rows(output, n_words):
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory):
-    """Make a small BERT with random weights, in the files of a real one."""
+    """Build a small BERT with random weights, in the files of a real one."""
     tokenizers = framework("tokenizers")
     save_file = framework("safetensors.numpy").save_file
     folder = tmp_path_factory.mktemp("bert")

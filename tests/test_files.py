@@ -105,7 +105,7 @@ def test_permissions_of_a_file_are_kept(folder, mode):
     os.chmod("out", mode)
     with atomic_write("out") as file:
         (partial,) = set(names()) - {"out"}
-        # Nobody else reads a private file before it is whole.
+        # Other users cannot read a private file, not even before it is complete.
         assert stat.S_IMODE(os.stat(partial).st_mode) & 0o077 == 0
         file.write(b"new")
     assert stat.S_IMODE(os.stat("out").st_mode) == mode

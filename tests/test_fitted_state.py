@@ -1,4 +1,4 @@
-"""Files of fitted estimators that somebody changed: what does not fit is refused by name."""
+"""Changed files of fitted estimators: the error names the part that is inconsistent."""
 
 import copy
 from functools import cache
@@ -350,7 +350,7 @@ def test_what_save_wrote_is_taken(kind, tmp_path):
 
 @pytest.mark.parametrize("unit", [1e-14, 1e-12, 1e6])
 def test_coordinates_of_any_unit_are_saved(unit, rng, tmp_path):
-    # Directions without an effect keep their length, whatever the unit of the others.
+    # Directions without an effect keep their length in any unit of the others.
     weight = rng.normal(size=(5, 3)) @ rng.normal(size=(3, 7))
     rotation = JacobianSparsityRotation(
         coordinates="functional", criterion="log", max_iter=5, tol=0.1, random_state=0

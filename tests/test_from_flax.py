@@ -38,7 +38,7 @@ exact_norm = partial(nnx.LayerNorm, use_fast_variance=False)
 
 
 def randomised(tree, seed):
-    """Give every variable, statistics included, random numbers."""
+    """Set every variable, including statistics, to random numbers."""
     rng = np.random.default_rng(seed)
 
     def draw(path, array):
@@ -51,7 +51,7 @@ def randomised(tree, seed):
 
 
 def channels_first(array, axis=1):
-    """Put the channels of images, if there are any from an axis on, first."""
+    """Move the channels of images from an axis to the first place."""
     return np.moveaxis(array, -1, axis) if array.ndim - axis == 3 else array
 
 

@@ -35,7 +35,7 @@ ACTIVATIONS = [
 
 
 def randomised(model, seed):
-    """Give every weight, statistic included, random numbers."""
+    """Set every weight, including statistics, to random numbers."""
     rng = np.random.default_rng(seed)
     for variable in model.variables:
         if "seed" in variable.path:
@@ -48,7 +48,7 @@ def randomised(model, seed):
 
 
 def ours(array, channels_last, axis=1):
-    """Put the channels of images, if there are any from an axis on, first."""
+    """Move the channels of images from an axis to the first place."""
     images = channels_last and array.ndim - axis == 3
     return np.moveaxis(array, -1, axis) if images else array
 

@@ -15,7 +15,7 @@ torch = framework("torch")
 nn, functional = torch.nn, torch.nn.functional
 torch.set_num_threads(1)
 
-# Of PyTorch, about its own speed.
+# A warning of PyTorch about its speed.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel"),
     pytest.mark.filterwarnings("ignore:There is a performance drop"),

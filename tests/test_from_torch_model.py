@@ -117,7 +117,7 @@ class Modal(nn.Module):
         super().__init__()
         self.first, self.second = nn.Linear(5, 5), nn.Linear(5, 5)
         self.norm = nn.BatchNorm1d(5)
-        # Of the module itself, not of what copies it.
+        # The error of the module itself, not of the copy.
         self.branch = lambda x: torch.tanh(x) if self.training else torch.sigmoid(x)
 
     def forward(self, x):
@@ -208,7 +208,7 @@ def test_methods_of_the_instance_are_refused():
     convolution = nn.Conv2d(1, 1, 1)
     convolution._conv_forward = lambda x, weight, bias: 2 * x
     refuses(nn.Sequential(convolution), "0: from_torch does not support this Conv2d")
-    # What is of another name, or is no method, is none of these.
+    # Attributes with another name, or that are not methods, do not count.
     named = model()
     named.type, named.function = "perceptron", double
     # As one freezes a part of a model.

@@ -43,7 +43,7 @@ def finite_differences(network, X, step=1e-6):
 
 
 def networks():
-    """Make them anew for every test: what is made at import is not what a test exercises."""
+    """Build new stacks for every test, so that the test runs their constructors."""
     dense = random_network([4, 6], ["gelu"])
     mixed = [*random_network([4, 6], ["silu"]).layers, lambda x: anp.tanh(x[:, :3]) * x[:, 3:]]
     return {
@@ -76,7 +76,7 @@ def between(left, J, right):
 
 
 def stacks():
-    """Make every kind of stack, and the array it stands for, ``(n_samples, n_matrices, m, n)``."""
+    """Build every kind of stack, and its array ``(n_samples, n_matrices, m, n)``."""
     made = {}
     for name, network in networks().items():
         made[name] = network_jacobians(network, X), network.jacobians(X)[:, None]

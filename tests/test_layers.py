@@ -8,7 +8,7 @@ import pytest
 from builders import rotation
 
 from jacrot import Network
-from jacrot._jacobians.coordinates import read_by
+from jacrot._jacobians.coordinates import fold_decoder
 from jacrot._jacobians.networks import network_jacobians
 from jacrot.layers import (
     Activation,
@@ -382,7 +382,7 @@ def test_a_derived_layer_stays_what_it_is(rng, activation):
     chain = [layer, BatchNorm(normal(3), rng.uniform(1, 2, 3)), Activation("relu")]
     np.testing.assert_array_equal(Network(fused(chain))(x), Network(chain)(x))
     z = rng.normal(size=(5, 4))
-    other = read_by(layer, Q.T, x[0])
+    other = fold_decoder(layer, Q.T, x[0])
     np.testing.assert_allclose(other(z), layer(z @ Q + x[0]), atol=1e-13)
 
 

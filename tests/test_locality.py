@@ -63,8 +63,8 @@ def test_a_planted_basis_is_as_local_as_it_was_made():
     estimator = JacobianSparsityRotation(problem.network, random_state=0).fit(problem.X)
     curve = locality_curve(estimator, problem.X, share=0.05, random_state=0)
     sparse = np.abs(problem.weights @ problem.rotation.T)
-    read_by = (sparse > 0.05 * sparse.max(axis=0)).sum(axis=0)
-    np.testing.assert_allclose(np.sort(curve.after[0]), np.sort(read_by))
+    fold_decoder = (sparse > 0.05 * sparse.max(axis=0)).sum(axis=0)
+    np.testing.assert_allclose(np.sort(curve.after[0]), np.sort(fold_decoder))
     # Linear, so that the count does not depend on the step.
     for counts in (curve.before, curve.after):
         np.testing.assert_array_equal(counts, np.broadcast_to(counts[0], counts.shape))
@@ -82,7 +82,7 @@ def test_axes_and_samples_without_effect_are_left_out():
     np.testing.assert_array_equal(np.isnan(curve.before[0]), np.isin(np.arange(8), [2, 5]))
     np.testing.assert_array_equal(curve.effect_before[0, [2, 5]], 0)
     np.testing.assert_allclose(curve.mean_before[0], np.nanmean(curve.before[0]))
-    # The same in single precision, whose rounding is no change either.
+    # The same in single precision, whose rounding does not count as a change.
     single = JacobianSparsityRotation(**OPTIONS).fit(weights.astype("f"), X.astype("f"))
     other = locality_curve(single, X.astype("f"), steps=[0.5])
     np.testing.assert_allclose(other.before, curve.before, rtol=0.05)

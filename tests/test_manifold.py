@@ -54,7 +54,7 @@ def test_first_order_model_of_the_cost(output, rng):
     objective = Objective([Term.from_mode(stack, output)], get_criterion("hoyer"), 0.3)
     point = [rotation(5, seed) for seed in range(2 if output == "free" else 1)]
     manifold = rotations([5] * len(point))
-    # Of one rotation alone, points are matrices and not lists.
+    # With a single rotation, points are matrices and not lists.
     first = joined(point)
 
     @pymanopt.function.numpy(manifold)

@@ -115,7 +115,7 @@ def test_plane_curvatures_are_finite_differences(name, output, kind, output_basi
 
 
 def chain_of_two():
-    """Make a whole network: each hidden basis is written by one term and read by another."""
+    """Build a whole network: each hidden basis is written by one term and read by another."""
     rng = np.random.default_rng(0)
     first, second = rng.normal(size=(5, M, 3)), rng.normal(size=(N_SAMPLES, N, M))
     third = rng.normal(size=(1, 2, N))
@@ -318,7 +318,7 @@ def test_a_point_in_single_precision_has_a_gradient_in_single_precision(criterio
 
 
 class OnDemand:
-    """Jacobians that are no array."""
+    """Jacobians that are not an array."""
 
     def __init__(self, J):
         self.J, self.shape = J, J.shape

@@ -140,7 +140,7 @@ def test_looks_take_little_of_the_time(monkeypatch, X):
 
 
 def broken_pool(monkeypatch, order):
-    """Let searches in other processes end in an order, and then lose the others."""
+    """Simulate searches in other processes that end in a given order, and lose the others."""
 
     def parallel(**options):
         assert options == {"n_jobs": 2, "return_as": "generator_unordered"}

@@ -1,4 +1,4 @@
-"""Threads of ours, of the user's and of BLAS: exact sums, and limits that go when they should."""
+"""Threads of this package, of the user and of BLAS: exact sums, and limits that are lifted."""
 
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +20,7 @@ def blas_threads():
 
 @pytest.fixture
 def two_blas_threads():
-    """Let BLAS have two threads, whatever OMP_NUM_THREADS says, so that a limit can be seen."""
+    """Allow BLAS two threads in spite of OMP_NUM_THREADS, so that a limit has an effect."""
     before = blas_threads()
     set_blas_threads([2] * len(before))
     yield blas_threads()

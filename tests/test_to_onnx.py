@@ -51,7 +51,7 @@ SINGLE_ONLY = {"Conv", "AveragePool", "Erf"}
 
 @pytest.fixture(autouse=True, scope="module")
 def _exact_erf():
-    """Have the evaluator compute erf in double precision."""
+    """Patch the evaluator to compute erf in double precision."""
     operator = pytest.importorskip("onnx.reference.ops.op_erf").Erf
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(operator, "_run", lambda self, x: (special.erf(x),))
@@ -217,7 +217,7 @@ def test_axes_of_any_size(name, path):
 
 
 def names_of(path):
-    """Give the name of the inputs' axes, or their size."""
+    """Return the names of the axes of the inputs, or their sizes."""
     [x] = onnx.load(path).graph.input
     return [axis.dim_param or axis.dim_value for axis in x.type.tensor_type.shape.dim]
 

@@ -41,7 +41,7 @@ from jacrot.writers import layer_to_torch, to_torch
 torch = framework("torch")
 nn = torch.nn
 
-# Of PyTorch, about its own speed.
+# A warning of PyTorch about its speed.
 pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop")
 
 # Everything is drawn on import: no test depends on which others have run.

@@ -302,7 +302,7 @@ def test_chunks_that_are_refused(function, message):
 
 
 def block(rows, mixed, gamma):
-    """Make a ConvNeXt block as it is usually written."""
+    """Build a ConvNeXt block in its usual form."""
 
     class Block(nn.Module):
         def __init__(self):

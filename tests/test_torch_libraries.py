@@ -14,7 +14,7 @@ torch = framework("torch")
 nn = torch.nn
 WIDTH, HIDDEN, HEADS = 8, 12, 2
 SEQUENCE, IMAGE = (4, WIDTH), (WIDTH, 3, 5)
-# Some norms compute in single precision whatever they are given.
+# Some norms compute in single precision for any input.
 EXACT, SINGLE = 1e-10, 1e-6
 
 
@@ -83,7 +83,7 @@ def gpt2(transformers, **options):
 
 
 def encoder(transformers, name, **options):
-    """Make a model of a family whose configurations have the names of BERT's."""
+    """Build a model of a family whose configurations have the names of BERT's."""
     config = getattr(transformers, f"{name}Config")(
         hidden_size=WIDTH,
         num_hidden_layers=2,

@@ -27,13 +27,13 @@ ESTIMATORS = {
     "whole network": NetworkRotation(on_interrupt="keep", verbose=1, **QUICK),
     "whole network, functional": NetworkRotation(rotate_input=True, **FUNCTIONAL, **QUICK),
 }
-# Interrupts of a refit: so many, spread over all its lines.
+# Number of interrupts of a refit, spread over all its lines.
 N_INTERRUPTS = [3, pytest.param(60, marks=pytest.mark.slow)]
 
 
 @pytest.fixture(autouse=True)
 def _fit_itself(monkeypatch):
-    """Take out what checks the fits of all tests, whose lines are none of fit's."""
+    """Disable the checks of all fits in tests, whose lines do not belong to fit."""
     fit = NetworkEstimator._fit_or_leave.__wrapped__
     monkeypatch.setattr(NetworkEstimator, "_fit_or_leave", fit)
 

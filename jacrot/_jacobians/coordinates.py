@@ -1,10 +1,10 @@
-"""Functional coordinates: what activations do, not only which way they point.
+"""Functional coordinates, in which inputs are whitened and outputs weighted by their readout.
 
-The Jacobian says what a small change does, but not how much the input varies, nor whether anything
-reads the output. With ``C = cov(X)`` and ``G = E[KᵀK]``, ``K`` the Jacobian of the centred logits
-with respect to the outputs, the Jacobian in the coordinates ``C^-½ (x − mean)`` and ``G^½ y`` is
-``G^½ J C^½``: its inputs are uncorrelated with variance 1, and a change of its outputs by one is a
-change of the logits by one.
+The Jacobian describes the effect of a small change, but not how much the input varies, nor whether
+the logits depend on the output. With ``C = cov(X)`` and ``G = E[KᵀK]``, where ``K`` is the Jacobian
+of the centred logits with respect to the outputs, the Jacobian in the coordinates ``C^-½ (x −
+mean)`` and ``G^½ y`` is ``G^½ J C^½``: its inputs are uncorrelated with variance 1, and a change of
+its outputs by one is a change of the logits by one.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from jacrot.layers import Basis, Dense, Layer, Sequential
 from jacrot.network import Network
 from jacrot.positions import at_positions, to_rows
 
-# A direction with less than this share of the largest variance (or effect) has none that counts.
+# Directions with less than this share of the largest variance (or effect) are null directions.
 NULL_SHARE = 1e-10
 # Activations that vary by less than this share of their size are constant up to rounding.
 ROUNDING = 1e-14
 
 
 class Coordinates(ABC):
-    """What is rotated at a place."""
+    """Coordinates in which the activations at a site are rotated."""
 
     @property
     @abstractmethod
     def factor(self) -> Matrix | None:
-        """What multiplies the Jacobians before they are rotated, ``None`` for the identity."""
+        """Factor of the Jacobians before the rotation, ``None`` for the identity."""
 
     @abstractmethod
     def basis(self, rotation: Matrix | None, size: int) -> SiteBasis:
@@ -78,14 +78,14 @@ class FunctionalCoordinates(Coordinates):
     Attributes
     ----------
     mean : ndarray of shape (n_features,)
-        Where they are zero.
+        Activations whose coordinates are zero.
     forward, backward : ndarray of shape (n_features, n_features)
-        A symmetric matrix and its inverse. Null directions have a length too, so that there is an
-        inverse: of activations, what other inputs may be expected to have there; of a readout,
-        that of the threshold below which they are null.
+        A symmetric matrix and its inverse. Null directions have a positive length, so that the
+        inverse exists: for activations, the standard deviation expected for other inputs; for a
+        readout, the threshold below which directions are null.
     metric : ndarray of shape (n_features, n_features)
-        The root of the second moment: what ``backward`` or ``forward`` is, but 0 in null
-        directions, so that they count for nothing in the search.
+        Square root of the second moment, equal to ``backward`` or ``forward`` except for null
+        directions, where it is 0, so that the search ignores them.
     """
 
     mean: Matrix
@@ -95,7 +95,7 @@ class FunctionalCoordinates(Coordinates):
 
     @property
     def factor(self) -> Matrix:
-        """The metric: null directions count for nothing."""
+        """The metric, which is zero in null directions."""
         return self.metric
 
     def basis(self, rotation: Matrix | None, size: int) -> SiteBasis:
@@ -111,32 +111,32 @@ class FunctionalCoordinates(Coordinates):
     ) -> Self:
         """Compute ``C^-½ (x − mean)`` from activations at all their positions.
 
-        The samples do not show the variance of directions outside their span: dividing by the
-        little that rounding leaves there would blow up other inputs. With fewer rows than features
-        no direction, seen or not, is divided by less than the standard deviation that a new row is
-        expected to have in one that was not seen, as every row has beside all others. A
-        direction that none of many rows has (a dead unit) is divided by what one more row, as long
-        as the average, would make of it.
+        The samples do not show the variance of directions outside their span. Dividing by the
+        rounding error there would amplify other inputs. With fewer rows than features, the standard
+        deviation of every direction is therefore bounded from below by that expected of a new row
+        in an unseen direction, estimated by leaving out one row at a time. In a direction that many
+        rows do not have (a dead unit), it is the standard deviation after adding one row of average
+        length.
 
         Parameters
         ----------
         X : ndarray
             Rows, sequences or images.
         basis : ndarray of shape (n_basis, n_features), default=None
-            Orthonormal rows: the directions that have an effect, inside which the activations are
-            whitened; others keep their length. ``None`` for all.
+            Orthonormal rows, the directions with an effect, inside which the activations are
+            whitened; other directions keep their length. ``None`` for all directions.
         n_components : int, float or None, default=None
-            How many axes are wanted, or which fraction of the effect; ``None`` for all.
+            Number of axes, or share of the effect, that is kept; ``None`` for all.
 
         Returns
         -------
         FunctionalCoordinates
-            In which the activations are uncorrelated with variance 1.
+            Coordinates in which the activations are uncorrelated with variance 1.
 
         Raises
         ------
         ValueError
-            If they do not vary.
+            If the activations do not vary.
 
         Warns
         -----
@@ -178,7 +178,7 @@ class FunctionalCoordinates(Coordinates):
 
     @classmethod
     def weighing(cls, readout: Matrix) -> Self:
-        """Compute ``G^½ y``, in which what is read of the outputs is the same along every axis.
+        """Compute ``G^½ y``, in which all axes have the same effect on the logits.
 
         Parameters
         ----------
@@ -188,7 +188,7 @@ class FunctionalCoordinates(Coordinates):
         Returns
         -------
         FunctionalCoordinates
-            Around zero.
+            Coordinates around zero.
         """
         size = power_of_two_scale(readout)
         eigenvalues, vectors, rank = _spectrum(readout / size)
@@ -202,16 +202,16 @@ class FunctionalCoordinates(Coordinates):
 
 @dataclass(frozen=True)
 class SiteBasis:
-    """A basis of the activations at a place: ``z = encoder (a − mean)``.
+    """A basis of the activations at a site: ``z = encoder (a − mean)``.
 
     Attributes
     ----------
     encoder : ndarray of shape (n_axes, n_features)
-        What each axis reads.
+        Directions that the axes read.
     decoder : ndarray of shape (n_features, n_axes)
-        What each axis writes: the inverse, at least for directions that have an effect.
+        Directions that the axes write: the inverse, at least for directions with an effect.
     mean : ndarray of shape (n_features,)
-        The activations whose coordinates are zero.
+        Activations whose coordinates are zero.
     """
 
     encoder: Matrix
@@ -225,7 +225,7 @@ class SiteBasis:
 
     @property
     def is_identity(self) -> bool:
-        """Whether these are the neurons themselves."""
+        """Whether the axes are the neurons."""
         size = len(self.encoder)
         return self.encoder.shape == (size, size) and np.array_equal(self.encoder, np.eye(size))
 
@@ -269,33 +269,32 @@ class SiteBasis:
 
 
 def after(network: Network, site: int) -> Network | None:
-    """Take what reads a site of a network.
+    """Return the layers that follow a site of a network.
 
     Parameters
     ----------
     network : Network
         The whole network.
     site : int
-        What layer `site` reads.
+        The site, the input of layer `site`.
 
     Returns
     -------
     Network or None
-        From there on to the logits; ``None`` for the logits themselves.
+        The network from the site to the logits; ``None`` for the logits themselves.
     """
     return network[site:] if site < network.n_layers else None
 
 
 def readout_moment(readout: Network | None, Y: Array) -> Matrix:
-    """Compute how much what reads some outputs depends on them, ``G = E[KᵀK]``.
+    """Compute the effect of outputs on the logits, ``G = E[KᵀK]``.
 
-    ``K`` is the Jacobian of the logits with their mean taken out: a shift of all of them changes no
-    probability.
+    ``K`` is the Jacobian of the centred logits, since a shift of all logits changes no probability.
 
     Parameters
     ----------
     readout : Network or None
-        From the outputs on to the logits; ``None`` where the outputs are the logits.
+        Network from the outputs to the logits; ``None`` if the outputs are the logits.
     Y : ndarray
         The outputs: rows, sequences or images.
 
@@ -307,10 +306,10 @@ def readout_moment(readout: Network | None, Y: Array) -> Matrix:
     Raises
     ------
     ValueError
-        If it is zero.
+        If the second moment is zero.
     """
     if readout is None:
-        # The only logit of a network is compared with 0, not with others.
+        # A single logit is compared with 0, not with other logits.
         return centring(Y.shape[1]) if Y.shape[1] > 1 else np.eye(1)
     pairs = draw_samples(readout, Y, resolve_random_state(0))
     n_logits = readout(Y[:1]).shape[1]
@@ -319,20 +318,20 @@ def readout_moment(readout: Network | None, Y: Array) -> Matrix:
     moment, _ = stack.moments()
     if not moment.any():
         raise ValueError(
-            "the readout does not depend on the outputs that it reads (dead units, or weights of "
-            "zero), so that these have no weights in functional coordinates; pass another readout, "
-            "or coordinates='neurons'."
+            "the readout does not depend on its inputs (dead units, or zero weights), so that "
+            "functional coordinates are not defined; pass another readout, or "
+            "coordinates='neurons'."
         )
     return moment
 
 
 def centring(size: int) -> Matrix:
-    """Build the matrix that takes the mean out of logits, ``I − 11ᵀ/n``.
+    """Build the matrix that subtracts the mean of logits, ``I − 11ᵀ/n``.
 
     Parameters
     ----------
     size : int
-        ``n``. A single logit is left as it is: the other class has a logit of zero.
+        ``n``. A single logit is not changed: the logit of the other class is zero.
 
     Returns
     -------
@@ -342,13 +341,13 @@ def centring(size: int) -> Matrix:
     return np.eye(size) - (1 / size if size > 1 else 0)
 
 
-def read_by(layer: Layer, decoder: Matrix, mean: Matrix) -> Layer:
-    """Make the layer that reads ``z`` in the place of ``x = decoder z + mean``.
+def fold_decoder(layer: Layer, decoder: Matrix, mean: Matrix) -> Layer:
+    """Build the layer with input ``z`` instead of ``x = decoder z + mean``.
 
     Parameters
     ----------
     layer : Layer
-        What reads ``x``.
+        Layer with input ``x``.
     decoder : ndarray of shape (n_inputs, n_axes)
         Any matrix.
     mean : ndarray of shape (n_inputs,)
@@ -366,13 +365,13 @@ def read_by(layer: Layer, decoder: Matrix, mean: Matrix) -> Layer:
     return Sequential([Basis(decoder, mean), layer])
 
 
-def written_by(layer: Layer, encoder: Matrix, mean: Matrix) -> Layer:
-    """Make the layer that writes ``encoder (y − mean)`` in the place of ``y``.
+def fold_encoder(layer: Layer, encoder: Matrix, mean: Matrix) -> Layer:
+    """Build the layer with output ``encoder (y − mean)`` instead of ``y``.
 
     Parameters
     ----------
     layer : Layer
-        What writes ``y``.
+        Layer with output ``y``.
     encoder : ndarray of shape (n_axes, n_outputs)
         Any matrix.
     mean : ndarray of shape (n_outputs,)
@@ -398,23 +397,23 @@ def rotate_network(
     network : Network
         The network.
     bases : mapping of int to SiteBasis
-        By site: what layer ``site`` reads; ``n_layers`` is what the network writes.
+        Bases by site, the input of layer ``site``; ``n_layers`` is the output of the network.
     given_inputs : bool
-        Whether the result reads inputs in their given basis, so that a first layer changes the
-        basis of site 0; else it reads them in the new one.
+        Whether the inputs stay in the given basis, so that a first layer changes the basis of
+        site 0; otherwise the inputs are in the new basis.
 
     Returns
     -------
     Network
-        Every basis is folded into the layer that writes the site and the one that reads it.
+        The network, with every basis folded into the layers before and after its site.
     """
     layers = list(network.layers)
     inputs: list[Layer] = []
     for site, basis in bases.items():
         if site < network.n_layers:
-            layers[site] = read_by(layers[site], basis.decoder, basis.mean)
+            layers[site] = fold_decoder(layers[site], basis.decoder, basis.mean)
         if site > 0:
-            layers[site - 1] = written_by(layers[site - 1], basis.encoder, basis.mean)
+            layers[site - 1] = fold_encoder(layers[site - 1], basis.encoder, basis.mean)
         elif given_inputs:
             offset = -basis.encoder @ basis.mean if basis.mean.any() else None
             inputs = [Basis(basis.encoder, offset)]

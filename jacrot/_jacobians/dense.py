@@ -17,31 +17,31 @@ from jacrot._jacobians.base import (
 )
 from jacrot._utils.arrays import Array
 
-# Entries that are read into memory at once.
+# Limit for the entries that are read into memory at a time.
 READ_ENTRIES = 2**22
 
 
 class Source(Protocol):
-    """What a dense stack reads: an array, a memory map, or Jacobians made on demand."""
+    """Source of a dense stack: an array, a memory map, or Jacobians computed on demand."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Samples first, then those of a sample's matrices."""
+        """Number of samples, and the shape of each."""
 
     def __getitem__(self, samples: Any) -> Array: ...
 
 
 class StackJacobians(Jacobians):
-    """Any stack: an array or memory map of Jacobians, or a network's, made block by block.
+    """A dense stack: an array or memory map of Jacobians, or those of a network, by blocks.
 
     Parameters
     ----------
     source : array-like of shape (n_samples, [n_matrices,] n_outputs, n_inputs)
         Indexed by samples only.
     scales : ndarray of shape (n_samples,), default=None
-        Factors of the samples.
+        Factor of every sample.
     indices : ndarray of int, default=None
-        The samples of `source` that make the stack; ``None`` for all.
+        Samples of `source` in the stack; ``None`` for all.
     dtype : dtype, default=numpy.float64
         Precision of the blocks.
     """
@@ -57,7 +57,7 @@ class StackJacobians(Jacobians):
         self.scales = scales
         self.indices = indices
         self.dtype = np.dtype(dtype)
-        # autograd, which may be behind a network's Jacobians, is not made for threads.
+        # The Jacobians of a network may use autograd, which is not thread-safe.
         self.concurrent = isinstance(source, np.ndarray)
         n_samples = source.shape[0] if indices is None else len(indices)
         self.n_matrices = source.shape[1] if len(source.shape) == 4 else 1
@@ -77,14 +77,14 @@ class StackJacobians(Jacobians):
         return [partial(block, samples) for samples in self._slices(P, Q)]
 
     def subset(self, indices: Indices) -> StackJacobians:
-        """Return some samples, read into memory where ``working_memory`` has room for them."""
+        """Return some samples, in memory if they fit ``working_memory``."""
         chosen = indices if self.indices is None else self.indices[indices]
         scales = None if self.scales is None else self.scales[indices]
         part = StackJacobians(self.source, scales, chosen, self.dtype)
         return part.in_memory() if part.fits_working_memory else part
 
     def scaled(self, scales: Array) -> StackJacobians:
-        """Remember the factors, applied block by block."""
+        """Store the factors, which are applied block by block."""
         if self.scales is not None:
             scales = scales * self.scales
         return StackJacobians(self.source, scales, self.indices, self.dtype)
@@ -95,13 +95,13 @@ class StackJacobians(Jacobians):
 
     @property
     def fits_working_memory(self) -> bool:
-        """Whether scikit-learn's ``working_memory`` has room for the whole stack."""
+        """Whether the stack fits scikit-learn's ``working_memory``."""
         return n_samples_in_working_memory(self.n_entries_each, self.dtype) >= self.shape[0]
 
     def in_memory(self) -> StackJacobians:
         """Read the whole stack once."""
         stack = np.empty((self.shape[0], self.n_matrices, *self.shape[1:]), self.dtype)
-        # In the order of the source, and many at once: some sources make neighbours together.
+        # In the order of the source and in large parts, which some sources compute together.
         order = np.arange(len(stack)) if self.indices is None else np.argsort(self.indices)
         step = max(1, READ_ENTRIES // self.n_entries_each)
         for start in range(0, len(order), step):

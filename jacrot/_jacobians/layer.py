@@ -94,7 +94,7 @@ class LayerJacobians(Jacobians):
     def norms(
         self, P: Array | None = None, Q: Array | None = None, apply: Apply = map
     ) -> tuple[Matrix, Matrix]:
-        """Compute the norms in closed form where no output rotation mixes the neurons."""
+        """Compute the norms in closed form if the outputs are not rotated."""
         if P is not None:
             return super().norms(P, Q, apply)
         rows = np.abs(self.weight if Q is None else self.weight @ Q.T)

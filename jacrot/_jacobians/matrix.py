@@ -1,4 +1,4 @@
-"""One matrix in the place of a stack, as after a collapse."""
+"""One matrix instead of a stack, as after a collapse."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from numpy.typing import DTypeLike
 from jacrot._jacobians.base import Block, Indices, Jacobians
 from jacrot._utils.arrays import Array, Matrix
 
-# Entries of a block. There are enough blocks for several threads, but none has fewer rows than half
-# its columns, whose squares are summed.
+# Limit for the entries of a block. It gives enough blocks for several threads; every block has at
+# least half as many rows as columns, because products of its columns are summed.
 ROW_BLOCK_ENTRIES = 2**16
 
 
 class MatrixJacobians(Jacobians):
-    """One matrix, whose rows do not mix: they come in blocks where a sample would be one.
+    """One matrix, whose rows are processed in blocks because they do not mix.
 
     Parameters
     ----------
     matrix : ndarray of shape (n_outputs, n_inputs)
-        What all samples collapse into.
+        The matrix to which all samples collapse.
     """
 
     def __init__(self, matrix: Array) -> None:

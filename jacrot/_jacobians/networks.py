@@ -1,4 +1,4 @@
-"""The Jacobians of networks, made for the samples that are asked for."""
+"""The Jacobians of networks, computed for requested samples."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ from jacrot.layers._base import Positions
 from jacrot.network import Network
 from jacrot.positions import to_rows
 
-# Above so many entries, Jacobians of single-precision weights are computed in single precision.
+# Above this number of entries, single-precision weights have Jacobians in single precision.
 SINGLE_PRECISION_ENTRIES = 2**27
-# Pairs of input and position at most, where positions mix: each takes a pass of its own.
+# Maximum number of pairs of input and position if positions mix: each needs a separate pass.
 MAX_PAIRS = 1024
-# Entries of the tangents that are pushed through a network of positions at once.
-PUSHED_ENTRIES = 2**22
+# Limit for the entries of the tangents of one jvp through a network of positions.
+TANGENT_ENTRIES = 2**22
 
 
-class _AtRows:
-    """Jacobians ``(n_samples, n_outputs, n_inputs)`` of a network that reads rows."""
+class _RowSource:
+    """Jacobians ``(n_samples, n_outputs, n_inputs)`` of a network of rows."""
 
     def __init__(self, network: Network, X: Array) -> None:
         self.network = network
         self.X = X
-        # Two samples: with one, a callable that mixes samples would not be found out.
+        # Two samples, in order to detect callables that mix samples.
         self.shape = (len(X), *network.jacobians(X[:2]).shape[1:])
 
     def __getitem__(self, samples: Any) -> Array:
         return self.network.jacobians(self.X[samples])
 
 
-class _Grid:
-    """The positions of the inputs of a network, and what each of them reaches.
+class _PositionColouring:
+    """The positions of the inputs of a network, and the output positions that they influence.
 
     Attributes
     ----------
     shape : tuple of int
         ``(n_positions,)`` or ``(height, width)``.
     targets : ndarray of int of shape (n_positions, n_reached)
-        The output positions that each can change; where it changes fewer than the most, as at the
-        border of an image, the number of output positions follows.
+        Output positions that each position can change, padded with the number of output positions
+        if there are fewer than the maximum, as at the border of an image.
     colours : ndarray of int of shape (n_positions,)
-        Positions of one colour reach nothing in common.
+        Positions of one colour do not influence a common output position.
     """
 
     def __init__(self, network: Network, X: Array) -> None:
@@ -61,7 +61,7 @@ class _Grid:
         reached = [self._reached(place, n_out) for place in range(n_positions)]
         self.targets = np.full((n_positions, max(map(len, reached))), n_out)
         self.colours = np.zeros(n_positions, np.intp)
-        # Output positions that some position of a colour reaches already.
+        # Output positions that a position of each colour already influences.
         taken = np.zeros((1, n_out), bool)
         for place, targets in enumerate(reached):
             self.targets[place, : len(targets)] = targets
@@ -78,18 +78,18 @@ class _Grid:
         return np.arange(n_out) if reached is None else np.flatnonzero(reached)
 
 
-class _AtPositions:
+class _PositionSource:
     """Jacobians with respect to the features at one position of a sequence or an image.
 
-    A sample is a pair of an input and a position; its matrices are the derivatives of the outputs
-    at the positions that it can reach, ``(n_pairs, n_reached, n_outputs, n_features)``, with zeros
-    after the last. Positions that reach nothing in common share a pass, as the columns of a sparse
+    A sample is a pair of an input and a position. Its matrices are the derivatives of the outputs
+    at the positions that it influences, ``(n_pairs, n_reached, n_outputs, n_features)``, padded
+    with zeros. Positions that do not influence a common output share a pass, as columns of a sparse
     Jacobian do in Curtis, Powell and Reid, "On the estimation of sparse Jacobian matrices", IMA
     Journal of Applied Mathematics 13 (1974).
     """
 
     def __init__(self, network: Network, X: Array, pairs: Indices) -> None:
-        self.grid = _Grid(network, X)
+        self.grid = _PositionColouring(network, X)
         self.X = X
         self.inputs, self.places = np.divmod(pairs, len(self.grid.targets))
         self.n_features = X.shape[FEATURES_AXIS[X.ndim]]
@@ -97,28 +97,28 @@ class _AtPositions:
 
     def __getitem__(self, samples: Any) -> Array:
         inputs, places = self.inputs[samples], self.places[samples]
-        # What shares a pass: positions of one colour in one input.
+        # Positions of one colour in one input share a pass.
         passes, shared = np.unique(
             np.stack([inputs, self.grid.colours[places]]), axis=1, return_inverse=True
         )
         shared = shared.reshape(-1)
-        step = max(1, PUSHED_ENTRIES // (self.X[0].size * self.n_features))
+        step = max(1, TANGENT_ENTRIES // (self.X[0].size * self.n_features))
         result: Array | None = None
         for start in range(0, passes.shape[1], step):
             chosen = np.flatnonzero((shared >= start) & (shared < start + step))
             X = self.X[passes[0, start : start + step]]
-            part = self._pushed(X, shared[chosen] - start, places[chosen])
+            part = self._derivatives(X, shared[chosen] - start, places[chosen])
             if result is None:
                 result = np.empty((len(places), *part.shape[1:]), part.dtype)
             result[chosen] = part
         assert result is not None
         return result
 
-    def _pushed(self, x: Array, rows: Indices, places: Indices) -> Array:
+    def _derivatives(self, x: Array, rows: Indices, places: Indices) -> Array:
         """Push the features of some positions, each of one of the inputs."""
         axis = FEATURES_AXIS[x.ndim]
         tangents = np.zeros((*x.shape, self.n_features), x.dtype)
-        # Positions first, so that one index sets the identity at all of them.
+        # Positions first, so that one index sets the identity at all positions.
         here = (rows, *np.unravel_index(places, self.grid.shape))
         np.moveaxis(tangents, axis, -2)[here] = np.eye(self.n_features)
         _, pushed = self.grid.layer.jvp(x, tangents)
@@ -128,8 +128,8 @@ class _AtPositions:
         return padded[rows[:, None], self.grid.targets[places]]
 
 
-class _OneAfterTheOther:
-    """Several sources of one shape, as one."""
+class _ConcatenatedSource:
+    """Several sources of the same shape, concatenated."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self.sources = sources
@@ -152,20 +152,20 @@ class _OneAfterTheOther:
 
 
 def network_jacobians(network: Network, X: Array, pairs: Indices | None = None) -> Jacobians:
-    """Make the stack of a network's Jacobians that does the least work.
+    """Build the stack of the Jacobians of a network, of the kind with the least work.
 
-    One dense layer, or one convolution, stays in its factors. Anything else is a dense stack:
-    stored when it fits scikit-learn's ``working_memory``, else recomputed whenever a block of it
-    is needed.
+    One dense layer, or one convolution, is kept in factors. All other networks have a dense stack,
+    which is stored if it fits scikit-learn's ``working_memory``, and otherwise computed again
+    whenever a block is needed.
 
     Parameters
     ----------
     network : Network
-        What follows the activations.
+        The network that follows the activations.
     X : ndarray of shape (n_inputs, n_features), or of sequences or images
         The activations.
     pairs : ndarray of int, default=None
-        Which pairs of input and position are samples, ``input * n_positions + position``; ``None``
+        Pairs of input and position that are samples, ``input * n_positions + position``; ``None``
         for all.
 
     Returns
@@ -184,16 +184,16 @@ def network_jacobians(network: Network, X: Array, pairs: Indices | None = None) 
 
 
 def draw_samples(network: Network, X: Array, rng: np.random.RandomState) -> Indices | None:
-    """Draw pairs of input and position, where positions mix and there are too many for all.
+    """Draw pairs of input and position, if positions mix and there are too many pairs.
 
     Parameters
     ----------
     network : Network
-        What follows the activations.
+        The network that follows the activations.
     X : ndarray
         The activations: rows, sequences or images.
     rng : numpy.random.RandomState
-        Draws them.
+        Random number generator.
 
     Returns
     -------
@@ -203,8 +203,8 @@ def draw_samples(network: Network, X: Array, rng: np.random.RandomState) -> Indi
     n_pairs = X.size // X.shape[FEATURES_AXIS[X.ndim]]
     if X.ndim == 2 or n_pairs <= MAX_PAIRS or Sequential(network.layers).positionwise:
         return None
-    # Whole passes: they cost as much with one position as with all that share one.
-    colours = _Grid(network, X).colours
+    # All positions that share a pass, since they cost no more than one of them.
+    colours = _PositionColouring(network, X).colours
     n_colours = colours.max() + 1
     pairs: list[Indices] = []
     for drawn in rng.permutation(len(X) * n_colours):
@@ -221,43 +221,43 @@ def pool_jacobians(sources: Sequence[Source]) -> Jacobians:
     Parameters
     ----------
     sources : sequence of Source
-        Those of each segment, of as many features and outputs.
+        Sources of the segments, with the same numbers of features and outputs.
 
     Returns
     -------
     Jacobians
-        The stack, the samples of one segment after those of another.
+        The stack, with the samples in the order of the segments.
 
     Raises
     ------
     ValueError
-        If their Jacobians have different shapes.
+        If the Jacobians have different shapes.
     """
     shapes = sorted({source.shape[1:] for source in sources})
     if len(shapes) > 1:
         raise ValueError(
             f"the blocks have Jacobians of shapes {' and '.join(map(str, shapes))} (matrices, "
-            "outputs, inputs); blocks that share a basis need as many of each."
+            "outputs, inputs); pass blocks with the same shapes to share a basis."
         )
-    return _stack(_OneAfterTheOther(sources))
+    return _stack(_ConcatenatedSource(sources))
 
 
 def jacobian_source(network: Network, X: Array, pairs: Indices | None) -> Source:
-    """Return what computes the Jacobians of the samples for which it is indexed.
+    """Return a source that computes the Jacobians of the samples by which it is indexed.
 
     Parameters
     ----------
     network : Network
-        What follows the activations.
+        The network that follows the activations.
     X : ndarray
         The activations.
     pairs : ndarray of int or None
-        Which pairs of input and position are samples, ``None`` for all.
+        Pairs of input and position that are samples, ``None`` for all.
 
     Returns
     -------
     Source
-        Of shape ``(n_samples[, n_positions_written], n_outputs, n_features)``.
+        Source of shape ``(n_samples[, n_positions_written], n_outputs, n_features)``.
     """
     return _source(network, *_rows_or_pairs(network, X, pairs))
 
@@ -265,7 +265,7 @@ def jacobian_source(network: Network, X: Array, pairs: Indices | None) -> Source
 def _rows_or_pairs(
     network: Network, X: Array, pairs: Indices | None
 ) -> tuple[Array, Indices | None]:
-    """Return rows where positions do not mix; else the activations, and the pairs to take."""
+    """Return rows if positions do not mix, and otherwise the activations and the pairs."""
     X = X.astype(np.float64, copy=False)
     if X.ndim == 2:
         return X, None
@@ -275,9 +275,9 @@ def _rows_or_pairs(
     return X, np.arange(len(rows)) if pairs is None else pairs
 
 
-def _source(network: Network, X: Array, pairs: Indices | None) -> _AtRows | _AtPositions:
-    def source(X: Array) -> _AtRows | _AtPositions:
-        return _AtRows(network, X) if pairs is None else _AtPositions(network, X, pairs)
+def _source(network: Network, X: Array, pairs: Indices | None) -> _RowSource | _PositionSource:
+    def source(X: Array) -> _RowSource | _PositionSource:
+        return _RowSource(network, X) if pairs is None else _PositionSource(network, X, pairs)
 
     double = source(X)
     return source(X.astype(np.float32)) if _is_large(double) else double

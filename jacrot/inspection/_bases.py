@@ -1,4 +1,4 @@
-"""Bases of the activations at a site: by name, or those that an estimator found."""
+"""Bases of activations, by name or from a fitted estimator."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from jacrot.layers import Dense
 from jacrot.network import Network
 from jacrot.segments import NetworkSegment
 
-# What a decoder may differ from the inverse of its encoder by, as a share of the products that are
-# summed: what single precision leaves of matrices of some thousand axes.
+# Tolerance for a decoder as the inverse of its encoder, relative to the products that are summed:
+# the rounding of single precision for some thousand axes.
 INVERSE_TOL = 1e-5
 
 
 class Part:
-    """Consecutive layers of a network, with what they read and write on some inputs.
+    """Consecutive layers of a network, with their activations on given inputs.
 
     Parameters
     ----------
@@ -41,9 +41,9 @@ class Part:
     Attributes
     ----------
     segments : list of NetworkSegment
-        One of every layer.
+        One segment for every layer.
     activations : list of ndarray
-        What the first layer reads, and what each layer writes.
+        Inputs of the first layer, and outputs of each layer.
     """
 
     def __init__(self, network: Network, layers: range, X: Array) -> None:
@@ -65,7 +65,7 @@ class Part:
 
     @property
     def readouts(self) -> list[Matrix]:
-        """``G = E[KᵀK]`` of what every layer writes."""
+        """Readout ``G = E[KᵀK]`` of the outputs of every layer."""
         return [segment.readout for segment in self.segments]
 
     @property
@@ -75,54 +75,54 @@ class Part:
 
     @cached_property
     def inside(self) -> Matrix:
-        """The directions of the inputs of the first layer that have an effect, as rows."""
+        """The directions of the inputs of the first layer with an effect, as rows."""
         basis = effective_basis(self.stacks[0].moments()[0])
         return np.eye(self.widths[0]) if basis is None else basis
 
-    def orthogonal(self, axes_of: Callable[[Array], Matrix]) -> list[SiteBasis]:
-        """Make orthonormal axes at every site; of the inputs, of directions with an effect."""
+    def orthogonal_bases(self, compute_axes: Callable[[Array], Matrix]) -> list[SiteBasis]:
+        """Build orthonormal axes at every site; inputs only in directions with an effect."""
         first, *others = self.activations
-        read = axes_of(first @ self.inside.T) @ self.inside
-        return [SiteBasis.from_axes(axes) for axes in (read, *map(axes_of, others))]
+        read = compute_axes(first @ self.inside.T) @ self.inside
+        return [SiteBasis.from_axes(axes) for axes in (read, *map(compute_axes, others))]
 
 
 def named_bases(name: str, part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
-    """Build the bases that a name stands for.
+    """Build bases by name.
 
     - ``"given"``: the neurons.
-    - ``"random"``: a rotation drawn at every site.
+    - ``"random"``: a random rotation at every site.
     - ``"pca"``: principal components of the activations.
     - ``"svd"``: singular vectors of the weight of a dense layer.
-    - ``"quartimax"``: inputs rotated by factor analysis' quartimax of the stacked Jacobians.
+    - ``"quartimax"``: inputs rotated by quartimax of factor analysis on the stacked Jacobians.
     - ``"interaction"``: the local interaction basis, eigenvectors of ``C^½ G C^½`` of whitened
-      activations, where ``G_l = E[J_lᵀ G_{l+1} J_l]`` from the centred logits back, and principal
-      components of the logits.
+      activations, where ``G_l = E[J_lᵀ G_{l+1} J_l]`` is computed backwards from the centred
+      logits, and principal components of the logits.
     - ``"functional_svd"``: singular vectors of the mean ``E[G^½ J C^½]``.
-    - ``"functional"``: those of a :class:`jacrot.JacobianSparsityRotation` with
-      ``criterion="log"``, both sides free, in functional coordinates.
+    - ``"functional"``: the bases of a :class:`jacrot.JacobianSparsityRotation` with
+      ``criterion="log"`` and ``rotate_output=True`` in functional coordinates.
 
-    All but the first keep to the directions of the inputs that have an effect. The first three and
+    All except the first use only the directions of the inputs with an effect. The first three and
     ``"interaction"`` are bases of sites; the others belong to one layer.
 
     Parameters
     ----------
     name : str
-        One of these.
+        One of these names.
     part : Part
         One layer or several.
     rng : numpy.random.RandomState
-        Draws what is random.
+        Random number generator.
 
     Returns
     -------
     list of SiteBasis
-        Of what the first layer reads, and of what each layer writes.
+        Bases of the inputs of the first layer, and of the outputs of each layer.
 
     Raises
     ------
     ValueError
-        If the name is unknown, or its basis belongs to one layer and there are several, or to a
-        dense layer and it is none.
+        If the name is unknown, or if its basis belongs to one layer or a dense layer and the part
+        is not one.
 
     References
     ----------
@@ -133,9 +133,9 @@ def named_bases(name: str, part: Part, rng: np.random.RandomState) -> list[SiteB
     J. O. Neuhaus and C. Wrigley, "The quartimax method", British Journal of Statistical Psychology
     7 (1954).
     """
-    if name in _OF_SITES:
-        return _OF_SITES[name](part, rng)
-    if name not in _OF_A_LAYER:
+    if name in _SITE_BASES:
+        return _SITE_BASES[name](part, rng)
+    if name not in _LAYER_BASES:
         raise ValueError(
             f"basis={name!r} is unknown; pass one of {BASES}, a fitted estimator, or a list with "
             "(encoder, decoder) of every site."
@@ -143,37 +143,37 @@ def named_bases(name: str, part: Part, rng: np.random.RandomState) -> list[SiteB
     if len(part.layers) > 1:
         raise ValueError(
             f"basis={name!r} belongs to the two sides of one layer, but there are "
-            f"{len(part.layers)} layers; pass one of {list(_OF_SITES)}, or a fitted "
+            f"{len(part.layers)} layers; pass one of {list(_SITE_BASES)}, or a fitted "
             "NetworkRotation."
         )
-    return _OF_A_LAYER[name](part, rng)
+    return _LAYER_BASES[name](part, rng)
 
 
 def read_bases(
     basis: Any, part: Part, network: Network, rng: np.random.RandomState
 ) -> list[SiteBasis]:
-    """Read the bases of all sites of a part.
+    """Validate the bases of all sites of a part.
 
     Parameters
     ----------
     basis : str, estimator or sequence of (encoder, decoder)
-        What the user gave.
+        The value that the user passed.
     part : Part
         One layer or several.
     network : Network
-        The whole network as the user gave it, perhaps up to probabilities.
+        The whole network that the user passed, possibly with a final softmax or sigmoid.
     rng : numpy.random.RandomState
-        Draws what is random.
+        Random number generator.
 
     Returns
     -------
     list of SiteBasis
-        Of what the first layer reads, and of what each layer writes.
+        Bases of the inputs of the first layer, and of the outputs of each layer.
 
     Raises
     ------
     TypeError
-        If `basis` is of another kind.
+        If `basis` is not of these types.
     ValueError
         If it does not fit the part.
     """
@@ -185,7 +185,7 @@ def read_bases(
     elif isinstance(basis, Sequence):
         if not all(isinstance(pair, Sequence) and len(pair) == 2 for pair in basis):
             raise TypeError(
-                "basis is a list, but not of pairs; pass (encoder, decoder) of every site."
+                "basis is a list, but not of pairs; pass (encoder, decoder) for every site."
             )
         bases = [_pair_basis(*pair) for pair in basis]
     else:
@@ -199,13 +199,13 @@ def read_bases(
         raise ValueError(
             f"basis has encoders of shapes {encoders} and transposed decoders of {decoders}, but "
             f"the sites have {part.widths} activations; pass (n_axes, n_features) and (n_features,"
-            " n_axes) for what the first layer reads and what each layer writes."
+            " n_axes) for the inputs of the first layer and the outputs of each layer."
         )
     for number, basis in enumerate(bases):
         if not (_inverse(basis.encoder, basis.decoder) or _inverse(basis.decoder, basis.encoder)):
             raise ValueError(
-                f"the decoder at place {number} of basis is not the inverse of its encoder, so "
-                "that what the axes read is not what they write; pass np.linalg.pinv(encoder)."
+                f"decoder {number} of basis is not the inverse of its encoder; pass "
+                "np.linalg.pinv(encoder)."
             )
     return bases
 
@@ -218,18 +218,18 @@ def _pair_basis(encoder: Any, decoder: Any) -> SiteBasis:
 
 
 def _inverse(left: Matrix, right: Matrix) -> bool:
-    """Check whether a product is the identity but for rounding."""
+    """Check whether a product is the identity up to rounding."""
     allowed = INVERSE_TOL * (np.abs(left) @ np.abs(right) + 1)
     return bool((np.abs(left @ right - np.eye(len(left))) <= allowed).all())
 
 
 def fitted_bases(estimator: Any, part: Part, network: Network) -> list[SiteBasis]:
-    """Return the bases that an estimator found.
+    """Return the bases of a fitted estimator.
 
     Parameters
     ----------
     estimator : JacobianSparsityRotation or NetworkRotation
-        Fitted: the first to the one layer of the part, the second to the whole network.
+        Fitted to the only layer of the part, or to the whole network.
     part : Part
         The layers.
     network : Network
@@ -238,12 +238,12 @@ def fitted_bases(estimator: Any, part: Part, network: Network) -> list[SiteBasis
     Returns
     -------
     list of SiteBasis
-        Of what the first layer reads, and of what each layer writes.
+        Bases of the inputs of the first layer, and of the outputs of each layer.
 
     Raises
     ------
     ValueError
-        If the estimator was fitted to something else.
+        If the estimator was not fitted to these layers.
     """
     start, stop = part.layers[0], part.layers[-1] + 1
     if len(estimator.segment_layers) > 1:
@@ -253,8 +253,8 @@ def fitted_bases(estimator: Any, part: Part, network: Network) -> list[SiteBasis
         fitted = estimator.network_
         if not isinstance(fitted, Network) or fitted.n_layers != 1 or len(part.layers) != 1:
             raise ValueError(
-                f"basis is a {type(estimator).__name__}, whose axes belong to the two sides of one "
-                "layer; pass layer=l and one that was fitted to network[l:l + 1]."
+                f"basis is a {type(estimator).__name__}, whose axes belong to one layer; pass "
+                "layer=l and an estimator that was fitted to network[l:l + 1]."
             )
         check_fitted_to(estimator, network[start:stop], f"network[{start}:{stop}]")
         rotated = estimator.rotated_segments(part.activations[0])
@@ -262,8 +262,8 @@ def fitted_bases(estimator: Any, part: Part, network: Network) -> list[SiteBasis
     n_axes, n_features = bases[0].encoder.shape
     if n_axes < n_features:
         raise ValueError(
-            f"basis keeps {n_axes} of {n_features} components, so that its axes do not make up the "
-            "activations; pass one fitted with n_components=None."
+            f"basis keeps {n_axes} of {n_features} components, so that its axes do not span the "
+            "activations; pass an estimator fitted with n_components=None."
         )
     return bases
 
@@ -273,11 +273,11 @@ def _given(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
 
 
 def _random(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
-    return part.orthogonal(lambda activations: random_rotation(activations.shape[1], rng))
+    return part.orthogonal_bases(lambda activations: random_rotation(activations.shape[1], rng))
 
 
 def _pca(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
-    return part.orthogonal(_components)
+    return part.orthogonal_bases(_components)
 
 
 def _components(activations: Array) -> Matrix:
@@ -310,7 +310,7 @@ def _svd(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
     layer = part.network[part.layers[0]]
     if not isinstance(layer, Dense) or layer.output_rotation is not None:
         raise ValueError(
-            f"basis='svd' is that of a dense layer's weight, but layer {part.layers[0]} is "
+            f"basis='svd' requires a dense layer, but layer {part.layers[0]} is "
             f"{layer!r}; pass 'functional_svd'."
         )
     left, values, right = np.linalg.svd(layer.weight.astype(np.float64))
@@ -342,7 +342,7 @@ def _fitted(part: Part, rng: np.random.RandomState, **parameters: Any) -> list[S
 def _functional_svd(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
     inner = FunctionalCoordinates.whitening(part.activations[0], part.inside)
     outer = FunctionalCoordinates.weighing(part.readouts[0])
-    # Inside: singular vectors of value zero would mix directions with an effect and without.
+    # Only directions with an effect, since singular vectors of value zero would mix others in.
     stack = part.stacks[0].transformed(outer.metric, inner.metric @ part.inside.T)
     total = sum(block.sum(axis=0) for block in stack.rotated(None, None))
     left, _, right = np.linalg.svd(np.asarray(total))
@@ -354,16 +354,16 @@ def _functional_svd(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
 
 
 Builder = Callable[[Part, np.random.RandomState], list[SiteBasis]]
-_OF_SITES: dict[str, Builder] = {
+_SITE_BASES: dict[str, Builder] = {
     "given": _given,
     "random": _random,
     "pca": _pca,
     "interaction": _interaction,
 }
-_OF_A_LAYER: dict[str, Builder] = {
+_LAYER_BASES: dict[str, Builder] = {
     "svd": _svd,
     "quartimax": _quartimax,
     "functional_svd": _functional_svd,
     "functional": _functional,
 }
-BASES = [*_OF_SITES, *_OF_A_LAYER]
+BASES = [*_SITE_BASES, *_LAYER_BASES]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jacrot._jacobians.coordinates import NULL_SHARE, SiteBasis, centring, read_by
+from jacrot._jacobians.coordinates import NULL_SHARE, SiteBasis, centring, fold_decoder
 from jacrot._utils.arrays import Array, Matrix, real_array
 from jacrot._utils.random import resolve_random_state
 from jacrot._utils.result import Result
@@ -353,7 +353,7 @@ class _Cut:
         self.means = [activations.mean(axis=0) for activations in part.activations]
         self.given = (given - self.means[0]) @ bases[0].encoder.T
         self.layers = [
-            read_by(part.network[number], basis.decoder, mean)
+            fold_decoder(part.network[number], basis.decoder, mean)
             for number, basis, mean in zip(part.layers, bases[:-1], self.means[:-1], strict=True)
         ]
         tables = [

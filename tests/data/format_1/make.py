@@ -1,4 +1,4 @@
-"""Make the files of this folder; they were made once, by version 0.1.0, and are kept as they are.
+"""Build the files of this folder, which version 0.1.0 wrote once; they must not be rewritten.
 
     python tests/data/format_1/make.py FOLDER
 
