@@ -132,7 +132,7 @@ def test_looks_take_little_of_the_time(monkeypatch, X):
         return 0.5
 
     monkeypatch.setattr(progress, "INTERVAL", 0)
-    monkeypatch.setattr("jacrot._estimators.rotation.some_hoyer", slow)
+    monkeypatch.setattr(EffectiveJacobians, "sparsity_of_first", slow)
     begin = time.perf_counter()
     JacobianSparsityRotation(verbose=1, **QUICK).fit(NETWORK, X)
     allowed = 1 + (time.perf_counter() - begin) * progress.SPARSITY_SHARE / 0.02
