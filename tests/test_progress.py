@@ -16,6 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from jacrot import JacobianSparsityRotation, NetworkRotation
 from jacrot._estimators import base, progress
+from jacrot._jacobians.effective import EffectiveJacobians
 from jacrot.criteria import hoyer
 
 NETWORK = random_network([6, 5, 4], ["tanh", "identity"])
