@@ -437,7 +437,7 @@ def test_bad_fits_are_refused(network, arguments, message):
     [
         ({"n_components": 11}, "n_components=11 must be at most n_features=10"),
         ({"rotate_output": "tied"}, "between 10 inputs and 16 outputs"),
-        ({"init": np.eye(9)}, r"init has shape \(9, 9\); write a matrix \(10, 10\)"),
+        ({"init": np.eye(9)}, r"init has shape \(9, 9\); pass a matrix \(10, 10\)"),
         ({"init": np.ones((10, 10))}, "init is not orthogonal"),
         ({"criterion": lambda x: x}, "is not even"),
         ({"activation": ["relu", "relu"]}, "lists 2 activations for 1 layers"),
