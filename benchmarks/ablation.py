@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from _common import exact_cost, machine, middle_layer, options, scaled, table, timed
 
-from jacrot._estimators.base import with_effect
+from jacrot._jacobians.effective import EffectiveJacobians
 from jacrot._jacobians.networks import network_jacobians
 from jacrot._search.frame import Frame
 from jacrot._search.settings import DEFAULT_SETTINGS
@@ -53,8 +53,8 @@ def measure(pieces, problems, two_sided):
         settings = replace(DEFAULT_SETTINGS, **changes)
         costs, seconds = [], []
         for seed, (network, X, J) in enumerate(problems):
-            stack, _, norms = with_effect(network_jacobians(network, X))
-            frame = Frame(stack, norms, "free" if two_sided else "fixed", None)
+            effective = EffectiveJacobians.select(network_jacobians(network, X))
+            frame = Frame(effective.stack, effective.l2, "free" if two_sided else "fixed", None)
             problem = frame.problem(get_criterion("hoyer"), np.random.RandomState(seed))
             start = problem, frame.given, frame.singular, None, 0, seed
             solution, _, cpu = timed(solve, *start, max_iter=5000, tol=1e-4, settings=settings)

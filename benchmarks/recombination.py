@@ -15,7 +15,7 @@ import time
 import numpy as np
 from _common import exact_cost, machine, middle_layer, options, scaled, table
 
-from jacrot._estimators.base import with_effect
+from jacrot._jacobians.effective import EffectiveJacobians
 from jacrot._jacobians.networks import network_jacobians
 from jacrot._search.frame import Frame
 from jacrot._search.log import Log
@@ -61,8 +61,8 @@ def population(which, seed, n_solutions, n_children, data):
     layer, X, _ = middle_layer(which, seed, 200, data)
     J = scaled(layer.jacobians(X))
     rng = np.random.RandomState(seed)
-    stack, _, norms = with_effect(network_jacobians(layer, X))
-    frame = Frame(stack, norms, "free", None)
+    effective = EffectiveJacobians.select(network_jacobians(layer, X))
+    frame = Frame(effective.stack, effective.l2, "free", None)
     problem = frame.problem(get_criterion("hoyer"), rng)
 
     def evaluate(point):
