@@ -10,6 +10,7 @@ from sklearn.neural_network import MLPClassifier
 
 from jacrot import JacobianSparsityRotation, Network, NetworkRotation
 from jacrot.inspection import edge_curve
+from jacrot.inspection._metrics import without_probabilities
 from jacrot.layers import Activation, Dense, Sequential, Softmax
 from jacrot.readers import from_sklearn
 
@@ -267,3 +268,19 @@ def test_axes_of_a_network_that_ends_in_probabilities():
         np.testing.assert_allclose(other, logits)
     with pytest.raises(ValueError, match="which is not network"):
         curve_of(Network([HIDDEN, LOGITS]), y, "kl", None, whole)
+
+
+def test_a_layer_derived_from_dense_keeps_what_it_computes(rng):
+    class Doubled(Dense):
+        def __call__(self, x):
+            return 2 * super().__call__(x)
+
+        def jvp(self, x, tangents):
+            y, pushed = super().jvp(x, tangents)
+            return 2 * y, 2 * pushed
+
+    weight = rng.normal(size=(1, 4))
+    network = Network([Dense(rng.normal(size=(4, 3))), Doubled(weight, activation="sigmoid")])
+    rest, last = without_probabilities(network, 1)
+    assert rest.layers[-1] is network[-1]
+    assert last is None

@@ -308,7 +308,7 @@ def _interaction(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
 
 def _svd(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
     layer = part.network[part.layers[0]]
-    if not isinstance(layer, Dense) or layer.output_rotation is not None:
+    if type(layer) is not Dense or layer.output_rotation is not None:
         raise ValueError(
             f"basis='svd' requires a dense layer, but layer {part.layers[0]} is "
             f"{layer!r}; pass 'functional_svd'."

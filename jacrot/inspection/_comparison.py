@@ -258,5 +258,5 @@ def _outputs(
 
 def _are_logits(layer: Any, outputs: Array) -> bool:
     """Check whether outputs are scores or probabilities of classes, not activations."""
-    linear = isinstance(layer, Dense) and layer.activation_name == "identity"
+    linear = type(layer) is Dense and layer.activation_name == "identity"
     return outputs.ndim == 2 and outputs.shape[1] > 1 and (linear or isinstance(layer, Softmax))

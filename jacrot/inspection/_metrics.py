@@ -222,7 +222,8 @@ def without_probabilities(network: Network, n_outputs: int) -> tuple[Network, La
     """
     *before, last = network.layers
     one_sigmoid = _is_sigmoid(last) and n_outputs == 1
-    if isinstance(last, Dense):
+    # A layer derived from Dense may compute something else.
+    if type(last) is Dense:
         if one_sigmoid and last.output_rotation is None:
             logits = last.changed(activation="identity")
             return Network([*before, logits]), Activation("sigmoid")
@@ -327,7 +328,7 @@ def _labels(y: Any, n_inputs: int, n_classes: int) -> Rows:
 def _check_logits(metric: str, logits: Array, network: Network) -> None:
     """Check that a network returns logits and not probabilities."""
     last = network.layers[-1]
-    if isinstance(last, Dense) and last.activation == "identity":
+    if type(last) is Dense and last.activation == "identity":
         return
     advice = (
         f"but metric={metric!r} reads logits; pass the network without that activation, or a "
@@ -344,4 +345,4 @@ def _check_logits(metric: str, logits: Array, network: Network) -> None:
 
 
 def _is_sigmoid(layer: Layer) -> bool:
-    return isinstance(layer, (Dense, Activation)) and layer.activation == "sigmoid"
+    return type(layer) in (Dense, Activation) and getattr(layer, "activation", None) == "sigmoid"
