@@ -91,7 +91,7 @@ def _heard_interrupts():
 @pytest.fixture(autouse=True, scope="session")
 def _checked_fits():
     """Check what every fit of every test leaves by what a file of it is checked by."""
-    fit = NetworkEstimator._fit_or_leave
+    fit = NetworkEstimator._fit_atomically
 
     @functools.wraps(fit)
     def checked(*arguments):
@@ -100,5 +100,5 @@ def _checked_fits():
         return fitted
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(NetworkEstimator, "_fit_or_leave", checked)
+        patch.setattr(NetworkEstimator, "_fit_atomically", checked)
         yield

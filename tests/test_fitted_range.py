@@ -65,7 +65,7 @@ def test_the_message_says_what_to_pass():
     rotation = fitted(1)
     message = far(rotation.transform, DIGITS.X_test)
     assert "activations that were fitted" in message
-    assert "pass what the fitted layer reads, as network[:1](inputs)" in message
+    assert "pass what the fitted layer reads, such as network[:1](inputs)" in message
     far(rotation.jacobians, DIGITS.X_test[:20])
 
 
@@ -84,7 +84,7 @@ def test_the_whole_network_looks_at_its_inputs():
 
 def test_single_rows_of_the_same_place():
     for site in (0, 1, 2):
-        fit = FittedRange.of([activations(site, DIGITS.X[:200])])
+        fit = FittedRange.from_batches([activations(site, DIGITS.X[:200])])
         rows = activations(site, DIGITS.X_test)
         with warnings.catch_warnings(record=True) as found:
             warnings.simplefilter("always")
@@ -97,10 +97,10 @@ def test_single_rows_of_the_same_place():
 @pytest.mark.parametrize("unit", [1e-30, 1e-6, 1e6, 1e30])
 def test_units_make_no_difference(unit, dtype):
     for site, other in ((1, 0), (2, 0)):
-        fit = FittedRange.of([(unit * activations(site, DIGITS.X[:200])).astype(dtype)])
+        fit = FittedRange.from_batches([(unit * activations(site, DIGITS.X[:200])).astype(dtype)])
         near(fit.check, (unit * activations(site, DIGITS.X_test)).astype(dtype), "rows", "look")
         far(fit.check, (unit * activations(other, DIGITS.X_test)).astype(dtype), "rows", "look")
-        shifted = FittedRange.of([activations(site, DIGITS.X[:200]) + 1e3])
+        shifted = FittedRange.from_batches([activations(site, DIGITS.X[:200]) + 1e3])
         near(shifted.check, activations(site, DIGITS.X_test) + 1e3, "rows", "look")
         far(shifted.check, activations(site, DIGITS.X_test), "rows", "look")
 
@@ -108,10 +108,15 @@ def test_units_make_no_difference(unit, dtype):
 @pytest.mark.parametrize("unit", [1e-290, 1e-200, 1e200, 1e300])
 def test_no_unit_overflows(unit, rng):
     X = unit * rng.normal(size=(100, 5))
-    fit = FittedRange.of([X])
+    fit = FittedRange.from_batches([X])
     near(fit.check, unit * rng.normal(size=(50, 5)), "rows", "look")
     far(fit.check, 100 * X, "rows", "look")
-    far(FittedRange.of([X / unit]).check, 1e5 * rng.normal(size=(50, 5)) * 1e300, "rows", "look")
+    far(
+        FittedRange.from_batches([X / unit]).check,
+        1e5 * rng.normal(size=(50, 5)) * 1e300,
+        "rows",
+        "look",
+    )
 
 
 def test_distances_are_those_of_mahalanobis(rng):
@@ -119,7 +124,7 @@ def test_distances_are_those_of_mahalanobis(rng):
 
     mixing = rng.normal(size=(6, 6))
     X, others = (rng.normal(size=(n, 6)) @ mixing + 3 for n in (60, 40))
-    fit = FittedRange.of([X])
+    fit = FittedRange.from_batches([X])
     found = np.square((others - fit.mean) / fit.unit @ fit.whitening.T).sum(axis=1)
     estimate = LedoitWolf().fit(X)
     expected = estimate.mahalanobis(others)
@@ -135,10 +140,10 @@ def test_distances_are_those_of_mahalanobis(rng):
 
 
 def test_few_rows_are_no_range(rng):
-    assert FittedRange.of([rng.normal(size=(19, 20))]) is None
-    assert FittedRange.of([rng.normal(size=(20, 20))]) is not None
+    assert FittedRange.from_batches([rng.normal(size=(19, 20))]) is None
+    assert FittedRange.from_batches([rng.normal(size=(20, 20))]) is not None
     # Positions of few inputs are alike.
-    assert FittedRange.of([rng.normal(size=(9, 50, 3))]) is None
+    assert FittedRange.from_batches([rng.normal(size=(9, 50, 3))]) is None
     rotation = fitted(1, 63)
     assert rotation._fitted_range is None
     near(rotation.transform, DIGITS.X_test)
@@ -147,7 +152,7 @@ def test_few_rows_are_no_range(rng):
 def test_constant_features(rng):
     X = rng.normal(size=(100, 8))
     X[:, :3] = [0, 5, -1e6]
-    fit = FittedRange.of([X])
+    fit = FittedRange.from_batches([X])
     assert np.isfinite(fit.whitening).all()
     others = rng.normal(size=(50, 8))
     others[:, :3] = [0, 5, -1e6]
@@ -159,15 +164,15 @@ def test_constant_features(rng):
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e-300, 1e300])
 def test_equal_rows_are_no_range(value):
     X = np.full((50, 4), value)
-    assert FittedRange.of([X]) is None
-    assert FittedRange.of([X[:, :1]]) is None
+    assert FittedRange.from_batches([X]) is None
+    assert FittedRange.from_batches([X[:, :1]]) is None
 
 
 def test_rows_of_two_values(rng):
     """Nothing is left to shrink for: the covariance of Ledoit and Wolf is singular."""
     axis = rng.normal(size=5)
     X = np.outer(np.resize([1.0, -1.0], 40), axis)
-    fit = FittedRange.of([X])
+    fit = FittedRange.from_batches([X])
     near(fit.check, X.astype(np.float32), "rows", "look")
     far(fit.check, 10 * X, "rows", "look")
     far(fit.check, X + 10 * rng.normal(size=5), "rows", "look")
@@ -184,7 +189,7 @@ def test_positions(ndim, rng):
             return sequences
         return np.moveaxis(sequences.reshape(n_samples, 3, 4, 4), -1, 1)
 
-    fit = FittedRange.of([drawn(300)])
+    fit = FittedRange.from_batches([drawn(300)])
     assert fit.mean.shape == (4,)
     near(fit.check, drawn(300), "rows", "look")
     far(fit.check, 3 * drawn(300), "rows", "look")
@@ -194,7 +199,7 @@ def test_drawn_rows_come_from_all_positions(rng):
     """A stride would meet one of the positions only."""
     X = rng.normal(size=(4000, 2, 3))
     X[:, 1] += 100
-    fit = FittedRange.of([X])
+    fit = FittedRange.from_batches([X])
     np.testing.assert_allclose(fit.mean, 50, atol=10)
     near(fit.check, X[::2], "rows", "look")
 
@@ -268,8 +273,8 @@ def test_mnist():
     for rows in places:
         width = rows.shape[1]
         for n_fitted in (width, 2 * width, 2000):
-            fit = FittedRange.of([rows[:n_fitted]])
+            fit = FittedRange.from_batches([rows[:n_fitted]])
             near(fit.check, rows[5000:], "rows", "look")
     for site, other in ((1, 2), (2, 1)):
-        fit = FittedRange.of([places[site][:1000]])
+        fit = FittedRange.from_batches([places[site][:1000]])
         far(fit.check, places[other][5000:], "rows", "look")

@@ -234,11 +234,11 @@ def test_many_positions_are_drawn_by_the_random_state(rng):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (([MLP, MLP], [SEQUENCES[0]] * 3), "pass a list of as many networks"),
-        ((MLP[0], [SEQUENCES[0]] * 2), "pass a list of as many networks"),
+        (([MLP, MLP], [SEQUENCES[0]] * 3), "pass a list with one network for each"),
+        ((MLP[0], [SEQUENCES[0]] * 2), "pass a list with one network for each"),
         ((Network([conv(3, 5)]), IMAGES), "X has 4 features but the network reads 5"),
         ((lambda x: x**2, IMAGES), "reads rows"),
-        ((np.ones((3, 2, 4)), SEQUENCES), "a 3-D array holds one Jacobian"),
+        ((np.ones((3, 2, 4)), SEQUENCES), "a 3-D array has one Jacobian"),
         ((Network([conv(3, 4)]), IMAGES * np.nan), "NaN"),
     ],
 )

@@ -89,7 +89,7 @@ def test_what_is_found_does_not_depend_on_the_bar(kind, always, X, capsys):
 
 
 def test_the_clock_goes_on_while_a_step_takes_long(monkeypatch, X, capsys):
-    monkeypatch.setattr(progress, "TICK", 0.01)
+    monkeypatch.setattr(progress, "CLOCK_INTERVAL", 0.01)
     original = base.solve
 
     def slow(*arguments, **options):
@@ -203,7 +203,7 @@ def test_nothing_is_kept_where_nothing_had_ended(monkeypatch, X):
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL")
 def test_a_process_that_the_system_kills(monkeypatch, X):
-    original = base._numbered_search
+    original = base._run_numbered_search
     # Bound here: a process gets the function without its module.
     kill, own, number = os.kill, os.getpid, signal.SIGKILL
 
@@ -212,7 +212,7 @@ def test_a_process_that_the_system_kills(monkeypatch, X):
             kill(own(), number)
         return original(index, *arguments, **options)
 
-    monkeypatch.setattr(base, "_numbered_search", search)
+    monkeypatch.setattr(base, "_run_numbered_search", search)
     estimator = JacobianSparsityRotation(**POOL)
     with pytest.raises(RuntimeError, match=r"n_jobs=2 processes.*was killed.*n_init=3"):
         estimator.fit(NETWORK, X)

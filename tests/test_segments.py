@@ -186,7 +186,7 @@ def test_refusals(X):
         JacobianSparsityRotation().fit(segment, X)
     with pytest.raises(ValueError, match="network is a segment"):
         JacobianSparsityRotation(segment).fit(X)
-    with pytest.raises(ValueError, match="a segment stands where the activations belong"):
+    with pytest.raises(ValueError, match="a segment was passed in place of the activations"):
         JacobianSparsityRotation().fit(NETWORK[1:2], segment)
     for mixed in ([segment, X], [X, segment], [segment, Captured(segment.jacobians, segment.X)]):
         with pytest.raises(TypeError, match="X is a list of"):

@@ -34,8 +34,8 @@ N_INTERRUPTS = [3, pytest.param(60, marks=pytest.mark.slow)]
 @pytest.fixture(autouse=True)
 def _fit_itself(monkeypatch):
     """Disable the checks of all fits in tests, whose lines do not belong to fit."""
-    fit = NetworkEstimator._fit_or_leave.__wrapped__
-    monkeypatch.setattr(NetworkEstimator, "_fit_or_leave", fit)
+    fit = NetworkEstimator._fit_atomically.__wrapped__
+    monkeypatch.setattr(NetworkEstimator, "_fit_atomically", fit)
 
 
 class Silent:
@@ -148,7 +148,11 @@ def test_an_interrupt_at_any_line_leaves_no_mixture(n_interrupts, name, fitted_b
 
 @pytest.mark.parametrize("name", ESTIMATORS)
 @pytest.mark.parametrize(
-    "where", ["_jacobians.effective.EffectiveJacobians.sparsity", "_estimators.base.FittedRange.of"]
+    "where",
+    [
+        "_jacobians.effective.EffectiveJacobians.sparsity",
+        "_estimators.base.FittedRange.from_batches",
+    ],
 )
 def test_an_error_leaves_what_was(name, where, monkeypatch):
     estimator = fresh(name).fit(*data(fresh(name), 0))

@@ -1,4 +1,4 @@
-"""What the estimators share: input validation, the searches, the attributes of every fit."""
+"""Base class of the estimators: input validation, searches, and attributes of every fit."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ from jacrot.positions import to_rows
 from jacrot.segments import RotatedSegment, Segment
 from jacrot.segments._captured import Captured
 
-# Draws the pairs of input and position that are scored, where there are too many for all.
+# Seed that draws the pairs of input and position that are scored, if there are too many.
 SCORE_SEED = 0
 
 
 class NetworkEstimator(
     ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSupportMixin, BaseEstimator
 ):
-    """An estimator whose network is given to its constructor or to ``fit``.
+    """Base class of estimators whose network is passed to the constructor or to ``fit``.
 
-    Parameters are those of the subclass, among them ``network``, ``activation``, ``n_init``,
+    The parameters are those of the subclass, which include ``network``, ``activation``, ``n_init``,
     ``max_iter``, ``tol``, ``on_interrupt``, ``n_jobs`` and ``verbose``.
     """
 
@@ -67,7 +67,7 @@ class NetworkEstimator(
         "verbose": ["verbose"],
     }
 
-    # The fitted attributes, all of them, and their types.
+    # Names and types of all fitted attributes.
     _saved: ClassVar[dict[str, Any]] = {
         "sparsity_": float,
         "sparsity_before_": float,
@@ -81,17 +81,17 @@ class NetworkEstimator(
         "feature_names_in_": np.ndarray,
         "_fitted_range": (FittedRange, NoneType),
     }
-    # Files of earlier versions have none.
+    # Files of earlier versions have no range.
     _fitted_range: FittedRange | None = None
 
-    # What is fitted, and what else of equal width may be passed in its place.
+    # Name of the fitted activations, and advice for others that lie far outside.
     _fitted: ClassVar[tuple[str, str]] = (
         "activations",
-        "are these the network's inputs in the place of the activations of the layer? pass what "
-        "the fitted layer reads, as network[:1](inputs).",
+        "are these inputs of the network instead of activations of the layer? pass what the "
+        "fitted layer reads, such as network[:1](inputs).",
     )
 
-    # What the progress bar is called.
+    # Label of the progress bar.
     _bar_label = "rotation"
     _progress: Progress
 
@@ -105,19 +105,19 @@ class NetworkEstimator(
     verbose: int
 
     def fit_transform(self, X: Any, y: Any = None) -> Any:
-        """Fit, and transform what was fitted on.
+        """Fit to data, then transform it.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            What `fit` takes: the data, or the weights in the form ``fit_transform(weights, X)``.
+            Input of `fit`: the data, or the weights in the form ``fit_transform(weights, X)``.
         y : Ignored, or array-like of shape (n_samples, n_features)
             Ignored, or the data in the form ``fit_transform(weights, X)``.
 
         Returns
         -------
         ndarray of shape (n_samples, n_axes)
-            What `transform` returns.
+            Activations in the new basis.
         """
         data = y if self.network is None else X
         segments = read_segments(X)
@@ -130,28 +130,28 @@ class NetworkEstimator(
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    def _fit_or_leave(self, X: Any, y: Any) -> Self:
-        """Fit a copy, and take all that it found, or nothing where it failed or was interrupted."""
+    def _fit_atomically(self, X: Any, y: Any) -> Self:
+        """Fit a copy, and copy its fitted attributes if the fit succeeds."""
         attempt = copy.copy(self)
         for name in filter(self._is_fitted, vars(self)):
             del attempt.__dict__[name]
-        # All of it: with other threads of BLAS, other bits would begin the search.
+        # The number of BLAS threads changes rounding, and with it the start of the search.
         with one_blas_thread():
             attempt._fit(X, y)
         found = {name: value for name, value in vars(attempt).items() if self._is_fitted(name)}
         kept = {name: value for name, value in vars(self).items() if not self._is_fitted(name)}
-        # One assignment: Ctrl-C comes before it or after it.
+        # A single assignment, which Ctrl-C cannot interrupt.
         self.__dict__ = kept | found
         return self
 
     def _is_fitted(self, name: str) -> bool:
-        # What an inspection has kept, axis_stability_, belongs to the fit too.
+        # Results of inspections, such as axis_stability_, belong to the fit too.
         return name in self._saved or name.endswith("_")
 
     @_fit_context(prefer_skip_nested_validation=True)
     def _fit(self, X: Any, y: Any) -> None:
         progress = Progress(self._bar_label, self.n_init, self.max_iter, disable=not self.verbose)
-        with progress.shown() as self._progress:
+        with progress.display() as self._progress:
             self._progress.stage("Jacobians")
             self._set_attributes(X, y)
 
@@ -166,15 +166,15 @@ class NetworkEstimator(
         return self._interrupted
 
     def rotated_segments(self, X: Any) -> list[RotatedSegment]:
-        """Return what was fitted on other inputs, between the bases that were found."""
+        """Return the segments that were fitted, on other inputs and in the fitted bases."""
         raise NotImplementedError
 
     @property
     def segment_layers(self) -> list[range]:
-        """Layers of ``network_`` that each of the rotated segments consists of."""
+        """Layers of ``network_`` in each of the rotated segments."""
         raise NotImplementedError
 
-    def _activations(self, X: Any, reset: bool) -> Array:
+    def _read_activations(self, X: Any, reset: bool) -> Array:
         if isinstance(X, (Segment, Captured)):
             raise TypeError("X is a segment; pass its activations, segment.X.")
         check_not_masked(X, "X")
@@ -190,7 +190,7 @@ class NetworkEstimator(
                 X = validate_data(self, X, dtype=dtype, reset=reset)
             except OverflowError as error:
                 raise ValueError(
-                    f"X holds numbers too large for float64 ({error}); pass smaller ones."
+                    f"X has numbers too large for float64 ({error}); pass smaller numbers."
                 ) from error
         if self._fitted_range is not None and not reset:
             self._fitted_range.check(X, *self._fitted)
@@ -206,10 +206,10 @@ class NetworkEstimator(
         attributes: Callable[[list[Matrix]], dict[str, Any]],
         sparsity: Callable[[list[Matrix]], float],
     ) -> Solution:
-        """Run ``n_init`` searches and keep the one of lowest exact cost."""
+        """Run ``n_init`` searches, and return the solution with the lowest exact cost."""
         seeds = rng.randint(np.iinfo(np.int32).max, size=self.n_init)
         n_processes = min(effective_n_jobs(self.n_jobs), self.n_init)
-        searches = [(problem, *candidates, start, *of_restart) for of_restart in enumerate(seeds)]
+        searches = [(problem, *candidates, start, *restart) for restart in enumerate(seeds)]
         options = {
             "max_iter": self.max_iter,
             "tol": self.tol,
@@ -218,60 +218,60 @@ class NetworkEstimator(
         }
         self._progress.sparsity = sparsity
         monitor = Monitor(self._progress, task, attributes)
-        # Searches in other processes end in any order, and are passed on in their own.
+        # Searches in other processes end in any order, and are reported in order.
         finished: dict[int, Solution] = {}
-        cut: Ending | None = None
+        early_ending: Ending | None = None
         if n_processes == 1:
             found: Iterable[tuple[int, Solution]] = (
                 (number, solve(*search, **options, watch=monitor))
                 for number, search in enumerate(searches)
             )
         else:
-            # Nobody watches another process: there, whole searches are counted.
+            # Stages cannot be reported from other processes, only whole searches.
             found = Parallel(n_jobs=n_processes, return_as="generator_unordered")(
-                delayed(_numbered_search)(number, *search, **options)
+                delayed(_run_numbered_search)(number, *search, **options)
                 for number, search in enumerate(searches)
             )
         try:
             for number, solution in found:
                 finished[number] = solution
                 stop = False
-                while monitor.n_found in finished and not stop:
-                    stop = monitor.found(finished[monitor.n_found])
+                while monitor.n_finished in finished and not stop:
+                    stop = monitor.finish_search(finished[monitor.n_finished])
                 if stop:
-                    finished = {n: finished[n] for n in range(monitor.n_found)}
+                    finished = {n: finished[n] for n in range(monitor.n_finished)}
                     break
                 if solution.ending == "interrupted":
-                    cut = "interrupted"
+                    early_ending = "interrupted"
                     break
         except KeyboardInterrupt:
-            # Other processes were interrupted, or a search that had found nothing yet.
+            # Other processes were interrupted, or a search without a solution so far.
             if self.on_interrupt == "raise" or not finished:
                 raise
-            cut = "interrupted"
+            early_ending = "interrupted"
         except BrokenProcessPool as error:
             if self.on_interrupt == "raise" or not finished:
                 raise RuntimeError(
-                    f"one of n_jobs={self.n_jobs} processes that searched was killed (out of "
-                    f"memory?), when {len(finished)} of n_init={self.n_init} searches had "
+                    f"one of n_jobs={self.n_jobs} processes of the search was killed (out of "
+                    f"memory?) when {len(finished)} of n_init={self.n_init} searches had "
                     "ended; use n_jobs=1, fewer samples, or on_interrupt='keep' to keep "
                     "searches that have ended."
                 ) from error
-            cut = "killed"
+            early_ending = "killed"
         self._progress.stage("sparsities")
         best = min((finished[n] for n in sorted(finished)), key=lambda solution: solution.cost)
-        return best if cut is None else replace(best, ending=cut)
+        return best if early_ending is None else replace(best, ending=early_ending)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted estimator to a file, without pickle.
+        """Save the fitted estimator to a file, without pickle.
 
-        :meth:`load` gives it back: parameters, rotations, the network, and ``provenance_``. The
-        file appears whole or not at all.
+        The file has all that :meth:`load` needs: parameters, rotations, the network, and
+        ``provenance_``. An incomplete file is never left behind.
 
         Parameters
         ----------
         path : str or path-like
-            Where to, ending in ``.npz`` or ``.safetensors``.
+            Path of the file, which ends in ``.npz`` or ``.safetensors``.
 
         Raises
         ------
@@ -280,16 +280,16 @@ class NetworkEstimator(
         OSError
             If the file cannot be written; see :meth:`jacrot.Network.save`.
         ValueError
-            If `path` has another ending or is a folder, a device or a pipe; or if the network
-            holds a Python function or a layer of your own, which only pickle could store. A
-            function among the parameters, or a ``RandomState``, is left out: after :meth:`load`
-            its place says so.
+            If `path` has another suffix or is a folder, a device or a pipe; or if the network
+            contains a Python function or a layer of your own, which only pickle could store. A
+            function or a ``RandomState`` among the parameters is not saved; :meth:`load` replaces
+            it by a note.
         """
         persistence.save(self, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a fitted estimator that :meth:`save` wrote. Nothing in the file is executed.
+        """Load a fitted estimator that :meth:`save` has written, without executing code.
 
         Parameters
         ----------
@@ -299,23 +299,24 @@ class NetworkEstimator(
         Returns
         -------
         estimator
-            As it was fitted.
+            The fitted estimator.
 
         Raises
         ------
         FileNotFoundError
             If there is no such file.
         ValueError
-            If the file is damaged, or holds something else.
+            If the file is damaged, or has other content.
         """
         return persistence.load(cls, path)
 
-    def _report(
+    def _set_search_attributes(
         self,
         solution: Solution,
         seed: int | np.random.RandomState,
         segments: Sequence[Segment | Captured],
     ) -> None:
+        """Set the attributes that describe the search, and warn if it did not converge."""
         columns = ("stage", "iteration", "evaluations", "cost", "seconds")
         table = np.array(solution.history, dtype=np.float64).reshape(-1, len(columns))
         self.history_ = {
@@ -325,21 +326,21 @@ class NetworkEstimator(
         self.stages_ = solution.stages
         self.n_iter_ = solution.n_iter
         self.converged_ = solution.converged
-        self._fitted_range = FittedRange.of([segment.activations for segment in segments])
+        self._fitted_range = FittedRange.from_batches([segment.activations for segment in segments])
         self._interrupted = solution.ending in ("interrupted", "killed")
         reasons = {
             "max_iter": f"the search did not converge in max_iter={self.max_iter} steps; raise "
             "max_iter or tol.",
-            "interrupted": "the search was interrupted; the rotation is the best it had found.",
-            "killed": "a process that searched was killed (out of memory?); the rotation is the "
+            "interrupted": "the search was interrupted; the rotation is the best so far.",
+            "killed": "a process of the search was killed (out of memory?); the rotation is the "
             f"best of the searches that had ended, fewer than n_init={self.n_init}.",
         }
         if solution.ending in reasons:
             warn(reasons[solution.ending], ConvergenceWarning)
-        known = int(seed) if isinstance(seed, Integral) else None
-        self.provenance_ = provenance.of_fit(self, known, segments)
+        known_seed = int(seed) if isinstance(seed, Integral) else None
+        self.provenance_ = provenance.fit_provenance(self, known_seed, segments)
 
 
-def _numbered_search(number: int, *search: Any, **options: Any) -> tuple[int, Solution]:
-    """Run a search in another process, whose results come in any order."""
+def _run_numbered_search(number: int, *search: Any, **options: Any) -> tuple[int, Solution]:
+    """Run a search in another process, and return its number with the solution."""
     return number, solve(*search, **options)

@@ -1,4 +1,4 @@
-"""Tasks of a fit, told to scikit-learn's callbacks where it has them (1.9 and later)."""
+"""Tasks of a fit, reported to scikit-learn's callbacks (scikit-learn 1.9 and later)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ try:
 except ImportError:
 
     class CallbackSupportMixin:  # type: ignore[no-redef]
-        """What stands for scikit-learn's mixin in versions before 1.9."""
+        """Replacement of scikit-learn's mixin for versions before 1.9."""
 
         def set_callbacks(self, *callbacks: Any) -> Self:
-            """Refuse callbacks.
+            """Raise ImportError: callbacks are not supported.
 
             Parameters
             ----------
@@ -27,22 +27,22 @@ except ImportError:
                 Always.
             """
             raise ImportError(
-                "callbacks need scikit-learn 1.9 or later; upgrade it, or write verbose=1 for a "
+                "callbacks need scikit-learn 1.9 or later; upgrade it, or pass verbose=1 for a "
                 "progress bar."
             )
 
 
 class Task:
-    """A part of a fit, with parts of its own.
+    """A task of a fit, which may have subtasks.
 
     Parameters
     ----------
     estimator : BaseEstimator
-        What is fitted.
+        The estimator that is fitted.
     X : ndarray
         The activations.
     context : sklearn.callback.CallbackContext or None
-        scikit-learn's record of the task, ``None`` where it has none.
+        scikit-learn's context of the task; ``None`` if it does not support callbacks.
     """
 
     def __init__(self, estimator: Any, X: Any, context: Any) -> None:
@@ -53,17 +53,17 @@ class Task:
             context.call_on_fit_task_begin(estimator=estimator, X=X)
 
     @classmethod
-    def of_fit(cls, estimator: Any, X: Any, n_parts: int | None) -> Task:
-        """Begin the fit of an estimator, which has so many parts."""
+    def begin_fit(cls, estimator: Any, X: Any, n_subtasks: int | None) -> Task:
+        """Begin the fit of an estimator; ``n_subtasks=None`` if their number is not known."""
         if not hasattr(estimator, "_init_callback_context"):
             return cls(estimator, X, None)
-        return cls(estimator, X, estimator._init_callback_context(max_subtasks=n_parts))
+        return cls(estimator, X, estimator._init_callback_context(max_subtasks=n_subtasks))
 
-    def part(self, name: str, n_parts: int | None = 0) -> Task:
-        """Begin a part, which has so many parts itself, ``None`` where that is not known."""
+    def begin_subtask(self, name: str, n_subtasks: int | None = 0) -> Task:
+        """Begin a subtask; ``n_subtasks=None`` if the number of its subtasks is not known."""
         context = self.context
         if context is not None:
-            context = context.subcontext(task_name=name, max_subtasks=n_parts)
+            context = context.subcontext(task_name=name, max_subtasks=n_subtasks)
         return Task(self.estimator, self.X, context)
 
     def end(
@@ -76,14 +76,15 @@ class Task:
         Parameters
         ----------
         record : dict, default=None
-            What callbacks are told as `metadata`.
+            Passed to callbacks as `metadata`.
         attributes : callable, default=None
-            Makes the fitted attributes of an estimator that ended here; called if one is wanted.
+            Computes the fitted attributes of the estimator at this point; called if a callback
+            needs them.
 
         Returns
         -------
         bool
-            Whether a callback asks to stop.
+            Whether a callback requests to stop.
         """
         if self.context is None:
             return False
@@ -96,8 +97,8 @@ class Task:
         return stop
 
     @contextmanager
-    def handed_to(self, estimator: Any, name: str) -> Iterator[None]:
-        """Let the fit of another estimator be a part."""
+    def propagate_to(self, estimator: Any, name: str) -> Iterator[None]:
+        """Run the fit of another estimator as a subtask, with the same callbacks."""
         if self.context is None:
             yield
             return

@@ -1,4 +1,4 @@
-"""What a fitted rotation of one segment is used for: transforming, scoring, folding in."""
+"""Methods of a fitted rotation of one segment: transforming, scoring, folding into weights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from jacrot.segments._network import pool
 
 
 class FittedRotation(NetworkEstimator):
-    """The methods of a rotation of one segment that need its fitted attributes."""
+    """The methods of a rotation of one segment that use its fitted attributes."""
 
     rotate_output: bool | Literal["tied"]
     rotation_: Matrix
@@ -50,10 +50,10 @@ class FittedRotation(NetworkEstimator):
 
         See Also
         --------
-        jacrot.positions.at_positions : Rotates sequences and images.
+        jacrot.positions.at_positions : Apply a function to sequences and images.
         """
         check_is_fitted(self)
-        X = self._activations(X, reset=False)
+        X = self._read_activations(X, reset=False)
         if X.ndim > 2:
             raise ValueError(
                 f"X has shape {X.shape}, but transform takes rows; use "
@@ -72,12 +72,12 @@ class FittedRotation(NetworkEstimator):
         Returns
         -------
         ndarray of shape (n_samples, n_features)
-            Activations; with fewer components than features, their projection.
+            Activations; with fewer components than features, the projected activations.
 
         Raises
         ------
         ValueError
-            If `X` has another number of components.
+            If `X` has the wrong number of components.
         """
         check_is_fitted(self)
         Z = real_array(X, "X", ndim=2)
@@ -89,25 +89,26 @@ class FittedRotation(NetworkEstimator):
         return self._read_basis.decode(Z)
 
     def score(self, X: Any, y: Any = None) -> float:
-        """Mean Hoyer sparsity of the rotated Jacobians: on held-out inputs, what counts.
+        """Return the mean Hoyer sparsity of the rotated Jacobians.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features), Segment or list of them
-            Activations; or held-out segments of what was fitted.
+            Activations, preferably held out; or segments with held-out inputs.
         y : Ignored
-            Not used; scikit-learn's interface.
+            Not used, present for API consistency.
 
         Returns
         -------
         float
-            Between 0 (all entries of one size) and 1. Samples whose Jacobian is zero are left
-            out, with a warning.
+            Sparsity between 0 (all entries of equal magnitude) and 1. Samples whose Jacobian is
+            zero are left out, with a warning.
 
         Raises
         ------
         ValueError
-            If the estimator was fitted to Jacobians computed elsewhere, or all are zero.
+            If the estimator was fitted to Jacobians computed elsewhere, or all Jacobians are
+            zero.
         """
         rotated = self.rotated_segments(X)
         if len(rotated) == 1:
@@ -117,18 +118,17 @@ class FittedRotation(NetworkEstimator):
         return EffectiveJacobians.select(stack).sparsity(rotated[0].P, rotated[0].Q)
 
     def rotated_segments(self, X: Any) -> list[RotatedSegment]:
-        """Return what was fitted on other inputs, between the two bases that were found.
+        """Return the segments that were fitted, on other inputs and in the fitted bases.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features), Segment or list of them
-            Activations, of which a list for several blocks; or held-out segments of what was
-            fitted.
+            Activations, in a list for several blocks; or segments with other inputs.
 
         Returns
         -------
         list of RotatedSegment
-            One; or one of every block.
+            One segment, or one for every block.
 
         Raises
         ------
@@ -146,12 +146,12 @@ class FittedRotation(NetworkEstimator):
             ]
         else:
             for segment in segments:
-                self._activations(segment.activations, reset=False)
+                self._read_activations(segment.activations, reset=False)
         return [self._rotate(segment) for segment in segments]
 
     @property
     def segment_layers(self) -> list[range]:
-        """Layers of ``network_`` that each of the rotated segments consists of."""
+        """Layers of ``network_`` in each of the rotated segments."""
         networks = () if self.network_ is None else self._networks
         return [range(network.n_layers) for network in networks]
 
@@ -186,9 +186,9 @@ class FittedRotation(NetworkEstimator):
         Returns
         -------
         ndarray of shape (n_samples, n_outputs, n_components)
-            Derivatives of the (rotated) outputs with respect to the rotated activations. Of
-            sequences and images, every position is a sample; ``(n_samples, n_matrices, n_outputs,
-            n_components)`` where it acts on several positions.
+            Derivatives of the (rotated) outputs with respect to the rotated activations. For
+            sequences and images, every position is a sample, and the shape is ``(n_samples,
+            n_matrices, n_outputs, n_components)`` if it acts on several positions.
 
         Raises
         ------
@@ -205,16 +205,17 @@ class FittedRotation(NetworkEstimator):
         )
 
     def rotated_network(self) -> Network | tuple[Network, ...]:
-        """Make the same function in the new basis, ``Q`` and ``P`` folded in.
+        """Return the network in the new basis, with ``Q`` and ``P`` folded into its weights.
 
-        ``rotated_network()(transform(X))`` is ``network_(X) @ P.T``; with fewer components than
-        features, it is that of the projected activations. In functional coordinates the outputs
-        are ``network_(X) @ output_whitening_ @ P.T``, if tied those of the transformed outputs.
+        ``rotated_network()(transform(X))`` equals ``network_(X) @ P.T``; with fewer components
+        than features, the network is evaluated on the projected activations. In functional
+        coordinates the outputs are ``network_(X) @ output_whitening_ @ P.T``, or the transformed
+        outputs if they are tied.
 
         Returns
         -------
         Network or tuple of Network
-            The network that reads ``Z = X Qᵀ``; one for each block, where there were several.
+            The network that reads ``Z = X Qᵀ``; one for each block if there are several.
 
         Raises
         ------
@@ -238,15 +239,15 @@ class FittedRotation(NetworkEstimator):
     def _batches(self, X: Any, reset: bool) -> list[Array]:
         """Read the activations, in a list with one array unless there are several blocks."""
         if not are_batches(X):
-            return [self._activations(X, reset)]
-        return [self._activations(x, reset and index == 0) for index, x in enumerate(X)]
+            return [self._read_activations(X, reset)]
+        return [self._read_activations(x, reset and index == 0) for index, x in enumerate(X)]
 
     @property
     def _networks(self) -> tuple[Network, ...]:
         if self.network_ is None:
             raise ValueError(
                 "this estimator was fitted to Jacobians computed elsewhere and has no network to "
-                "compute others; rotate yours with np.matmul(J, rotation_.T), and with "
+                "compute others; rotate your Jacobians with np.matmul(J, rotation_.T), and with "
                 "output_rotation_ from the left, and score them with jacrot.criteria.hoyer."
             )
         return self.network_ if isinstance(self.network_, tuple) else (self.network_,)

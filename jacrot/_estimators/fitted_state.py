@@ -1,4 +1,4 @@
-"""What a fitted estimator is: the checks that `fit` satisfies and `save` and `load` run."""
+"""Checks of the state of a fitted estimator, before it is saved and after it is loaded."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from jacrot._jacobians.coordinates import FunctionalCoordinates
 from jacrot._utils.arrays import Matrix
 from jacrot.network import ORTHOGONALITY_TOL, Network
 
-# What rounding in single precision may leave of a sparsity or of a share beyond its bounds.
+# Tolerance for sparsities and shares outside their bounds, from rounding in single precision.
 BOUNDS_TOL = 1e-5
-# What the product of coordinates and their inverse may differ from the identity by: null
-# directions make them ill-conditioned.
+# Tolerance for the product of coordinates and their inverse; null directions make them
+# ill-conditioned.
 INVERSE_TOL = 1e-5
-# Multiple of the rounding of one product of their entries that is allowed beside that.
+# Additional tolerance, in units of the rounding error of one product of their entries.
 ROUNDING_UNITS = 10
 
-# Parameters that may hold functions or random sources.
+# Parameters that may be functions or random number generators.
 MAYBE_UNSAVED = ("network", "activation", "criterion", "readout", "random_state")
 
 COUNTS = ("stage", "iteration", "evaluations")
@@ -30,12 +30,12 @@ COLUMNS = (*COUNTS, "cost", "seconds")
 
 
 class Unsaved:
-    """Stands for a parameter that no file can hold without pickle: a function, a random source.
+    """Placeholder of a parameter that only pickle could save, such as a function.
 
     Parameters
     ----------
     text : str
-        What it was.
+        Description of the parameter.
     """
 
     def __init__(self, text: str) -> None:
@@ -46,7 +46,7 @@ class Unsaved:
 
 
 def check_fitted_state(estimator: Any) -> None:
-    """Check that the parameters and fitted attributes of an estimator fit one another.
+    """Check that the parameters and fitted attributes of an estimator are consistent.
 
     Parameters
     ----------
@@ -56,8 +56,8 @@ def check_fitted_state(estimator: Any) -> None:
     Raises
     ------
     TypeError, ValueError
-        If an attribute is missing, of another type or shape, not finite, or does not fit the
-        parameters or another attribute. The message begins with its name.
+        If an attribute is missing, has the wrong type or shape, is not finite, or contradicts
+        the parameters or another attribute. The message begins with its name.
     """
     _check_parameters(estimator)
     _check_types(estimator)
@@ -88,7 +88,7 @@ def _check_parameters(estimator: Any) -> None:
 def _check_types(estimator: Any) -> None:
     attributes = vars(estimator)
     for name, types in estimator._saved.items():
-        # Only data with names have them, and only files of this version know the range.
+        # Names are optional, and files of earlier versions have no range.
         if name in ("feature_names_in_", "_fitted_range") and name not in attributes:
             continue
         _require(name in attributes, f"{name} is missing")
@@ -128,11 +128,11 @@ def _networks(estimator: Any) -> tuple[Network, ...]:
 
 
 def _check_search(estimator: Any) -> None:
-    """Check what the search left: counts, its history, and the sparsities."""
+    """Check the results of the search: counts, history and sparsities."""
     _require(estimator.n_iter_ >= 0, f"n_iter_ is {estimator.n_iter_}")
     _require(
         not (estimator.converged_ and estimator._interrupted),
-        "converged_ is true of an interrupted search",
+        "converged_ is true, but the search was interrupted",
     )
     stages, history = estimator.stages_, estimator.history_
     _require(all(isinstance(label, str) for label in stages), "stages_ are not all strings")
@@ -150,7 +150,7 @@ def _check_search(estimator: Any) -> None:
 
 
 def _check_two_sides(estimator: Any) -> None:
-    """Check what is particular to a JacobianSparsityRotation."""
+    """Check the attributes of a JacobianSparsityRotation."""
     size, Q, P = estimator.n_features_in_, estimator.rotation_, estimator.output_rotation_
     wanted = estimator.n_components
     _check_rotation(Q, "rotation_", size)
@@ -209,7 +209,7 @@ def _check_two_coordinates(estimator: Any, n_outputs: set[int]) -> None:
 
 
 def _check_sites(estimator: Any) -> None:
-    """Check what is particular to a NetworkRotation."""
+    """Check the attributes of a NetworkRotation."""
     network, rotations = estimator.network_, estimator.rotations_
     last = network.n_layers
     _require(last >= 2, f"network_ has {last} layer")
@@ -248,7 +248,7 @@ def _check_sites(estimator: Any) -> None:
 
 
 def _check_provenance(estimator: Any) -> None:
-    """Check that the record of the fit is that of these attributes."""
+    """Check that the provenance agrees with the attributes."""
     record = estimator.provenance_
     kind, scores = record.get("estimator"), record.get("scores")
     _require(kind == type(estimator).__name__, f"provenance_ is that of a {kind}")
@@ -293,7 +293,7 @@ def _check_coordinates(part: FunctionalCoordinates, name: str, size: int) -> Non
         _check_array(matrix, f"{name}.{side}", (size, size), np.float64)
         asymmetry = np.abs(matrix - matrix.T).max()
         _require(asymmetry <= INVERSE_TOL * np.abs(matrix).max(), f"{name}.{side} is not symmetric")
-    # Directions of other units, as those that keep their length, leave rounding of their own size.
+    # Directions outside the basis keep their length: their rounding error has its own size.
     largest = np.abs(part.forward).max() * np.abs(part.backward).max()
     rounding = ROUNDING_UNITS * np.finfo(np.float64).eps * size * largest
     _require(
@@ -304,7 +304,7 @@ def _check_coordinates(part: FunctionalCoordinates, name: str, size: int) -> Non
 
 
 def _check_metric(part: FunctionalCoordinates, name: str) -> None:
-    """Check that the metric has the axes of the coordinates, and no negative square."""
+    """Check that the metric commutes with the coordinates and is positive semidefinite."""
     largest = np.abs(part.metric).max()
     product = part.metric @ part.forward
     scale = max(float(np.abs(product).max()), np.finfo(float).tiny)

@@ -1,4 +1,4 @@
-"""The two forms of ``fit``: which argument is the network, and which the activations."""
+"""Validation of the arguments of ``fit``: which is the network, and which the activations."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from jacrot.segments._captured import Captured
 
 
 def resolve_fit_inputs(estimator: str, network: Any, X: Any, y: Any) -> tuple[Any, Any]:
-    """Return the network and the activations, wherever they were passed.
+    """Return the network and the activations, from either form of ``fit``.
 
     Parameters
     ----------
     estimator : str
         Name of the class, for error messages.
     network : object
-        What the constructor got, or ``None``.
+        Argument of the constructor, or ``None``.
     X, y : object
-        What ``fit`` got.
+        Arguments of ``fit``.
 
     Returns
     -------
     weights : object
-        The network, in any of the forms in which it is accepted.
+        The network, in any accepted form.
     X : object
         The activations.
 
     Raises
     ------
     ValueError
-        If there is no network or there are two, or if the activations stand where the network
-        belongs.
+        If there is no network, if there are two, or if network and activations are in the wrong
+        order.
     """
     forms = f"pass {estimator}(network).fit(X), or {estimator}().fit(weights, X)"
     given = network is not None
@@ -50,7 +50,7 @@ def resolve_fit_inputs(estimator: str, network: Any, X: Any, y: Any) -> tuple[An
         )
     if read_segments(y) is not None and read_segments(X) is None:
         raise ValueError(
-            f"a segment stands where the activations belong; pass {estimator}().fit(segment) "
+            f"a segment was passed in place of the activations; pass {estimator}().fit(segment) "
             "without a network."
         )
     segments = read_segments(X)
@@ -71,7 +71,7 @@ def resolve_fit_inputs(estimator: str, network: Any, X: Any, y: Any) -> tuple[An
         if given and (y is not None or is_network_like(network)):
             raise ValueError(f"there are two networks, in the constructor and in fit: {forms}.")
         raise ValueError(
-            f"the network stands where the activations belong: {forms}, in this order."
+            f"the network was passed in place of the activations: {forms}, in this order."
         )
     if are_batches(activations):
         if not isinstance(weights, Network) and not (
@@ -80,8 +80,9 @@ def resolve_fit_inputs(estimator: str, network: Any, X: Any, y: Any) -> tuple[An
         ):
             raise ValueError(
                 f"the activations are a list of {len(activations)} arrays, but the network is not "
-                f"a list of as many: if the list holds the weights, {forms}, in this order; if it "
-                "holds the activations of several blocks, pass a list of as many networks too."
+                f"a list of the same length: if the list contains the weights, {forms}, in this "
+                "order; if it contains the activations of several blocks, pass a list with one "
+                "network for each of them."
             )
         if isinstance(weights, (list, tuple)):
             for one, batch in zip(weights, activations, strict=False):
@@ -97,22 +98,22 @@ def resolve_fit_inputs(estimator: str, network: Any, X: Any, y: Any) -> tuple[An
 
 
 def read_segments(X: Any) -> list[Segment | Captured] | None:
-    """Return the segments that a user passed.
+    """Return segments as a list, or ``None`` for other arguments.
 
     Parameters
     ----------
     X : object
-        What the user passed as first argument.
+        First argument of ``fit``.
 
     Returns
     -------
     list of (Segment or Captured), or None
-        ``None`` where it is something else.
+        ``None`` if `X` is anything else.
 
     Raises
     ------
     TypeError
-        If it is a list of segments and other things.
+        If `X` is a list of segments and other objects.
     """
     kinds = (Segment, Captured)
     if isinstance(X, kinds):
@@ -124,20 +125,20 @@ def read_segments(X: Any) -> list[Segment | Captured] | None:
             return list(X)
     names = sorted({type(one).__name__ for one in X})
     raise TypeError(
-        f"X is a list of {', '.join(names)}; pass segments of networks alone, or what was captured "
-        "alone."
+        f"X is a list of {', '.join(names)}; pass only segments of networks, or only captured "
+        "segments."
     )
 
 
 def read_network(weights: Any, activation: Any, X: Array) -> Network:
-    """Build the network that a user passed, and check that it reads the activations.
+    """Build a network from the argument of a user, and check that it reads the activations.
 
     Parameters
     ----------
     weights : object
-        The network, in any of the forms in which it is accepted.
+        The network, in any accepted form.
     activation : str, callable or list of them
-        Of raw weights; what is made of layers knows its own.
+        Activation functions for raw weights; ignored for layers.
     X : ndarray
         The activations.
 
@@ -149,12 +150,12 @@ def read_network(weights: Any, activation: Any, X: Array) -> Network:
     Raises
     ------
     ValueError
-        If it reads another number of features.
+        If the network reads another number of features.
     """
     network = Network(weights, "relu" if is_made_of_layers(weights) else activation)
     n_features = X.shape[FEATURES_AXIS[X.ndim]]
     if network.n_inputs not in (None, n_features):
-        hint = "pass the layers from these activations on, as network[1:] does."
+        hint = "pass the layers that follow these activations, such as network[1:]."
         if chains_transposed(network.layers) and network.layers[0].n_outputs == n_features:
             hint = transposed_hint("out_in")
         raise ValueError(
@@ -164,17 +165,17 @@ def read_network(weights: Any, activation: Any, X: Array) -> Network:
 
 
 def are_batches(X: Any) -> bool:
-    """Check for a list of arrays, one for each of several blocks.
+    """Check whether activations are a list of arrays, one for each of several blocks.
 
     Parameters
     ----------
     X : object
-        What the user passed as activations.
+        The activations.
 
     Returns
     -------
     bool
-        Whether it is one, and not an array or rows of numbers.
+        Whether `X` is a list of arrays, not an array or rows of numbers.
     """
     return (
         isinstance(X, (list, tuple))
@@ -184,17 +185,17 @@ def are_batches(X: Any) -> bool:
 
 
 def is_network_like(X: Any) -> bool:
-    """Check for what can only be a network, where activations may stand too.
+    """Check whether an argument can only be a network, not activations.
 
     Parameters
     ----------
     X : object
-        What the user passed.
+        The argument.
 
     Returns
     -------
     bool
-        Whether it holds layers or weights and cannot be activations.
+        Whether `X` contains layers or weights and cannot be activations.
     """
     if isinstance(X, (list, tuple)):
         # Rows of activations are lists of numbers, blocks are arrays of two dimensions or more.
@@ -213,14 +214,14 @@ def _is_network(X: Any) -> bool:
 
 
 def _are_two_arrays(X: Any, y: Any) -> bool:
-    """Check for a second array of another length: not a target of X, which was meant as weights."""
+    """Check whether `X` and `y` are weights and activations, not samples and their targets."""
     if getattr(y, "ndim", 0) != 2 or _is_network(X) or describe_framework_model(X) is not None:
         return False
     return bool(_num_samples(X) != len(y))
 
 
 def _check_order(estimator: str, weights: Any, activations: Any) -> None:
-    """Refuse activations followed by a Jacobian for each of them."""
+    """Check that Jacobians and their activations are not in the wrong order."""
     if (
         getattr(weights, "ndim", 0) == 2
         and getattr(activations, "ndim", 0) in (3, 4)

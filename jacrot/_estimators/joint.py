@@ -28,9 +28,9 @@ class LayerJacobians:
     Attributes
     ----------
     effective : EffectiveJacobians
-        Those that are not zero, in the coordinates of the two sites.
+        The nonzero Jacobians, in the coordinates of the two sites.
     readout : ndarray or None
-        What reads the outputs, in functional coordinates.
+        Readout of the outputs in functional coordinates.
     """
 
     effective: EffectiveJacobians
@@ -38,8 +38,8 @@ class LayerJacobians:
 
 
 @contextmanager
-def prefix_errors_with(place: str) -> Iterator[None]:
-    """Name the layer or the site in an error about it."""
+def prefix_errors(place: str) -> Iterator[None]:
+    """Prefix errors with the name of a layer or a site."""
     try:
         yield
     except ValueError as error:
@@ -49,34 +49,34 @@ def prefix_errors_with(place: str) -> Iterator[None]:
 def whiten_sites(
     segments: list[NetworkSegment], sites: list[int]
 ) -> dict[int, FunctionalCoordinates]:
-    """Whiten what is read and written at the sites to rotate.
+    """Compute functional coordinates that whiten the activations at some sites.
 
     Parameters
     ----------
     segments : list of NetworkSegment
         All layers.
     sites : list of int
-        The sites.
+        The sites to rotate.
 
     Returns
     -------
     dict of int to FunctionalCoordinates
-        By site.
+        Coordinates by site.
     """
-    # Every sample and every layer counts alike.
+    # Every sample and every layer has the same weight.
     moments = []
     for number, segment in enumerate(segments):
-        with prefix_errors_with(f"layer {number}"), silenced():
+        with prefix_errors(f"layer {number}"), silenced():
             moments.append(EffectiveJacobians.select(segment.stack).moments)
     coordinates = {}
     for site in sites:
-        with prefix_errors_with(f"site {site}"):
+        with prefix_errors(f"site {site}"):
             if site == len(segments):
                 coordinates[site] = FunctionalCoordinates.whitening(segments[-1].written)
                 continue
             effects = moments[site].inputs
             if site > 0:
-                # What the layer before writes counts too, where the next does not read it.
+                # Directions that only the preceding layer writes have an effect too.
                 effects = effects + moments[site - 1].outputs
             activations = segments[site].activations
             coordinates[site] = FunctionalCoordinates.whitening(
@@ -88,24 +88,24 @@ def whiten_sites(
 def coordinate_factors(
     segment: NetworkSegment, coordinates: Mapping[int, FunctionalCoordinates]
 ) -> tuple[Matrix | None, Matrix | None]:
-    """Return what multiplies the Jacobians of a layer from the left and from the right.
+    """Return the matrices that change the Jacobians of a layer to the coordinates of its sites.
 
     Parameters
     ----------
     segment : NetworkSegment
         One layer.
     coordinates : mapping of int to FunctionalCoordinates
-        By site; none in the basis of neurons.
+        Coordinates by site; empty in the basis of neurons.
 
     Returns
     -------
     left, right : ndarray or None
-        ``None`` for the identity.
+        Factors from the left and from the right; ``None`` for the identity.
     """
     if not coordinates:
         return None, None
     inner, outer = (coordinates.get(site) for site in (segment.layers.start, segment.layers.stop))
-    # Inputs in their own basis count by how much they vary.
+    # Inputs that are not rotated are weighted by their standard deviations.
     right = np.diag(to_rows(segment.activations).std(axis=0)) if inner is None else inner.metric
     return None if outer is None else outer.forward, right
 
@@ -120,12 +120,12 @@ def read_layer(
     segment : NetworkSegment
         One layer.
     coordinates : mapping of int to FunctionalCoordinates
-        By site; none in the basis of neurons.
+        Coordinates by site; empty in the basis of neurons.
 
     Returns
     -------
     LayerJacobians
-        Those that are not zero.
+        The nonzero Jacobians.
     """
     stack = segment.stack
     readout = None
@@ -135,19 +135,19 @@ def read_layer(
     if outer is not None:
         assert segment.readout is not None
         readout = outer.metric @ segment.readout @ outer.metric
-    with prefix_errors_with(f"layer {segment.layers.start}"):
+    with prefix_errors(f"layer {segment.layers.start}"):
         return LayerJacobians(EffectiveJacobians.select(stack), readout)
 
 
 def site_moment(layers: list[LayerJacobians], site: int) -> Matrix:
-    """Sum the second moments of the layer that writes a site and of the one that reads it.
+    """Return the sum of the second moments of the layers that write and read a site.
 
     Parameters
     ----------
     layers : list of LayerJacobians
         All layers.
     site : int
-        What layer ``site`` reads.
+        Site between the layers; layer ``site`` reads it.
 
     Returns
     -------
@@ -165,19 +165,19 @@ def site_moment(layers: list[LayerJacobians], site: int) -> Matrix:
 def interaction_start(
     layers: list[LayerJacobians], bases: Mapping[int, Matrix | None]
 ) -> list[Matrix]:
-    """Compute the axes of the local interaction basis, by falling effect on the logits.
+    """Compute the axes of the local interaction basis, by decreasing effect on the logits.
 
     Parameters
     ----------
     layers : list of LayerJacobians
         All layers, in functional coordinates.
     bases : mapping of int to (ndarray or None)
-        For every site to rotate, the rows inside which it turns.
+        For every site to rotate, the rows that span the directions to rotate.
 
     Returns
     -------
     list of ndarray
-        A rotation of every site.
+        One rotation for every site.
     """
     point = []
     for site, basis in bases.items():
@@ -198,18 +198,18 @@ def joint_problem(
     criterion: Criterion,
     rng: np.random.RandomState,
 ) -> Problem:
-    """Build a term of every layer, whose rotations are those of the sites at its two ends.
+    """Build the joint problem: one term for every layer, which depends on two rotations.
 
     Parameters
     ----------
     layers : list of LayerJacobians
         All layers.
     bases : mapping of int to (ndarray or None)
-        For every site to rotate, the rows inside which it turns.
+        For every site to rotate, the rows that span the directions to rotate.
     criterion : Criterion
-        What is minimised.
+        The criterion to minimise.
     rng : numpy.random.RandomState
-        Draws the samples of the search.
+        Random number generator for the samples of the search.
 
     Returns
     -------
@@ -219,7 +219,7 @@ def joint_problem(
     index = {site: number for number, site in enumerate(bases)}
     terms = []
     if isinstance(criterion, TableCriterion):
-        layers = _in_one_unit(layers)
+        layers = _rescale_to_one_unit(layers)
     for number, layer in enumerate(layers):
         stack = layer.effective.stack
         output, input_ = index.get(number + 1), index.get(number)
@@ -234,9 +234,9 @@ def joint_problem(
     return Problem(tuple(terms), criterion, tuple(bases.values()))
 
 
-def _in_one_unit(layers: list[LayerJacobians]) -> list[LayerJacobians]:
-    """Scale all layers so that their connections count in one unit, which is about 1."""
-    # Of the stack, and of what reads it.
+def _rescale_to_one_unit(layers: list[LayerJacobians]) -> list[LayerJacobians]:
+    """Scale all layers so that their connections have one common unit, of about 1."""
+    # Sizes of the Jacobians and of their readout.
     sizes = [
         (
             layer.effective.l2.max(),

@@ -1,4 +1,4 @@
-"""One rotation for every hidden layer of a network, found jointly."""
+"""Rotations of all hidden layers of a network, found jointly."""
 
 from __future__ import annotations
 
@@ -48,87 +48,89 @@ class NetworkRotation(NetworkEstimator):
 
         Σ_l mean_i 1/(m_l n_l) Σ φ(R_{l+1} J_{l,i} R_lᵀ / rms(J_{l,i}))
 
-    jointly, where ``J_{l,i}`` is the Jacobian of layer ``l`` at sample ``i``: every rotation is
-    shared by the Jacobian that reads the site and the one that writes it. Inputs and logits stay
-    in their own basis, ``R_0 = I`` and ``R_L = I``, unless they are to be rotated too. The result
-    is never worse than the rotations of the layers one by one; in functional coordinates, where
-    the search starts from the local interaction basis, it may be.
+    jointly, where ``J_{l,i}`` is the Jacobian of layer ``l`` at sample ``i``. Every rotation is
+    shared by the Jacobian that reads the site and the one that writes it. Inputs and logits keep
+    their basis, ``R_0 = I`` and ``R_L = I``, unless they are rotated too. The result is never worse
+    than separate rotations of the layers; in functional coordinates, where the search starts from
+    the local interaction basis, it may be.
 
-    In functional coordinates every rotated site has whitened activations ``z = R_l C_l^-½ (a −
+    In functional coordinates, every rotated site has whitened activations ``z = R_l C_l^-½ (a −
     mean)``, and ``X_l = R_{l+1} C_{l+1}^-½ J_l C_l^½ R_lᵀ`` is the Jacobian between them. Its rows
-    are weighed by how much the logits depend on them, ``u_a² = (R C^½ G C^½ Rᵀ)_aa``, and what is
-    minimised is ``Σ log(1 + M_ab/ε²)`` over the connections of all layers, ``M_ab = u_a² mean_i
-    X²_{i,ab}``, ``ε = 0.001 √ΣM`` at last.
+    are weighted by how much the logits depend on them, ``u_a² = (R C^½ G C^½ Rᵀ)_aa``. The cost is
+    ``Σ log(1 + M_ab/ε²)`` over the connections of all layers, where ``M_ab = u_a² mean_i
+    X²_{i,ab}``, with a final ``ε = 0.001 √ΣM``.
 
-    Used as ``NetworkRotation(network).fit(X)`` or ``NetworkRotation().fit(weights, X)``, where `X`
-    are the inputs of the network. In a pipeline it hands on the rotated activations of the last
-    site.
+    Use it as ``NetworkRotation(network).fit(X)`` or ``NetworkRotation().fit(weights, X)``, where
+    `X` are the inputs of the network. In a pipeline, the next step receives the rotated activations
+    of the last site.
 
     Parameters
     ----------
     network : Network, array-like, sequence, mapping or callable, default=None
-        The whole network, of two layers at least; see :class:`jacrot.Network`. ``None`` if it is
-        given to ``fit``.
+        The whole network, with at least two layers; see :class:`jacrot.Network`. ``None`` if it is
+        passed to ``fit``.
     activation : str, callable or list of them, default="relu"
-        Applied after every layer of raw weights, the last one included; a list gives one per
-        layer, as ``["relu", "identity"]`` where the last one computes logits.
+        Activation function of every layer of raw weights, including the last; a list has one
+        for each layer, such as ``["relu", "identity"]`` if the last layer computes logits.
     rotate_input, rotate_output : bool, default=False
         Whether site 0, the inputs, and site ``n_layers``, the logits, are rotated too.
     criterion : {"hoyer", "l1", "log", "logcosh", "quartimax"} or callable, default="hoyer"
         ``φ``; see :class:`jacrot.JacobianSparsityRotation`.
     coordinates : {"neurons", "functional"}, default="neurons"
-        Of what ``R_l`` is a rotation: of the activations, or of the whitened activations, for which
-        ``criterion="log"`` is needed. These axes are not orthogonal in the space of neurons. The
-        outputs of the network are taken for logits.
+        Coordinates that are rotated: the activations, or the whitened activations, which need
+        ``criterion="log"`` and whose axes are not orthogonal in the space of neurons. The outputs
+        of the network are then interpreted as logits.
     n_init : int, default=1
-        Number of searches, the best of which is kept. Further ones start from random rotations.
+        Number of searches, the best of which is kept. All but the first start from random
+        rotations.
     max_iter : int, default=5000
-        Conjugate-gradient steps of a search.
+        Maximum number of conjugate-gradient steps of a search.
     tol : float, default=1e-4
-        The search stops when the mean relative decrease of the cost over five steps is below.
+        The search stops when the mean relative decrease of the cost over five steps is below
+        `tol`.
     on_interrupt : {"raise", "keep"}, default="raise"
-        What Ctrl-C during the search does; see :class:`jacrot.JacobianSparsityRotation`.
+        Effect of Ctrl-C during the search; see :class:`jacrot.JacobianSparsityRotation`.
     random_state : int, RandomState instance or None, default=None
-        Draws the samples of the search and of the warm start, and the random starts.
+        Determines the samples of the search and of the warm start, and the random starts.
     n_jobs : int, default=None
-        Number of searches at once, as in joblib.
+        Number of parallel searches, as in joblib.
     verbose : int, default=0
-        Whether to show progress bars on stderr, of every layer alone and of all; see
+        Whether to show progress bars on stderr, for every single layer and for all layers; see
         :class:`jacrot.JacobianSparsityRotation`.
 
     Attributes
     ----------
     rotations_ : dict of int to ndarray of shape (n_features, n_features)
-        ``R_l`` by site; site ``l`` is what layer ``l`` reads. Rows are the new axes, by falling
-        effect on that layer (of the logits: by how much they are moved).
+        ``R_l`` by site; site ``l`` is the input of layer ``l``. Rows are the new axes, by
+        decreasing effect on that layer (for the logits, by the size of their changes).
     means_, whitenings_ : dict of int to ndarray, or None
-        In functional coordinates the mean of the activations at a site, and ``C^-½``.
+        In functional coordinates, the mean of the activations at each site, and ``C^-½``.
     network_ : Network
-        The network analysed.
+        The network.
     sparsities_, sparsities_before_ : ndarray of shape (n_layers,)
-        Mean Hoyer sparsity of every layer's Jacobian, rotated and in the given basis, over the
-        training samples.
+        Mean Hoyer sparsity of the Jacobian of every layer over the training samples, rotated and in
+        the given basis.
     sparsity_, sparsity_before_ : float
         Their means over the layers.
     n_iter_ : int
-        Conjugate-gradient steps of the search that was kept; those of the layers one by one, where
-        Ctrl-C came before it.
+        Number of conjugate-gradient steps of the search that was kept, or of the searches for
+        single layers if Ctrl-C ended one of them.
     history_ : dict of ndarray
-        What that search visited; see :class:`jacrot.JacobianSparsityRotation`.
+        Points that this search visited; see :class:`jacrot.JacobianSparsityRotation`.
     stages_ : list of str
-        The names of its stages.
+        Names of its stages.
     converged_ : bool
-        Whether the search ended by itself, not by `max_iter`, Ctrl-C or a callback.
+        Whether the search converged, and was not ended by `max_iter`, Ctrl-C or a callback.
     provenance_ : dict
-        Where the result comes from; see :class:`jacrot.JacobianSparsityRotation`.
+        Provenance of the result; see :class:`jacrot.JacobianSparsityRotation`.
     n_features_in_ : int
         Number of inputs of the network.
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Their names, where `X` has names that are strings.
+        Names of the inputs, if `X` has feature names that are all strings.
 
     Notes
     -----
-    ``transform`` and ``score`` warn where `X` lies far outside the inputs that were fitted; see
+    ``transform`` and ``score`` warn if `X` lies far outside the inputs that were fitted; see
     :class:`jacrot.JacobianSparsityRotation`.
 
     References
@@ -165,10 +167,10 @@ class NetworkRotation(NetworkEstimator):
     }
     _fitted = (
         "inputs",
-        "are these activations of a hidden layer? pass inputs of the network, in the same units.",
+        "are these activations of a hidden layer? pass inputs of the network, with the same scale.",
     )
 
-    # `site` says where to look, and is no metadata of the samples.
+    # `site` is an option of `transform`, not metadata of the samples.
     __metadata_request__transform: ClassVar[dict[str, Any]] = {"site": UNUSED}
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **NetworkEstimator._parameter_constraints,
@@ -209,16 +211,16 @@ class NetworkRotation(NetworkEstimator):
         self.verbose = verbose
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Find the rotations: ``fit(X)``, or ``fit(weights, X)`` without a network yet.
+        """Find the rotations: ``fit(X)``, or ``fit(weights, X)`` if `network` is ``None``.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             The inputs of the network; sequences or images for layers that read them. In the form
-            ``fit(weights, X)`` the weights stand here.
+            ``fit(weights, X)`` these are the weights.
         y : Ignored, or array-like of shape (n_samples, n_features)
-            Ignored if the network was given to the constructor. In the form ``fit(weights, X)``
-            the inputs stand here.
+            Ignored if the network was passed to the constructor. In the form ``fit(weights, X)``
+            these are the inputs.
 
         Returns
         -------
@@ -228,12 +230,12 @@ class NetworkRotation(NetworkEstimator):
         Raises
         ------
         TypeError
-            If the weights are an object of another kind.
+            If the weights have an unknown type.
         ValueError
             If there is no network or there are two, if it has no hidden layer or does not read
             `X`, or if the Jacobians of a layer are all zero, or some are NaN or infinite.
         """
-        return self._fit_or_leave(X, y)
+        return self._fit_atomically(X, y)
 
     def _set_attributes(self, X: Any, y: Any) -> None:
         weights, X = resolve_fit_inputs(type(self).__name__, self.network, X, y)
@@ -250,13 +252,13 @@ class NetworkRotation(NetworkEstimator):
         criterion = get_criterion(self.criterion)
         seed = resolve_seed(self.random_state)
         rng = resolve_random_state(seed)
-        task = Task.of_fit(self, X, None)
-        X = self._activations(X, reset=True)
+        task = Task.begin_fit(self, X, None)
+        X = self._read_activations(X, reset=True)
         network = read_network(weights, self.activation, X)
         if network.n_layers < 2:
             raise ValueError(
-                f"the network has {network.n_layers} layer and no hidden activations; pass one of "
-                "two layers at least, or use JacobianSparsityRotation."
+                f"the network has {network.n_layers} layer and no hidden activations; pass a "
+                "network with at least two layers, or use JacobianSparsityRotation."
             )
         last = network.n_layers
         sites = [*range(0 if self.rotate_input else 1, last + 1 if self.rotate_output else last)]
@@ -264,18 +266,18 @@ class NetworkRotation(NetworkEstimator):
         if functional and self.criterion != "log":
             raise ValueError(
                 f"criterion={self.criterion!r} is not defined in functional coordinates, where the "
-                "weights of the outputs turn with the axes; pass criterion='log'."
+                "weights of the outputs depend on the rotations; pass criterion='log'."
             )
         segments = network_segments(network, X, rng)
         coordinates = whiten_sites(segments, sites) if functional else {}
-        # Callbacks look at estimators that have these and the attributes of a point.
+        # Callbacks receive estimators with these attributes and those of a point.
         self._coordinates = coordinates
         layers = [read_layer(segment, coordinates) for segment in segments]
         bases = {site: effective_basis(site_moment(layers, site)) for site in sites}
         problem = joint_problem(layers, bases, criterion, rng)
-        alone = self._rotate_alone(segments, [site for site in sites if site < last], rng, task)
+        alone = self._fit_layerwise(segments, [site for site in sites if site < last], rng, task)
         identity = {site: np.eye(len(site_moment(layers, site))) for site in sites}
-        # The logits stay as they are.
+        # The search for single layers does not rotate the logits.
         given, start = (
             [nearest_rotation(axes[site], bases[site]) for site in sites]
             for axes in (identity, identity | alone.rotations)
@@ -321,7 +323,7 @@ class NetworkRotation(NetworkEstimator):
         )
         self.sparsity_before_ = float(self.sparsities_before_.mean())
         self.sparsity_ = float(self.sparsities_.mean())
-        self._report(solution, seed, segments[:1])
+        self._set_search_attributes(solution, seed, segments[:1])
         task.end(attributes=lambda: attributes(solution.point))
 
     def transform(self, X: ArrayLike, site: int | None = None) -> Array:
@@ -334,56 +336,56 @@ class NetworkRotation(NetworkEstimator):
         X : array-like of shape (n_samples, n_features)
             Inputs of the network.
         site : int, default=None
-            What layer `site` reads; ``n_layers`` is what the network writes. ``None`` is the last
-            site that was rotated: the last hidden activations, or the logits with
-            ``rotate_output=True``.
+            The site, which is the input of layer `site`, or the output of the network for
+            ``n_layers``. ``None`` is the last site that was rotated: the last hidden activations,
+            or the logits with ``rotate_output=True``.
 
         Returns
         -------
         ndarray of shape (n_samples, n_activations)
-            Activations in the new basis; sequences or images where the network has them there.
+            Activations in the new basis; sequences or images if the site has such activations.
 
         Raises
         ------
         ValueError
-            If no rotation was found for the site, or if ``set_output`` asks for a table, whose
-            columns are the axes of the last site, and the site has others.
+            If the site was not rotated, or if ``set_output`` requests a table, whose columns are
+            the axes of the last site, and the site has other axes.
         """
         check_is_fitted(self)
         site = self._last_site if site is None else site
         if not isinstance(site, Integral) or isinstance(site, bool) or site not in self.rotations_:
             raise ValueError(f"site={site!r} was not rotated; pass one of {list(self.rotations_)}.")
-        x = self._activations(X, reset=False)
+        x = self._read_activations(X, reset=False)
         activations = x if site == 0 else self.network_[:site](x)
         Z = self._site_basis(site).encode(activations)
         table = _get_output_config("transform", self)["dense"] != "default"
         if table and Z.shape[1:] != (self._n_features_out,):
             raise ValueError(
-                f"set_output asks for a table with the {self._n_features_out} axes of site "
+                f"set_output requests a table with the {self._n_features_out} axes of site "
                 f"{self._last_site}, but the activations at site={site!r} have shape {Z.shape}; "
                 "use set_output(transform='default')."
             )
         return Z
 
     def score(self, X: ArrayLike, y: Any = None) -> float:
-        """Mean over the layers of the Hoyer sparsity of the rotated Jacobians.
+        """Return the mean over the layers of the Hoyer sparsity of the rotated Jacobians.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Inputs of the network: held-out ones are what counts.
+            Inputs of the network, preferably held out.
         y : Ignored
-            Not used; scikit-learn's interface.
+            Not used, present for API consistency.
 
         Returns
         -------
         float
-            Between 0 and 1. Samples whose Jacobian is zero are left out, with a warning.
+            Sparsity between 0 and 1. Samples whose Jacobian is zero are left out, with a warning.
         """
         return float(np.mean([one.sparsity for one in self.rotated_segments(X)]))
 
     def rotated_segments(self, X: Any) -> list[RotatedSegment]:
-        """Return the layers on other inputs, between the bases that were found.
+        """Return the layers as segments, on other inputs and in the fitted bases.
 
         Parameters
         ----------
@@ -393,16 +395,16 @@ class NetworkRotation(NetworkEstimator):
         Returns
         -------
         list of RotatedSegment
-            One for every layer.
+            One segment for every layer.
         """
         check_is_fitted(self)
-        x = self._activations(X, reset=False)
+        x = self._read_activations(X, reset=False)
         rng = np.random.RandomState(SCORE_SEED)
         return self._rotate(network_segments(self.network_, x, rng))
 
     @property
     def segment_layers(self) -> list[range]:
-        """Layers of ``network_`` that each of the rotated segments consists of."""
+        """Layers of ``network_`` in each of the rotated segments."""
         return [range(number, number + 1) for number in range(self.network_.n_layers)]
 
     def _rotate(self, segments: list[NetworkSegment]) -> list[RotatedSegment]:
@@ -424,13 +426,13 @@ class NetworkRotation(NetworkEstimator):
         return rotated
 
     def rotated_network(self) -> Network:
-        """Make the same network with all rotations folded in.
+        """Return the network with all rotations folded into its weights.
 
         Returns
         -------
         Network
-            ``rotated_network()(X)`` is ``network_(X)``, with the logits in the new basis if they
-            were rotated. If the inputs were, a first layer rotates them.
+            ``rotated_network()(X)`` equals ``network_(X)``, with the logits in the new basis if
+            they were rotated. If the inputs were rotated, an additional first layer rotates them.
         """
         check_is_fitted(self)
         bases = {site: self._site_basis(site) for site in self.rotations_}
@@ -444,28 +446,28 @@ class NetworkRotation(NetworkEstimator):
     def _n_features_out(self) -> int:
         return len(self.rotations_[self._last_site])
 
-    def _rotate_alone(
+    def _fit_layerwise(
         self,
         segments: list[NetworkSegment],
         sites: list[int],
         rng: np.random.RandomState,
         task: Task,
     ) -> LayerwiseInit:
-        """Rotate what every layer reads for that layer alone, with its outputs as they are."""
+        """Fit a rotation of the inputs of every single layer."""
         rotations: Rotations = {}
         n_iter = 0
         for site in sites:
-            alone = self._alone(segments[site], site, rng, task)
+            alone = self._fit_layer(segments[site], site, rng, task)
             rotations[site] = alone.rotation_
             n_iter += alone.n_iter_
             if alone.interrupted_:
                 return LayerwiseInit(rotations, n_iter, True)
         return LayerwiseInit(rotations, n_iter, False)
 
-    def _alone(
+    def _fit_layer(
         self, segment: NetworkSegment, site: int, rng: np.random.RandomState, task: Task
     ) -> JacobianSparsityRotation:
-        """Rotate what one layer reads, with its outputs in the given basis."""
+        """Fit a rotation of the inputs of one layer, with its outputs in the given basis."""
         functional = self.coordinates == "functional"
         rotation = JacobianSparsityRotation(
             criterion=self.criterion,
@@ -478,20 +480,20 @@ class NetworkRotation(NetworkEstimator):
             verbose=self.verbose,
         )
         rotation._bar_label = f"site {site} alone"
-        # What there is to warn of is said of the whole.
-        with task.handed_to(rotation, f"site {site} alone"), silenced():
+        # The joint search warns for the whole network.
+        with task.propagate_to(rotation, f"site {site} alone"), silenced():
             rotation.fit(segment.computation, segment.activations)
         return rotation
 
     def _site_basis(self, site: int, shape: tuple[int, ...] = ()) -> SiteBasis:
-        """Return the basis of a site, of the neurons where it was not rotated."""
+        """Return the basis of a site, which is that of neurons if it was not rotated."""
         size = shape[FEATURES_AXIS[len(shape)]] if shape else self.n_features_in_
         coordinates = self._coordinates.get(site, NeuronCoordinates())
         return coordinates.basis(self.rotations_.get(site), size)
 
 
 class LayerwiseInit(NamedTuple):
-    """The rotations of layers one by one, and whether Ctrl-C ended that."""
+    """Rotations of single layers, and whether Ctrl-C ended the searches for them."""
 
     rotations: Rotations
     n_iter: int

@@ -1,4 +1,4 @@
-"""Fitted estimators as files of arrays, with all that a reader wants to know beside them."""
+"""Save fitted estimators to files of arrays with a JSON description, and load them."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ def save(estimator: BaseEstimator, path: str | os.PathLike[str]) -> None:
     estimator : BaseEstimator
         A fitted estimator whose class lists in ``_saved`` the types of its fitted attributes.
     path : str or path-like
-        Where to.
+        Path of the file.
     """
     check_is_fitted(estimator)
     try:
         check_fitted_state(estimator)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{error}: the estimator is not as fit left it; fit it again, or set the parameters "
-            "back to those of its fit."
+            f"{error}: the estimator was changed after its fit; fit it again, or set the "
+            "parameters back to those of the fit."
         ) from error
     writer = _Writer()
     parameters = estimator.get_params(deep=False)
-    # What was analysed is `network_`.
+    # The fitted network is saved as `network_`.
     has_network = parameters.pop("network") is not None
     fitted = {name: vars(estimator)[name] for name in estimator._saved if name in vars(estimator)}
     try:
-        attributes = {name: writer.described(value, name) for name, value in fitted.items()}
+        attributes = {name: writer.serialize(value, name) for name, value in fitted.items()}
     except ValueError as error:
         raise ValueError(
             f"{error} Or save the rotations alone: numpy.savez(path, rotation=...)."
@@ -57,7 +57,8 @@ def save(estimator: BaseEstimator, path: str | os.PathLike[str]) -> None:
         "format": _format(type(estimator)),
         "metadata": estimator.provenance_,
         "parameters": {
-            name: writer.parameter(value, f"parameter.{name}") for name, value in parameters.items()
+            name: writer.serialize_parameter(value, f"parameter.{name}")
+            for name, value in parameters.items()
         },
         "has_network": has_network,
         "attributes": attributes,
@@ -83,7 +84,7 @@ def load(kind: type[Estimator], path: str | os.PathLike[str]) -> Estimator:
     Raises
     ------
     ValueError
-        If the file is damaged, or holds something else.
+        If the file is damaged, or has other content.
     """
     description, arrays = read_saved(path)
     found = description["format"]
@@ -95,12 +96,14 @@ def load(kind: type[Estimator], path: str | os.PathLike[str]) -> Estimator:
     try:
         reader = _Reader(arrays)
         parameters = description["parameters"]
-        estimator = kind(**{name: reader.restored(value, "") for name, value in parameters.items()})
+        estimator = kind(
+            **{name: reader.deserialize(value, "") for name, value in parameters.items()}
+        )
         attributes = description["attributes"]
         for name in kind._saved:
             if name in attributes:
-                value = reader.attribute(name, attributes[name])
-                # A file has null for the neurons.
+                value = reader.deserialize_attribute(name, attributes[name])
+                # Files have null for neurons.
                 if value is None and kind._saved[name] is Coordinates:
                     value = NeuronCoordinates()
                 setattr(estimator, name, value)
@@ -118,14 +121,14 @@ def _format(kind: type) -> str:
 
 
 class _Writer:
-    """Describes values by what JSON can hold, and collects the arrays in them."""
+    """Represent values in JSON, and collect the arrays in them."""
 
     def __init__(self) -> None:
         self.arrays: dict[str, Any] = {}
         self._names: dict[int, str] = {}
 
-    def described(self, value: Any, name: str) -> Any:
-        """Describe a value; raise ValueError where it holds a function of a user's."""
+    def serialize(self, value: Any, name: str) -> Any:
+        """Return the JSON form of a value; raise ValueError if it contains a Python function."""
         match value:
             case Network():
                 layers = serialize(list(value.layers), name, self.arrays)
@@ -135,55 +138,55 @@ class _Writer:
             case NeuronCoordinates():
                 return None
             case FunctionalCoordinates():
-                # Tied outputs have the very coordinates of the inputs.
+                # Tied outputs share the coordinates object of the inputs.
                 first = self._names.setdefault(id(value), name)
                 if first != name:
                     return {"same": first}
-                return {"coordinates": self.described(vars(value), name)}
+                return {"coordinates": self.serialize(vars(value), name)}
             case FittedRange():
-                return {"fitted range": self.described(vars(value), name)}
+                return {"fitted range": self.serialize(vars(value), name)}
             case Mapping():
                 items = value.items()
-                return {"items": [[k, self.described(item, f"{name}.{k}")] for k, item in items]}
+                return {"items": [[k, self.serialize(item, f"{name}.{k}")] for k, item in items]}
             case tuple() | list():
-                described_items = [
-                    self.described(item, f"{name}.{index}") for index, item in enumerate(value)
+                serialized = [
+                    self.serialize(item, f"{name}.{index}") for index, item in enumerate(value)
                 ]
-                return {"tuple": described_items} if isinstance(value, tuple) else described_items
+                return {"tuple": serialized} if isinstance(value, tuple) else serialized
             case np.generic():
                 return value.item()
             case np.ndarray() if value.dtype == object:
                 return {"names": value.tolist()}
         return serialize(value, name, self.arrays)
 
-    def parameter(self, value: Any, name: str) -> Any:
-        """Describe a parameter, or note that no file can hold it."""
+    def serialize_parameter(self, value: Any, name: str) -> Any:
+        """Return the JSON form of a parameter, or a note that it cannot be saved."""
         if isinstance(value, Unsaved):
             return {"unsaved": value.text}
         try:
-            return self.described(value, name)
+            return self.serialize(value, name)
         except ValueError:
             return {"unsaved": getattr(value, "__name__", type(value).__name__)}
 
 
 class _Reader:
-    """Makes what was described."""
+    """Build values from their JSON form."""
 
     def __init__(self, arrays: dict[str, Any]) -> None:
         self.arrays = arrays
         self._coordinates: dict[str, FunctionalCoordinates] = {}
 
-    def attribute(self, name: str, description: Any) -> Any:
-        """Build the value of an attribute; raise ValueError where it has no description."""
+    def deserialize_attribute(self, name: str, description: Any) -> Any:
+        """Build the value of an attribute; raise ValueError if its JSON form is invalid."""
         try:
-            return self.restored(description, name)
+            return self.deserialize(description, name)
         except ALTERED as error:
-            raise ValueError(f"{name} has no description ({error!r})") from error
+            raise ValueError(f"{name} has no valid description ({error!r})") from error
 
-    def restored(self, description: Any, name: str) -> Any:
-        """Make a value; raise KeyError, TypeError or ValueError where it is no description."""
+    def deserialize(self, description: Any, name: str) -> Any:
+        """Build a value; raise KeyError, TypeError or ValueError if its JSON form is invalid."""
         if isinstance(description, list):
-            return [self.restored(item, "") for item in description]
+            return [self.deserialize(item, "") for item in description]
         if not isinstance(description, dict):
             return description
         ((kind, content),) = description.items()
@@ -194,16 +197,16 @@ class _Reader:
                 layers, sites = content
                 return build_network(layers, self.arrays, sites)
             case "coordinates":
-                self._coordinates[name] = FunctionalCoordinates(**self.restored(content, ""))
+                self._coordinates[name] = FunctionalCoordinates(**self.deserialize(content, ""))
                 return self._coordinates[name]
             case "fitted range":
-                return FittedRange(**self.restored(content, ""))
+                return FittedRange(**self.deserialize(content, ""))
             case "same":
                 return self._coordinates[content]
             case "items":
-                return {key: self.restored(item, "") for key, item in content}
+                return {key: self.deserialize(item, "") for key, item in content}
             case "tuple":
-                return tuple(self.restored(content, ""))
+                return tuple(self.deserialize(content, ""))
             case "names":
                 return np.array(content, dtype=object)
             case "unsaved":

@@ -1,4 +1,4 @@
-"""Who follows the searches of a fit: a progress bar on stderr, and scikit-learn's callbacks."""
+"""Progress of the searches of a fit: a bar on stderr, and scikit-learn's callbacks."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from jacrot._search.strategy import Candidate, Search
 from jacrot._utils.arrays import Matrix
 from jacrot._utils.text import UNWRITABLE, replace_unencodable
 
-# Seconds between two looks at a search, and between two refreshes of its clock where a step takes
-# longer than that.
-INTERVAL, TICK = 0.5, 1.0
-# The sparsity on the bar may take this share of the time.
+# Minimum seconds between two updates of the bar, and seconds between refreshes of its clock, which
+# goes on during long steps.
+INTERVAL, CLOCK_INTERVAL = 0.5, 1.0
+# Maximum share of the time that is spent on the sparsity in the bar.
 SPARSITY_SHARE = 0.02
 
 BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps [{elapsed}{postfix}]"
@@ -29,13 +29,13 @@ BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps [{elap
 class Progress:
     """A progress bar over the steps of the searches.
 
-    Its share is that of the budget, ``max_iter`` steps of each search. Most searches converge long
-    before, so that the time left is the most that it can be at the speed so far.
+    The percentage is that of the budget, ``max_iter`` steps of each search. Most searches converge
+    long before, so that the time shown is an upper bound at the speed so far.
 
     Parameters
     ----------
     label : str
-        What is searched.
+        Label of the bar.
     n_searches, max_iter : int
         The budget.
     disable : bool
@@ -59,25 +59,25 @@ class Progress:
         self.disable = disable
         self.sparsity: Callable[[list[Matrix]], float] | None = None
         total = n_searches * max_iter
-        # tqdm asks for the width of streams that it knows only once, of others every time.
+        # Without dynamic_ncols, tqdm reads the width of the terminal for sys.stderr itself only.
         self.bar = tqdm(
             desc=label,
             total=total,
             bar_format=BAR_FORMAT,
             disable=disable,
-            file=_Unfailing(sys.stderr),
+            file=_SafeStream(sys.stderr),
             dynamic_ncols=True,
         )
-        self._next_look = self._next_sparsity = 0.0
-        self._shown = ""
+        self._next_update = self._next_sparsity = 0.0
+        self._sparsity_text = ""
 
     @contextmanager
-    def shown(self) -> Iterator[Progress]:
-        """Show the bar, whose clock goes on while a step takes long."""
+    def display(self) -> Iterator[Progress]:
+        """Show the bar, with a clock that goes on during long steps."""
         closed = Event()
 
         def tick() -> None:
-            while not closed.wait(TICK):
+            while not closed.wait(CLOCK_INTERVAL):
                 self.bar.refresh()
 
         clock = Thread(target=tick, daemon=True)
@@ -94,49 +94,49 @@ class Progress:
                 if clock.is_alive():
                     clock.join()
 
-    def look(self, n_found: int, search: Search) -> None:
-        """Show where a search stands, unless it was shown a moment ago."""
+    def update(self, n_finished: int, search: Search) -> None:
+        """Show the state of a search, at most once every ``INTERVAL`` seconds."""
         now = time.perf_counter()
-        if self.disable or now < self._next_look:
+        if self.disable or now < self._next_update:
             return
         log = search.log
         point = search.point if now >= self._next_sparsity else None
         if point is not None and self.sparsity is not None:
-            self._shown = f"sparsity {self.sparsity(point):.3f}"
+            self._sparsity_text = f"sparsity {self.sparsity(point):.3f}"
             took = time.perf_counter() - now
             self._next_sparsity = now + max(INTERVAL, took / SPARSITY_SHARE)
         *_, cost, seconds = log.history[-1]
-        left = self.n_searches * self.max_iter - n_found * self.max_iter - log.n_iter
+        left = self.n_searches * self.max_iter - n_finished * self.max_iter - log.n_iter
         parts = [
             f"at most {tqdm.format_interval(left * seconds / log.n_iter)} left"
             if log.n_iter
             else "",
-            f"search {n_found + 1} of {self.n_searches}" if self.n_searches > 1 else "",
+            f"search {n_finished + 1} of {self.n_searches}" if self.n_searches > 1 else "",
             f"{log.stages[-1]}, step {log.step}",
             f"cost {cost:.5g}",
-            self._shown,
+            self._sparsity_text,
         ]
-        self._show(n_found * self.max_iter + log.n_iter, ", ".join(filter(None, parts)))
-        self._next_look = time.perf_counter() + INTERVAL
+        self._show(n_finished * self.max_iter + log.n_iter, ", ".join(filter(None, parts)))
+        self._next_update = time.perf_counter() + INTERVAL
 
     def stage(self, label: str) -> None:
-        """Show that a stage of the search, or of what comes before or after it, begins."""
+        """Show that a stage of the fit begins."""
         self._show(self.bar.n, label)
 
-    def found(self, n_found: int) -> None:
-        """Show that so many searches have ended."""
-        self._show(n_found * self.max_iter, f"search {n_found} of {self.n_searches}")
+    def finish_search(self, n_finished: int) -> None:
+        """Show the number of searches that have ended."""
+        self._show(n_finished * self.max_iter, f"search {n_finished} of {self.n_searches}")
 
     def _show(self, n: int, text: str) -> None:
         self.bar.n = n
         self.bar.set_postfix_str(text)
 
 
-class _Unfailing:
-    """A stream that leaves out what it cannot write: a bar must not end the fit that it shows."""
+class _SafeStream:
+    """A stream that ignores errors, because a progress bar must not end the fit."""
 
     def __init__(self, stream: Any) -> None:
-        # None in a process without a standard error.
+        # None in a process without standard error.
         self._stream = stream
 
     def write(self, text: str) -> int:
@@ -156,7 +156,7 @@ class _Unfailing:
 
 
 class Monitor:
-    """Passes searches and their stages on to a progress bar and to scikit-learn's callbacks.
+    """Reports searches and their stages to a progress bar and to scikit-learn's callbacks.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ class Monitor:
     fit : Task
         The task of the fit.
     attributes : callable
-        Makes the fitted attributes of a point.
+        Computes the fitted attributes at a point.
     """
 
     def __init__(
@@ -176,41 +176,41 @@ class Monitor:
         self.attributes = attributes
         self.search: Task | None = None
         self.stage: Task | None = None
-        self.begun = False
-        self.n_found = 0
+        self.has_begun = False
+        self.n_finished = 0
 
     def begin(self, label: str) -> None:
-        """Pass on that a stage begins; with the first one of a search, the search."""
+        """Report the beginning of a stage, and of the search with its first stage."""
         self.progress.stage(label)
         if self.search is None:
-            # Before it is: Ctrl-C may leave a part of which only scikit-learn knows.
-            self.begun = True
-            self.search = self.fit.part(f"search {self.n_found + 1}", None)
-        self.stage = self.search.part(label)
+            # Set before the subtask begins: Ctrl-C may come in between.
+            self.has_begun = True
+            self.search = self.fit.begin_subtask(f"search {self.n_finished + 1}", None)
+        self.stage = self.search.begin_subtask(label)
 
     def visit(self, search: Search) -> None:
-        """Pass on that a search has visited a point."""
-        self.progress.look(self.n_found, search)
+        """Report a point that a search has visited."""
+        self.progress.update(self.n_finished, search)
 
     def end(self, search: Search) -> bool:
-        """Pass on that a stage has ended; return whether a callback asks to stop."""
+        """Report the end of a stage; return whether a callback requests to stop."""
         assert self.stage is not None
-        return self.stage.end(search.log.last(), lambda: self._fitted(search.best()))
+        return self.stage.end(search.log.last(), lambda: self._attributes_at(search.best()))
 
-    def found(self, solution: Solution) -> bool:
-        """Pass on that a search has ended; return whether a callback asks for no more."""
-        self.n_found += 1
+    def finish_search(self, solution: Solution) -> bool:
+        """Report the end of a search; return whether a callback requests to stop."""
+        self.n_finished += 1
         if self.search is None:
-            if self.begun:
+            if self.has_begun:
                 return False
-            # It ran in another process, or there was nothing to search.
-            self.progress.found(self.n_found)
-            self.search = self.fit.part(f"search {self.n_found}", None)
+            # The search ran in another process, or had no stages.
+            self.progress.finish_search(self.n_finished)
+            self.search = self.fit.begin_subtask(f"search {self.n_finished}", None)
         record = {"cost": solution.cost, "n_iter": solution.n_iter, "ending": solution.ending}
-        stop = self.search.end(record, lambda: self._fitted(solution))
-        self.search, self.begun = None, False
+        stop = self.search.end(record, lambda: self._attributes_at(solution))
+        self.search, self.has_begun = None, False
         return stop
 
-    def _fitted(self, solution: Solution | Candidate | None) -> dict[str, Any]:
-        assert solution is not None, "a stage has ended, so there is a point"
+    def _attributes_at(self, solution: Solution | Candidate | None) -> dict[str, Any]:
+        assert solution is not None, "a stage that has ended has a point"
         return self.attributes(solution.point)

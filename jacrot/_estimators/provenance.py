@@ -1,4 +1,4 @@
-"""Where a result comes from: what was fitted, on which data, by which versions."""
+"""Provenance of a fit: parameters, data, networks and versions."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from jacrot._version import __version__
 from jacrot.layers._serialization import serialize
 from jacrot.network import Network
 from jacrot.segments import Segment
-from jacrot.segments._captured import Captured, source_of
+from jacrot.segments._captured import Captured, find_source
 
-# What the numbers of a result depend on.
+# Packages whose versions may change results.
 PACKAGES = ("numpy", "scipy", "scikit-learn", "pymanopt", "autograd")
 
 
@@ -36,8 +36,7 @@ def network_fingerprint(network: Network) -> str | None:
     Returns
     -------
     str or None
-        64 hexadecimal digits; ``None`` where a layer holds a Python function, which has no
-        fingerprint.
+        64 hexadecimal digits; ``None`` if a layer contains a Python function.
     """
     arrays: dict[str, Any] = {}
     try:
@@ -50,8 +49,8 @@ def network_fingerprint(network: Network) -> str | None:
     return digest.hexdigest()
 
 
-def parameters_of(estimator: BaseEstimator) -> dict[str, Any]:
-    """Return the parameters of an estimator, but its network, in what JSON can hold.
+def describe_parameters(estimator: BaseEstimator) -> dict[str, Any]:
+    """Return the parameters of an estimator except its network, as JSON values.
 
     Parameters
     ----------
@@ -61,26 +60,26 @@ def parameters_of(estimator: BaseEstimator) -> dict[str, Any]:
     Returns
     -------
     dict
-        By name: arrays and networks by their hashes, functions by their names.
+        Parameters by name, with arrays and networks described by hashes, functions by names.
     """
     parameters = estimator.get_params(deep=False)
     parameters.pop("network")
-    return {name: _plain(value) for name, value in parameters.items()}
+    return {name: _describe_parameter(value) for name, value in parameters.items()}
 
 
-def of_fit(
+def fit_provenance(
     estimator: BaseEstimator, seed: int | None, segments: Sequence[Segment | Captured]
 ) -> dict[str, Any]:
-    """Tell where a fit comes from, in what JSON can hold.
+    """Return the provenance of a fit, as JSON values.
 
     Parameters
     ----------
     estimator : BaseEstimator
         The fitted estimator.
     seed : int or None
-        What its randomness was drawn from, ``None`` where nobody knows.
+        Seed of its random numbers; ``None`` if it is not known.
     segments : sequence of (Segment or Captured)
-        What was fitted.
+        The segments that were fitted.
 
     Returns
     -------
@@ -91,10 +90,10 @@ def of_fit(
     """
     network = estimator.network_
     if network is None:
-        described = [_data(segment.jacobians) for segment in segments]
-        known = [source_of(segment.jacobians) for segment in segments]
-        # One is not in a list.
-        source: dict[str, Any] = {"jacobians": described if len(segments) > 1 else described[0]}
+        jacobians = [_describe_array(segment.jacobians) for segment in segments]
+        known = [find_source(segment.jacobians) for segment in segments]
+        # A single segment is not recorded as a list.
+        source: dict[str, Any] = {"jacobians": jacobians if len(segments) > 1 else jacobians[0]}
         if all(one is not None for one in known):
             source["captured"] = known if len(segments) > 1 else known[0]
     else:
@@ -107,9 +106,9 @@ def of_fit(
         }
     return {
         "estimator": type(estimator).__name__,
-        "parameters": parameters_of(estimator),
+        "parameters": describe_parameters(estimator),
         "seed": seed,
-        "data": [_data(segment.activations) for segment in segments],
+        "data": [_describe_array(segment.activations) for segment in segments],
         **source,
         "versions": dict(_versions()),
         "scores": {
@@ -123,7 +122,7 @@ def of_fit(
 
 @cache
 def _versions() -> dict[str, str]:
-    """Look the versions up, which takes as long as a small fit, once."""
+    """Return the versions; cached, because reading them takes as long as a small fit."""
     return {
         "jacrot": __version__,
         "python": platform.python_version(),
@@ -131,23 +130,23 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _data(array: Array) -> dict[str, Any]:
-    """Describe an array without its numbers."""
+def _describe_array(array: Array) -> dict[str, Any]:
+    """Return shape, dtype and hash of an array."""
     shape = list(array.shape)
     return {"shape": shape, "dtype": str(array.dtype), "sha256": fingerprint(array)}
 
 
-def _plain(value: Any) -> Any:
-    """Give a parameter as JSON has it, or what tells it from others."""
+def _describe_parameter(value: Any) -> Any:
+    """Return a parameter as a JSON value, or a description that identifies it."""
     match value:
         case None | bool() | int() | float() | str():
             return value
         case np.generic():
             return value.item()
         case np.ndarray():
-            return _data(value)
+            return _describe_array(value)
         case list() | tuple():
-            return [_plain(item) for item in value]
+            return [_describe_parameter(item) for item in value]
         case Network():
             return {"repr": repr(value), "sha256": network_fingerprint(value)}
     return getattr(value, "__name__", type(value).__name__)

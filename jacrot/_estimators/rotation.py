@@ -1,4 +1,4 @@
-"""One rotation of the activations that a computation reads."""
+"""Rotation of the activations that a network reads."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from jacrot.segments._network import pool
 class JacobianSparsityRotation(FittedRotation):
     """Rotation of a network's activations that makes the Jacobian of what follows sparse.
 
-    Finds the orthogonal ``Q``, and on request an orthogonal ``P``, that minimise ::
+    Finds the orthogonal ``Q``, and optionally an orthogonal ``P``, that minimise ::
 
         F(P, Q) = mean_i 1/(mn) Σ φ(P J_i Qᵀ / rms(J_i))
 
@@ -54,154 +54,154 @@ class JacobianSparsityRotation(FittedRotation):
 
     The estimator is used in one of two forms:
 
-    - ``JacobianSparsityRotation(network).fit(X)``, as every scikit-learn transformer; it clones,
-      pipelines, cross-validates and grid-searches.
-    - ``JacobianSparsityRotation().fit(weights, X)``, for one analysis at a prompt. A fitted one
-      goes into a pipeline through :class:`sklearn.frozen.FrozenEstimator`.
+    - ``JacobianSparsityRotation(network).fit(X)``, as for every scikit-learn transformer. It can be
+      cloned, and used in pipelines, cross-validation and grid search.
+    - ``JacobianSparsityRotation().fit(weights, X)``, for interactive use. A fitted estimator can be
+      used in a pipeline with :class:`sklearn.frozen.FrozenEstimator`.
 
     Parameters
     ----------
     network : Network, array-like, sequence, mapping or callable, default=None
-        The computation from the rotated activations on: a :class:`jacrot.Network` or anything
-        that makes one (one matrix ``(n_out, n_in)``, a list of matrices, a list of ``(W, b)``
-        pairs, a flat list ``W, b, W, b``, a mapping of names to arrays in layer order, a
-        callable written with ``autograd.numpy``), or a 3-D array or memory map
+        The computation that follows the rotated activations: a :class:`jacrot.Network`, or
+        anything from which one can be built (one matrix ``(n_out, n_in)``, a list of matrices, a
+        list of ``(W, b)`` pairs, a flat list ``W, b, W, b``, a mapping of names to arrays in layer
+        order, a callable written with ``autograd.numpy``), or a 3-D array or memory map
         ``(n_samples, n_outputs, n_inputs)`` of Jacobians computed elsewhere, one for each row of
-        the `X` given to ``fit`` (4-D: several for each). A list of networks, if `X` is a list of
-        as many arrays: blocks that share their rotations, as those of a residual stream do.
-        ``None`` if it is given to ``fit``.
+        the `X` passed to ``fit`` (4-D: several for each row). If `X` is a list of arrays, a list of
+        networks of the same length: blocks that share their rotations, like those of a residual
+        stream. ``None`` if the network is passed to ``fit``.
     activation : str, callable or list of them, default="relu"
-        Applied after every layer of raw weights, the last one included; a list gives one per
-        layer, as ``["relu", "identity"]`` where the last one computes logits. Names are in
-        ``jacrot.activations.ACTIVATIONS``. A ``Network`` and a callable know their own.
+        Activation function of every layer of raw weights, including the last; a list has one
+        for each layer, such as ``["relu", "identity"]`` if the last layer computes logits. Names
+        are in ``jacrot.activations.ACTIVATIONS``. Not used for a ``Network`` or a callable.
     rotate_output : bool or "tied", default=False
-        Whether the outputs are rotated too: ``False`` keeps them (``P = I``), ``True`` finds a
-        ``P`` of its own, ``"tied"`` uses ``P = Q``, for residual streams, whose input and output
+        Whether the outputs are rotated too. ``False`` keeps them (``P = I``), ``True`` finds a
+        separate ``P``, ``"tied"`` uses ``P = Q``, for residual streams, whose inputs and outputs
         share a basis.
     n_components : int or float, default=None
         Number of axes. An integer, or a fraction in (0, 1] of the sensitivity, keeps the leading
-        directions of ``E[JᵀJ]`` (of ``E[JᵀJ] + E[JJᵀ]`` if tied) and rotates inside them; ``None``
-        keeps all.
-        Directions without any effect are never rotated: they complete the axes at the end.
+        directions of ``E[JᵀJ]`` (of ``E[JᵀJ] + E[JJᵀ]`` if tied) and rotates their span; ``None``
+        keeps all. Directions without any effect are not rotated; they are the last axes.
     criterion : {"hoyer", "l1", "log", "logcosh", "quartimax"} or callable, default="hoyer"
-        What is minimised. ``"hoyer"`` is the ℓ₁ norm with every sample scaled to the same
-        Frobenius norm, ``"l1"`` the same without that, so that samples with large Jacobians
-        count more. ``"log"`` makes connections few: ``Σ_ab log(1 + M_ab/ε²)`` of the table ``M_ab``
-        of mean squares over the samples, ``ε = 0.001 √ΣM`` at last. ``"quartimax"`` is that of
-        factor analysis, ``"logcosh"`` that of FastICA; a callable is an even elementwise function
-        written with ``autograd.numpy``.
+        The criterion to minimise. ``"hoyer"`` is the ℓ₁ norm with every sample scaled to the same
+        Frobenius norm, ``"l1"`` the ℓ₁ norm without this scaling, so that samples with large
+        Jacobians have more weight. ``"log"`` reduces the number of connections: it is ``Σ_ab
+        log(1 + M_ab/ε²)`` of the mean squares ``M_ab`` over the samples, with a final ``ε = 0.001
+        √ΣM``. ``"quartimax"`` is known from factor analysis, ``"logcosh"`` from FastICA; a callable
+        is an even elementwise function written with ``autograd.numpy``.
     coordinates : {"neurons", "functional"}, default="neurons"
-        Of what ``Q`` is a rotation. ``"neurons"``: of the activations. ``"functional"``: of
-        ``C^-½ (x − mean)``, ``C`` the covariance of `X`, and ``P`` of ``G^½ y``, ``G`` the second
-        moment of what reads the outputs; the Jacobians are then ``G^½ J_i C^½``. In these the new
-        activations are uncorrelated, and the errors of connections left out add up; but **the
-        axes are not orthogonal in the space of neurons**. With ``rotate_output=False`` every
-        output is scaled by ``√G_aa``; with ``"tied"`` the outputs are in the coordinates of the
-        inputs, weighed by what reads them, for which only ``criterion="log"`` is defined.
-    readout : Network or what makes one, default=None
-        For functional coordinates: what reads the outputs, from them on to the logits, as
-        ``network[2:]`` does where ``network[1:2]`` is fitted. ``None`` is that of the segment that
+        Coordinates that are rotated. With ``"neurons"``, ``Q`` rotates the activations. With
+        ``"functional"``, it rotates ``C^-½ (x − mean)``, where ``C`` is the covariance of `X`, and
+        ``P`` rotates ``G^½ y``, where ``G`` is the second moment of the readout; the Jacobians are
+        then ``G^½ J_i C^½``. In these coordinates the new activations are uncorrelated, and the
+        errors of removed connections add up; but **the axes are not orthogonal in the space of
+        neurons**. With ``rotate_output=False`` every output is scaled by ``√G_aa``; with ``"tied"``
+        the outputs have the coordinates of the inputs, weighted by the readout, for which only
+        ``criterion="log"`` is defined.
+    readout : Network, or weights, default=None
+        For functional coordinates, the network from the outputs to the logits, such as
+        ``network[2:]`` if ``network[1:2]`` is fitted. ``None`` is the readout of a segment that
         is passed to ``fit``, and ``G = I`` for weights.
     init : {"auto", "identity", "svd", "random"} or array-like, default="auto"
-        Start of the first search. ``"auto"`` chooses, and never ends worse than the given basis;
-        ``"svd"`` is the eigenvectors of ``E[JᵀJ]`` (and ``E[JJᵀ]``), every sample scaled to the
-        same norm; an array of shape ``(n_features, n_features)`` with orthonormal rows is a
-        rotation to improve. Every start but ``"auto"`` is kept in sight: the smoothing then
-        starts at 0.1 in place of 1.
+        Start of the first search. ``"auto"`` chooses one, and its result is never worse than the
+        given basis. ``"svd"`` is the eigenvectors of ``E[JᵀJ]`` (and ``E[JJᵀ]``), with every sample
+        scaled to the same norm. An array of shape ``(n_features, n_features)`` with orthonormal
+        rows is a rotation to improve. Except for ``"auto"``, the search stays closer to its start:
+        the smoothing starts at 0.1 instead of 1.
     n_init : int, default=1
-        Number of searches, the best of which is kept. Further ones start from random rotations.
+        Number of searches, the best of which is kept. All but the first start from random
+        rotations.
     max_iter : int, default=5000
-        Conjugate-gradient steps of a search, over all its stages; also the most steps of a
-        stochastic warm start.
+        Maximum number of conjugate-gradient steps of a search, over all its stages; also the
+        maximum number of steps of a stochastic warm start.
     tol : float, default=1e-4
         The search stops when the mean relative decrease of the cost over five steps is below
-        `tol` (a tenth of it where all samples collapse into one matrix, which costs little).
+        `tol` (below a tenth of it if all samples collapse into one matrix, whose steps are cheap).
     on_interrupt : {"raise", "keep"}, default="raise"
-        What Ctrl-C (``KeyboardInterrupt``) during the search does: ``"raise"`` ends ``fit`` and
-        leaves the estimator as it was, ``"keep"`` fits the best rotation so far, with
-        ``converged_`` false and a warning. Before there is one, and after the search, it raises.
+        Effect of Ctrl-C (``KeyboardInterrupt``) during the search. ``"raise"`` ends ``fit`` and
+        leaves the estimator unchanged; ``"keep"`` keeps the best rotation so far, with
+        ``converged_`` false and a warning. Before the first and after the last step it raises.
     random_state : int, RandomState instance or None, default=None
-        Draws the samples of the search and of the warm start, and the random starts.
+        Determines the samples of the search and of the warm start, and the random starts.
     n_jobs : int, default=None
-        Number of searches at once, as in joblib.
+        Number of parallel searches, as in joblib.
     verbose : int, default=0
-        Whether to show a progress bar on stderr: stage, step, cost (with the smoothing of the
-        stage), sparsity of a few samples, the share of the budget `max_iter` that is spent, and the
-        time that the rest of it would take. Most searches end before.
+        Whether to show a progress bar on stderr, with the stage, the step, the cost (with the
+        smoothing of the stage), the sparsity of a few samples, the used share of the budget
+        `max_iter`, and the time that the rest of it would take. Most searches end earlier.
 
     Attributes
     ----------
     rotation_ : ndarray of shape (n_components, n_features_in_)
-        ``Q``: rows are the new axes, by falling sensitivity ``E‖J q‖²``, the entry of largest
-        magnitude positive. In double precision, whatever the input's.
+        ``Q``, in double precision. Rows are the new axes, by decreasing sensitivity ``E‖J q‖²``,
+        with the entry of largest magnitude positive.
     output_rotation_ : ndarray of shape (n_outputs, n_outputs) or None
-        ``P``, ordered by falling ``E‖Jᵀ p‖²``; ``rotation_`` itself, with as many rows, if tied;
-        ``None`` if the outputs are not rotated.
+        ``P``, with rows by decreasing ``E‖Jᵀ p‖²``; ``rotation_`` itself if tied; ``None`` if the
+        outputs are not rotated.
     mean_, whitening_ : ndarray of shape (n_features_in_,) and (n_features_in_, n_features_in_)
-        In functional coordinates the mean of `X`, and ``C^-½``; else ``None``.
+        The mean of `X` and ``C^-½`` in functional coordinates; otherwise ``None``.
     output_whitening_ : ndarray of shape (n_outputs, n_outputs) or None
-        ``G^½`` in functional coordinates with a readout, ``C^-½`` if tied.
+        ``G^½`` in functional coordinates with a readout; ``C^-½`` if tied.
     network_ : Network, tuple of Network or None
-        The network analysed, or the blocks; ``None`` for Jacobians computed elsewhere.
+        The network or the blocks; ``None`` for Jacobians computed elsewhere.
     sparsity_ : float
-        Mean Hoyer sparsity of the rotated Jacobians, over the training samples.
+        Mean Hoyer sparsity of the rotated Jacobians over the training samples.
     sparsity_before_ : float
-        The same of the plain Jacobians, in the given basis.
+        The same for the Jacobians in the given basis.
     explained_sensitivity_ratio_ : ndarray of shape (n_components,)
         ``E‖J q‖² / E‖J‖²`` for each axis.
     n_iter_ : int
-        Conjugate-gradient steps of the search that was kept; steps of its warm start, where it was
-        ended during that.
+        Number of conjugate-gradient steps of the search that was kept, or of steps of its warm
+        start if the search ended there.
     history_ : dict of ndarray
-        A row for every point that search visited: ``"stage"``, ``"iteration"`` within the stage,
-        ``"evaluations"`` (passes so far over the samples of the stages, or over mini-batches in a
-        warm start), ``"cost"`` (with the smoothing and on the samples of the stage or the
-        mini-batch), ``"seconds"``.
+        Columns with a row for every point that this search visited: ``"stage"``, ``"iteration"``
+        within the stage, ``"evaluations"`` (cumulative passes over the samples of the stages, or
+        over mini-batches in a warm start), ``"cost"`` (with the smoothing and on the samples of the
+        stage or the mini-batch), ``"seconds"``.
     stages_ : list of str
-        The names of the stages that ``history_["stage"]`` counts.
+        Names of the stages, which ``history_["stage"]`` indexes.
     converged_ : bool
-        Whether the search ended by itself, not by `max_iter`, Ctrl-C or a callback.
+        Whether the search converged, and was not ended by `max_iter`, Ctrl-C or a callback.
     provenance_ : dict
-        Where the result comes from, in what JSON can hold: ``"parameters"``, ``"seed"`` (also of
+        Provenance of the result, as JSON values: ``"parameters"``, ``"seed"`` (also for
         ``random_state=None``), SHA-256 and shape of the ``"data"`` and the ``"networks"``,
         ``"versions"``, ``"scores"``.
     n_features_in_ : int
         Number of activations.
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Their names, where `X` has names that are strings.
+        Names of the activations, if `X` has feature names that are all strings.
 
     Notes
     -----
-    The search chooses its pieces by the problem. One dense layer with fixed outputs collapses into
-    one matrix, however many samples there are; it is minimised with less and less smoothing, and
-    other minima are tried, unless a hop far from the first comes back to it. Anything else begins
-    with a stochastic warm start and ends with conjugate gradient. It uses a random 1024 of the
-    samples, or as many as scikit-learn's ``working_memory`` holds but at least 256. Sparsities
-    always use all. For a first look at a large problem, ``tol=1e-2`` or ``max_iter=30``
-    give an answer in a fraction of the time.
+    The stages of the search depend on the problem. The samples of one dense layer with fixed
+    outputs collapse into one matrix, which is minimised with decreasing smoothing, followed by
+    basin hopping unless a distant hop returns to the first minimum. All other problems begin with a
+    stochastic warm start and end with conjugate gradient. They use 1024 random samples, or as
+    few as fit scikit-learn's ``working_memory``, but at least 256. Sparsities always use all
+    samples. For a preliminary result on a large problem, ``tol=1e-2`` or ``max_iter=30`` take a
+    fraction of the time.
 
-    Of sequences ``(n, positions, features)`` and images ``(n, channels, height, width)``, a
-    rotation turns the features, the same at every position. A sample then is an input and a
-    position of it: its Jacobian is that of all outputs with respect to the features there, which
-    consists of a matrix for every output position that it reaches (of one convolution: for every
-    offset of the kernel), and its sparsity is that of all of them together. Where positions mix,
-    a random 1024 of these are the samples. :func:`jacrot.positions.at_positions` rotates such
-    arrays.
+    For sequences ``(n, positions, features)`` and images ``(n, channels, height, width)``, the
+    features at every position are rotated in the same way. A sample is then a position of an input:
+    its Jacobian is that of all outputs with respect to the features there. It consists of a matrix
+    for every output position that depends on them (for one convolution, for every offset of the
+    kernel), and its sparsity is that of all these matrices together. If positions mix, 1024 random
+    positions are the samples. :func:`jacrot.positions.at_positions` rotates such arrays.
 
-    Widths alone cannot tell what belongs to a layer: where all are equal, a whole network fits the
-    activations of a hidden layer, and its inputs fit every layer. ``transform``, ``score`` and
-    ``jacobians`` warn where the median squared Mahalanobis distance of `X` from the mean of the
-    fitted activations is over 1.5 times that of the farthest of them, if there were at least ten
-    inputs and as many rows as features. ``fit`` has nothing to compare with: pass one layer as
-    ``network[1:2]``. ``load_digits_mlp((48, 32))`` has unequal widths, with which such mistakes are
-    errors.
+    If all widths of a network are equal, they do not show which activations belong to which layer:
+    a whole network accepts the activations of a hidden layer, and every layer accepts its inputs.
+    ``transform``, ``score`` and ``jacobians`` warn if the median squared Mahalanobis distance of
+    `X` from the mean of the fitted activations is over 1.5 times that of the farthest of them,
+    provided that there were at least ten inputs and as many rows as features. ``fit`` cannot check
+    this; pass one layer as ``network[1:2]``. ``load_digits_mlp((48, 32))`` has unequal widths,
+    with which such mistakes raise errors.
 
-    Jacobians computed elsewhere belong to their samples: they cannot be cross-validated, and a
-    memory map is best given to ``fit``, since scikit-learn's ``clone`` copies parameters.
+    Jacobians computed elsewhere belong to their samples and cannot be cross-validated. Pass a
+    memory map to ``fit``, since scikit-learn's ``clone`` copies parameters.
 
-    A linear map is sparse in its singular basis, whatever it computes. Look at the sparsity
-    under singular vectors, and of the same network with shuffled weights, before you believe that
-    a rotation has found structure; and look at ``score`` on inputs that were not fitted.
+    A linear map is sparse in its singular basis regardless of what it computes. Before you conclude
+    that a rotation has found structure, compare with the sparsity in the basis of singular vectors
+    and with that of the same network with shuffled weights, and use ``score`` on held-out inputs.
 
     References
     ----------
@@ -287,22 +287,22 @@ class JacobianSparsityRotation(FittedRotation):
         self.verbose = verbose
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Find the rotation: ``fit(X)``, or ``fit(weights, X)`` without a network yet.
+        """Find the rotation: ``fit(X)``, or ``fit(weights, X)`` if `network` is ``None``.
 
-        What :func:`~jacrot.readers.capture` returns stands for both: ``fit(captured)``.
+        The result of :func:`~jacrot.readers.capture` includes both: ``fit(captured)``.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             The activations that the network reads; sequences or images for layers that read them;
-            a list of arrays for a list of blocks. Finite real numbers; masked arrays are taken
-            only where nothing is masked, and tensors without their gradients. In the form
-            ``fit(weights, X)`` the weights stand here: whatever the parameter `network` accepts. A
-            :class:`~jacrot.segments.Segment`, or a list of segments that share the rotation, has
-            both.
+            a list of arrays for a list of blocks. All entries must be finite real numbers; masked
+            arrays are accepted if no entry is masked, and gradients of tensors are ignored. In the
+            form ``fit(weights, X)`` these are the weights, in any form that the parameter
+            `network` accepts. A :class:`~jacrot.segments.Segment`, or a list of segments that
+            share the rotation, includes both.
         y : Ignored, or array-like of shape (n_samples, n_features)
-            Ignored if the network was given to the constructor. In the form ``fit(weights, X)``
-            the activations stand here.
+            Ignored if the network was passed to the constructor. In the form ``fit(weights, X)``
+            these are the activations.
 
         Returns
         -------
@@ -312,32 +312,34 @@ class JacobianSparsityRotation(FittedRotation):
         Raises
         ------
         TypeError
-            If the weights are an object of another kind.
+            If the weights have an unknown type.
         ValueError
-            If there is no network or there are two, if they are in the wrong order, if the network
-            does not read `X`, or if no Jacobian can be sparse: all are zero, or some are NaN or
+            If there is no network or there are two, if the arguments are in the wrong order, if the
+            network does not read `X`, or if the Jacobians are all zero, or some are NaN or
             infinite.
         """
-        return self._fit_or_leave(X, y)
+        return self._fit_atomically(X, y)
 
     def _set_attributes(self, X: Any, y: Any) -> None:
         criterion = get_criterion(self.criterion)
         weights, X = resolve_fit_inputs(type(self).__name__, self.network, X, y)
         seed = resolve_seed(self.random_state)
         rng = resolve_random_state(seed)
-        task = Task.of_fit(self, X, self.n_init)
-        segments = self._segments(weights, X, rng)
+        task = Task.begin_fit(self, X, self.n_init)
+        segments = self._read_segments(weights, X, rng)
         stack = pool(segments)
         if stack.shape[1] == 0:
-            raise ValueError("the Jacobians have no outputs; pass a network that has some.")
+            raise ValueError(
+                "the Jacobians have no outputs; pass a network with at least one output."
+            )
         output = _output_mode(self.rotate_output, stack)
         given = EffectiveJacobians.select(stack)
         networks = tuple(s.computation for s in segments if isinstance(s, NetworkSegment))
         network = None if not networks else networks if are_batches(X) else networks[0]
-        # Of the segments that were passed the logits are known, of weights they are not.
+        # Logits are known for segments, not for weights.
         passed = read_segments(weights)
         coordinates, readout = self._find_coordinates(segments, given, output, passed is not None)
-        # Callbacks look at estimators that have these and the attributes of a point.
+        # Callbacks receive estimators with these attributes and those of a point.
         self._inner, self._outer = coordinates
         effective = given
         if coordinates.right is not None:
@@ -351,7 +353,7 @@ class JacobianSparsityRotation(FittedRotation):
         with thread_map(effective.stack) as apply:
             frame = Frame(effective.stack, effective.l2, output, self.n_components, apply)
         problem = frame.problem(criterion, rng, readout)
-        start = self._start(frame, rng)
+        start = self._initial_point(frame, rng)
 
         def attributes(point: list[Matrix]) -> dict[str, Any]:
             P, Q = frame.axes(point)
@@ -377,33 +379,33 @@ class JacobianSparsityRotation(FittedRotation):
         self.explained_sensitivity_ratio_ = effects / np.trace(frame.reading)
         self.sparsity_before_ = given.given_sparsity
         self.sparsity_ = effective.sparsity(P, Q)
-        self._report(solution, seed, segments)
+        self._set_search_attributes(solution, seed, segments)
         if passed is not None:
             places = [f"{segment.read} to {segment.write}" for segment in passed]
             self.provenance_["segments"] = places
         task.end(attributes=lambda: attributes(solution.point))
 
-    def _segments(
+    def _read_segments(
         self, weights: Any, X: Any, rng: np.random.RandomState
     ) -> Sequence[Segment | Captured]:
-        """Return what is to be fitted, in whatever form it was passed."""
+        """Return the segments to fit, from any form of the arguments."""
         batches = self._batches(X, reset=True)
         segments = read_segments(weights)
         if segments is not None:
             return [
-                _precomputed(any_array(segment.jacobians, "jacobians"), segment.X)
+                _read_precomputed(any_array(segment.jacobians, "jacobians"), segment.X)
                 if isinstance(segment, Captured)
                 else segment
                 for segment in segments
             ]
         if getattr(weights, "ndim", 0) in (3, 4):
-            return [_precomputed(any_array(weights, "jacobians"), batches[0])]
+            return [_read_precomputed(any_array(weights, "jacobians"), batches[0])]
         if not are_batches(X):
             networks = [read_network(weights, self.activation, batches[0])]
         elif not isinstance(weights, (list, tuple)) or len(weights) != len(batches):
             raise ValueError(
                 f"X is a list of {len(batches)} arrays, one for each block that shares the basis; "
-                "pass a list of as many networks: fit([block, block], [X, X])."
+                "pass a list with one network for each array: fit([block, block], [X, X])."
             )
         else:
             networks = [
@@ -422,12 +424,12 @@ class JacobianSparsityRotation(FittedRotation):
         output: OutputMode,
         knows_readout: bool,
     ) -> tuple[SegmentCoordinates, Matrix | None]:
-        """Find the coordinates of both sides, and the weights of outputs that turn with them."""
+        """Return the coordinates of both sides, and the weights of tied outputs."""
         if self.coordinates == "neurons":
             if self.readout is not None:
                 raise ValueError(
                     "readout weighs the outputs in functional coordinates; pass "
-                    "coordinates='functional', or leave it out."
+                    "coordinates='functional', or readout=None."
                 )
             return SegmentCoordinates(), None
         if len(segments) > 1:
@@ -444,8 +446,8 @@ class JacobianSparsityRotation(FittedRotation):
             segment, given, output, self.criterion, self.n_components, readout
         )
 
-    def _start(self, frame: Frame, rng: np.random.RandomState) -> list[Matrix] | None:
-        """Make the start that `init` asks for, ``None`` to leave the choice to the search."""
+    def _initial_point(self, frame: Frame, rng: np.random.RandomState) -> list[Matrix] | None:
+        """Return the start for `init`; ``None`` if the search chooses it."""
         if isinstance(self.init, str):
             if self.init == "auto":
                 return None
@@ -456,11 +458,11 @@ class JacobianSparsityRotation(FittedRotation):
         return [*frame.given[:-1], nearest_rotation(rotation, frame.input_basis)]
 
 
-def _precomputed(jacobians: Any, X: Array) -> Captured:
+def _read_precomputed(jacobians: Any, X: Array) -> Captured:
     shape = jacobians.shape
     if X.ndim != 2 or shape[0] != len(X) or shape[-1] != X.shape[1]:
         raise ValueError(
-            f"a 3-D array holds one Jacobian (n_outputs, n_inputs) for each sample, a 4-D array "
+            f"a 3-D array has one Jacobian (n_outputs, n_inputs) for each sample, a 4-D array "
             f"several, but it has shape {shape} and X has shape {X.shape}; pass Jacobians "
             f"({len(X)}, n_outputs, {X.shape[-1]}), or a stack of weights as a list."
         )
@@ -475,7 +477,7 @@ def _output_mode(rotate_output: bool | str, jacobians: Jacobians) -> OutputMode:
         if n_outputs != n_inputs:
             raise ValueError(
                 f"rotate_output='tied' shares one basis between {n_inputs} inputs and {n_outputs} "
-                "outputs, which must be as many; pass rotate_output=True."
+                "outputs, but these numbers must be equal; pass rotate_output=True."
             )
         return "tied"
     return "free" if rotate_output else "fixed"

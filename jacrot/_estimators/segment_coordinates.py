@@ -1,4 +1,4 @@
-"""In which coordinates the two places of a segment are rotated."""
+"""Coordinates in which the inputs and the outputs of a segment are rotated."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from jacrot.segments._captured import Captured
 
 
 class SegmentCoordinates(NamedTuple):
-    """Coordinates of what is read and of what is written.
+    """Coordinates of the inputs and the outputs of a segment.
 
     Attributes
     ----------
     inner, outer : Coordinates
-        Of what is read, and of what is written.
+        Coordinates of the inputs and of the outputs.
     """
 
     inner: Coordinates = NeuronCoordinates()
@@ -36,16 +36,16 @@ class SegmentCoordinates(NamedTuple):
 
     @property
     def left(self) -> Matrix | None:
-        """What multiplies the Jacobians from the left."""
+        """Factor of the Jacobians from the left; ``None`` for the identity."""
         inner, outer = self
-        # Tied outputs are weighted by what is minimised.
+        # The problem weights tied outputs, not the factor.
         if isinstance(outer, FunctionalCoordinates) and outer is inner:
             return outer.forward
         return outer.factor
 
     @property
     def right(self) -> Matrix | None:
-        """What multiplies the Jacobians from the right."""
+        """Factor of the Jacobians from the right; ``None`` for the identity."""
         return self.inner.factor
 
 
@@ -62,24 +62,24 @@ def functional_coordinates(
     Parameters
     ----------
     segment : Segment or Captured
-        What is rotated.
+        The segment.
     effective : EffectiveJacobians
         Its Jacobians.
     output : {"fixed", "free", "tied"}
-        What the output rotation is.
+        Kind of the output rotation.
     criterion : str or callable
-        What is minimised.
+        The criterion to minimise.
     n_components : int, float or None
-        How many axes are wanted, or which fraction of the effect.
+        Number of axes, or fraction of the effect.
     readout : ndarray of shape (n_outputs, n_outputs) or None
-        ``G`` of what is written, ``None`` for the identity.
+        Readout ``G`` of the outputs; ``None`` for the identity.
 
     Returns
     -------
     coordinates : SegmentCoordinates
-        Of what is read and of what is written.
+        Coordinates of the inputs and the outputs.
     weights : ndarray of shape (n_outputs, n_outputs) or None
-        Weights of outputs that turn with the axes.
+        Weights of tied outputs, which depend on the rotation.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def functional_coordinates(
         if criterion != "log":
             raise ValueError(
                 f"criterion={criterion!r} is not defined for rotate_output='tied' in functional "
-                "coordinates, where the weights of the outputs turn with the axes; pass "
+                "coordinates, where the weights of the outputs depend on the rotation; pass "
                 "criterion='log'."
             )
         weights = np.eye(len(inner.metric)) if readout is None else readout
@@ -108,18 +108,18 @@ def functional_coordinates(
 
 
 def read_readout(readout: Any, activation: Any, network: Network | None, X: Array) -> Matrix:
-    """Compute ``G`` of what a network writes from what the user passed as its readout.
+    """Compute the second moment ``G`` of the readout of a network.
 
     Parameters
     ----------
-    readout : Network or what makes one
-        What reads the outputs.
+    readout : Network, or weights
+        The network from the outputs to the logits.
     activation : str, callable or list of them
-        Of raw weights.
+        Activation functions for raw weights.
     network : Network or None
-        What writes the outputs.
+        The network that computes the outputs.
     X : ndarray
-        What the network reads.
+        Inputs of the network.
 
     Returns
     -------
@@ -133,15 +133,15 @@ def read_readout(readout: Any, activation: Any, network: Network | None, X: Arra
     """
     if network is None:
         raise ValueError(
-            "readout needs the outputs of a network, but only Jacobians were given; leave it "
-            "out, or fit a network."
+            "readout needs the outputs of a network, but only Jacobians were passed; pass "
+            "readout=None, or fit a network."
         )
     outputs = network(X)
-    reads = Network(readout, "relu" if is_made_of_layers(readout) else activation)
+    following = Network(readout, "relu" if is_made_of_layers(readout) else activation)
     n_outputs = outputs.shape[FEATURES_AXIS[outputs.ndim]]
-    if reads.n_inputs not in (None, n_outputs):
+    if following.n_inputs not in (None, n_outputs):
         raise ValueError(
-            f"readout reads {reads.n_inputs} activations but the network writes {n_outputs}; "
+            f"readout reads {following.n_inputs} activations but the network writes {n_outputs}; "
             "pass what follows the network, such as network[2:] after network[1:2]."
         )
-    return readout_moment(reads, outputs)
+    return readout_moment(following, outputs)

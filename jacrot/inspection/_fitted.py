@@ -14,7 +14,7 @@ from sklearn.utils.parallel import Parallel
 from sklearn.utils.validation import check_is_fitted
 
 from jacrot._estimators.base import NetworkEstimator
-from jacrot._estimators.provenance import parameters_of
+from jacrot._estimators.provenance import describe_parameters
 from jacrot.network import Network
 from jacrot.segments import RotatedSegment
 
@@ -80,7 +80,7 @@ def check_as_fitted(estimator: NetworkEstimator) -> None:
         If parameters were changed after the fit, by ``set_params`` or assignment.
     """
     fitted = estimator.provenance_["parameters"]
-    now = parameters_of(estimator)
+    now = describe_parameters(estimator)
     changed = [
         f"{name} ({fitted[name]!r} to {value!r})"
         for name, value in now.items()

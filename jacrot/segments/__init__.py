@@ -1,4 +1,4 @@
-"""What lies between two places of a model: activations, Jacobians, and running it on from there."""
+"""The computation between two places of a model, with its activations and Jacobians."""
 
 from jacrot.segments._network import NetworkSegment
 from jacrot.segments._rotated import RotatedSegment

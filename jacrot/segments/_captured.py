@@ -1,4 +1,4 @@
-"""Activations and Jacobians of a live model, and what is known of where they come from."""
+"""Captured activations and Jacobians of a live model, with their provenance."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from jacrot._jacobians.base import Jacobians
 from jacrot._jacobians.dense import StackJacobians
 from jacrot._utils.arrays import Array
 
-# Unpacked, `fit(*captured)`, the arrays lose their source; it is found again by their identity, for
-# as long as they live.
+# In `fit(*captured)` the arrays are separated from their source; it is looked up by the identity of
+# the array while that exists.
 _SOURCES: dict[int, tuple[weakref.ref[Array], dict[str, Any]]] = {}
 
 
-def source_of(jacobians: Any) -> dict[str, Any] | None:
-    """Look up where a stack of Jacobians was captured.
+def find_source(jacobians: Any) -> dict[str, Any] | None:
+    """Return the source of captured Jacobians.
 
     Parameters
     ----------
     jacobians : object
-        An array; another one with the same numbers is not the same.
+        The array itself, not a copy.
 
     Returns
     -------
     dict or None
-        ``Captured.source`` of what holds this very array, ``None`` where nothing does.
+        ``Captured.source`` of the object that contains this array; ``None`` if there is none.
     """
     reference, source = _SOURCES.get(id(jacobians), (None, None))
     return source if reference is not None and reference() is jacobians else None
@@ -43,20 +43,20 @@ class _Pair(NamedTuple):
 
 
 class Captured(_Pair):
-    """Activations and the Jacobians at them: what ``fit`` takes, as ``fit(*captured)``.
+    """Activations and their Jacobians, to be fitted as ``fit(captured)`` or ``fit(*captured)``.
 
     Parameters
     ----------
     jacobians : ndarray of shape (n_samples, d_write, d_read)
-        Derivatives of the activations at `write` with respect to those at `read`; of shape
-        ``(n_samples, n_write_positions, d_write, d_read)`` where a sample has several.
+        Derivatives of the activations at `write` with respect to those at `read`, with shape
+        ``(n_samples, n_write_positions, d_write, d_read)`` if a sample has several.
     X : ndarray of shape (n_samples, d_read)
         The activations at `read`.
     samples : ndarray of shape (n_samples, 2), default=None
         The input and the position of every sample.
     source : dict, default=None
-        Where they come from: the model and a hash of its weights, the places, how many of how
-        many samples, the seed that drew them. A fit has it in ``provenance_["captured"]``.
+        Provenance: the model and a hash of its weights, the places, the numbers of drawn and of
+        available samples, and the seed. A fit records it in ``provenance_["captured"]``.
 
     Examples
     --------
@@ -82,7 +82,7 @@ class Captured(_Pair):
         samples: NDArray[np.intp] | None = None,
         source: dict[str, Any] | None = None,
     ) -> Captured:
-        """Make a pair, and remember the source of its Jacobians."""
+        """Create a pair, and register the source of its Jacobians."""
         self = super().__new__(cls, jacobians, X)
         self.samples, self.source = samples, source
         if source is not None:
@@ -106,7 +106,7 @@ class Captured(_Pair):
 
     @property
     def readout(self) -> None:
-        """Nothing is known of the logits."""
+        """``None``, because the logits are not known."""
         return None
 
     @property
@@ -121,30 +121,30 @@ class Captured(_Pair):
 
     @cached_property
     def stack(self) -> Jacobians:
-        """The Jacobians, read block by block where they are a memory map."""
+        """The Jacobians as a stack, which reads a memory map block by block."""
         return StackJacobians(self.jacobians)
 
-    def _described(self) -> dict[str, str]:
-        described = {"jacobians": str(self.jacobians.shape), "X": str(self.X.shape)}
+    def _summary(self) -> dict[str, str]:
+        summary = {"jacobians": str(self.jacobians.shape), "X": str(self.X.shape)}
         if self.source is not None:
             read, write = (repr(self.source[place]) for place in ("read", "write"))
-            drawn = f"{self.source['n_samples']} of {self.source['n_available']}"
-            described = {"read": read, "write": write, **described, "samples": drawn}
-        return described
+            samples = f"{self.source['n_samples']} of {self.source['n_available']}"
+            summary = {"read": read, "write": write, **summary, "samples": samples}
+        return summary
 
     def __repr__(self) -> str:
-        described = (f"{name}={value}" for name, value in self._described().items())
-        return f"Captured({', '.join(described)})"
+        items = (f"{name}={value}" for name, value in self._summary().items())
+        return f"Captured({', '.join(items)})"
 
     def _repr_html_(self) -> str:
         rows = (
             f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>"
-            for name, value in self._described().items()
+            for name, value in self._summary().items()
         )
         return f"<table><caption>Captured</caption>{''.join(rows)}</table>"
 
 
 def _forget(key: int, reference: weakref.ref[Array]) -> None:
-    # Another array may have come to the same address since.
+    # Another array may be at the same address by now.
     if _SOURCES.get(key, (None,))[0] is reference:
         del _SOURCES[key]

@@ -1,4 +1,4 @@
-"""Segments of a Network: some of its layers, on the inputs of the whole."""
+"""Segments of a Network: consecutive layers, on given inputs."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ class NetworkSegment(Segment):
     layers : range
         The layers.
     activations : ndarray
-        What the first of them reads.
+        Input of the first of these layers.
     samples : ndarray of int or None
-        Which pairs of input and position are samples, ``input * n_positions + position``;
-        ``None`` for all.
+        Pairs of input and position that are samples, as ``input * n_positions + position``;
+        ``None`` for all pairs.
 
     Attributes
     ----------
     computation : Network
-        The layers alone.
+        The layers of the segment.
     written : ndarray
-        What the last of them writes.
+        Output of the last of these layers.
 
     Examples
     --------
@@ -72,7 +72,7 @@ class NetworkSegment(Segment):
     def draw(
         cls, network: Network, layers: range, activations: Array, rng: np.random.RandomState
     ) -> Self:
-        """Draw the samples, where positions mix and there are too many pairs for all.
+        """Create a segment, and draw its samples if positions mix and there are too many pairs.
 
         Parameters
         ----------
@@ -81,9 +81,9 @@ class NetworkSegment(Segment):
         layers : range
             The layers.
         activations : ndarray
-            What the first of them reads.
+            Input of the first of these layers.
         rng : numpy.random.RandomState
-            Draws the samples.
+            Random number generator.
 
         Returns
         -------
@@ -107,7 +107,7 @@ class NetworkSegment(Segment):
 
     @cached_property
     def written(self) -> Array:
-        """What the last layer writes."""
+        """Output of the last layer."""
         return self.forward(self.activations)
 
     @property
@@ -153,22 +153,22 @@ class NetworkSegment(Segment):
 
 
 def pool(segments: Sequence[Segment | Captured]) -> Jacobians:
-    """Build one stack of the Jacobians of all segments, which share their rotations.
+    """Build one stack of the Jacobians of segments that share their rotations.
 
     Parameters
     ----------
     segments : sequence of (Segment or Captured)
-        One, or several of as many features and outputs.
+        One or more segments with the same numbers of features and outputs.
 
     Returns
     -------
     Jacobians
-        The stack, the samples of one segment after those of another.
+        The samples of all segments, in order.
 
     Raises
     ------
     ValueError
-        If their Jacobians have different shapes.
+        If the Jacobians have different shapes.
     """
     if len(segments) == 1:
         return segments[0].stack
@@ -178,21 +178,21 @@ def pool(segments: Sequence[Segment | Captured]) -> Jacobians:
 def network_segments(
     network: Network, X: Array, rng: np.random.RandomState
 ) -> list[NetworkSegment]:
-    """List a segment for every layer of a network.
+    """Return a segment for every layer of a network.
 
     Parameters
     ----------
     network : Network
         The network.
     X : ndarray
-        Its inputs.
+        Inputs of the network.
     rng : numpy.random.RandomState
-        Draws their samples.
+        Random number generator for the samples.
 
     Returns
     -------
     list of NetworkSegment
-        In order.
+        The segments, in order.
     """
     segments = []
     for number in range(network.n_layers):

@@ -1,4 +1,4 @@
-"""Weights that learned nothing, for null models."""
+"""Random weights for null models."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def shuffle(weight: Array, rng: np.random.RandomState) -> Array:
     weight : ndarray
         The array.
     rng : numpy.random.RandomState
-        Draws the order.
+        Random number generator.
 
     Returns
     -------
     ndarray
-        Of the same shape.
+        Array of the same shape.
     """
     return rng.permutation(weight.ravel()).reshape(weight.shape)
 
@@ -38,64 +38,64 @@ def draw_singular_vectors(weight: Array, rng: np.random.RandomState) -> Array:
     Parameters
     ----------
     weight : ndarray of shape (n_outputs, ...)
-        The array, taken as ``(n_outputs, rest)``.
+        The array, reshaped to ``(n_outputs, rest)``.
     rng : numpy.random.RandomState
-        Draws the singular vectors, from the Haar measure.
+        Random number generator; singular vectors are drawn from the Haar measure.
 
     Returns
     -------
     ndarray
-        Of the same shape and precision.
+        Array of the same shape and precision.
     """
     matrix = weight.reshape(len(weight), -1).astype(np.float64)
     values = np.linalg.svd(matrix, compute_uv=False)
-    left, right = (_random_columns(size, len(values), rng) for size in matrix.shape)
+    left, right = (_draw_orthonormal_columns(size, len(values), rng) for size in matrix.shape)
     return ((left * values) @ right.T).reshape(weight.shape).astype(weight.dtype)
 
 
 def change_weights(network: Network, change: Change, rng: np.random.RandomState) -> Network:
-    """Return a network with every weight array of two dimensions or more changed.
+    """Return a network in which every weight array with two or more dimensions is replaced.
 
     Parameters
     ----------
     network : Network
         The network.
     change : callable
-        Takes an array and `rng`, returns an array of the same shape.
+        ``change(array, rng)`` returns an array of the same shape.
     rng : numpy.random.RandomState
-        All randomness of the change.
+        Random number generator.
 
     Returns
     -------
     Network
-        The same layers with other weights.
+        A network of the same layers with other weights.
 
     Raises
     ------
     ValueError
-        If a layer is a function, whose weights are out of reach.
+        If a layer is a Python function, whose weights cannot be changed.
     """
-    return Network([_changed(layer, change, rng) for layer in network])
+    return Network([_change(layer, change, rng) for layer in network])
 
 
-def _changed(value: Any, change: Change, rng: np.random.RandomState) -> Any:
-    """Change the weights in a layer, or in an argument of one."""
+def _change(value: Any, change: Change, rng: np.random.RandomState) -> Any:
+    """Return a layer, or an argument of a layer, with changed weights."""
     if isinstance(value, Layer):
         if isinstance(value, Function) or not isinstance(value, BaseLayer):
             raise ValueError(
-                f"layer {value!r} is a function whose weights cannot be shuffled; make it one "
-                "of jacrot.layers, or as a BaseLayer of your own with arrays as arguments."
+                f"layer {value!r} is a function whose weights cannot be shuffled; use a layer "
+                "of jacrot.layers, or a BaseLayer of your own with arrays as arguments."
             )
         arguments = value.arguments.items()
-        return value.changed(**{name: _changed(item, change, rng) for name, item in arguments})
+        return value.changed(**{name: _change(item, change, rng) for name, item in arguments})
     if isinstance(value, (tuple, list)):
-        return [_changed(item, change, rng) for item in value]
+        return [_change(item, change, rng) for item in value]
     # Masks are not weights.
     is_weight = isinstance(value, np.ndarray) and value.ndim >= 2 and value.dtype.kind == "f"
     return change(value, rng) if is_weight else value
 
 
-def _random_columns(size: int, n_columns: int, rng: np.random.RandomState) -> Matrix:
+def _draw_orthonormal_columns(size: int, n_columns: int, rng: np.random.RandomState) -> Matrix:
     """Draw orthonormal columns from the Haar measure, as ``random_rotation`` does."""
     q, r = np.linalg.qr(rng.normal(size=(size, n_columns)))
     return np.asarray(q * np.sign(np.diag(r)))

@@ -1,4 +1,4 @@
-"""A segment between two bases: what an estimator found for the two places of a segment."""
+"""A segment with the fitted bases of its inputs and outputs."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from jacrot.segments._segment import Segment
 
 @dataclass(frozen=True)
 class RotatedSegment:
-    """A segment, and the bases of what it reads and of what it writes.
+    """A segment with the bases of its inputs and outputs.
 
-    The Jacobians that are rotated are ``left J right``, those in the coordinates of the
-    estimator; ``P`` and ``Q`` rotate inside these.
+    The Jacobians in the coordinates of the estimator are ``left J right``; they are rotated by
+    ``P`` and ``Q``.
 
     Parameters
     ----------
     segment : Segment
         The segment, or activations and Jacobians that were captured.
     sites : tuple
-        Names of the rotations of what is read and of what is written; equal where the two share
-        their rotation.
+        Names of the rotations of the inputs and of the outputs; equal if both have the same
+        rotation.
     read_basis, write_basis : SiteBasis
-        Encoder, decoder and mean of the two places.
+        Encoder, decoder and mean of the inputs and of the outputs.
     Q, P : ndarray or None
-        Rotations inside the coordinates of the two places; ``None`` for the identity.
+        Rotations in the coordinates of the inputs and of the outputs; ``None`` for the identity.
     left, right : ndarray or None
-        What multiplies the Jacobians before they are rotated, with 0 in null directions; ``None``
-        for the identity.
+        Factors of the Jacobians before the rotations, with 0 in null directions; ``None`` for the
+        identity.
 
     Examples
     --------
@@ -62,12 +62,12 @@ class RotatedSegment:
 
     @cached_property
     def given(self) -> EffectiveJacobians:
-        """The Jacobians in the given bases, without those that are zero."""
+        """The nonzero Jacobians in the given bases."""
         return EffectiveJacobians.select(self.segment.stack)
 
     @cached_property
     def effective(self) -> EffectiveJacobians:
-        """The Jacobians that are rotated, without those that are zero."""
+        """The nonzero Jacobians in the coordinates of the estimator."""
         if self.left is None and self.right is None:
             return self.given
         return EffectiveJacobians.select(self.segment.stack.transformed(self.left, self.right))
@@ -79,18 +79,18 @@ class RotatedSegment:
 
     @property
     def rotations(self) -> dict[str | int, Matrix]:
-        """The rotations by site, those that are not the identity."""
+        """The rotations by site, except for identities."""
         pairs = zip(self.sites, (self.Q, self.P), strict=True)
         return {site: rotation for site, rotation in pairs if rotation is not None}
 
     @cached_property
     def activations(self) -> Array:
-        """What is read, in the new basis."""
+        """Inputs of the segment in the new basis."""
         return self.read_basis.encode(self.segment.activations)
 
     @property
     def jacobians(self) -> Array:
-        """The Jacobians from the new basis of what is read to that of what is written."""
+        """The Jacobians in the new bases of inputs and outputs."""
         stack = self.segment.stack
         encoder, decoder = (
             None if basis.is_identity else matrix
@@ -106,25 +106,25 @@ class RotatedSegment:
 
     @property
     def runnable(self) -> Segment:
-        """The segment, where there is a model to run."""
+        """The segment; raises ValueError if it has no model to run."""
         if isinstance(self.segment, Captured):
             raise ValueError(
-                "the segment holds captured activations and Jacobians and no model to run; pass a "
+                "the segment has captured activations and Jacobians and no model to run; pass a "
                 "segment of a Network."
             )
         return self.segment
 
     def forward(self, Z: Array) -> Array:
-        """Compute what is written, in the new bases of both places.
+        """Compute the outputs from the inputs, both in the new bases.
 
         Parameters
         ----------
         Z : ndarray
-            What is read, in the new basis.
+            Inputs in the new basis.
 
         Returns
         -------
         ndarray
-            What is written, in the new basis.
+            Outputs in the new basis.
         """
         return self.write_basis.encode(self.runnable.forward(self.read_basis.decode(Z)))

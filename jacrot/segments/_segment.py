@@ -1,4 +1,4 @@
-"""What the estimators and the inspections need of a model between two of its places."""
+"""Interface of the estimators and inspections to the computation between two places."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jacrot._utils.arrays import Array, Matrix
 class Segment(ABC):
     """The computation between two places of a model, on given inputs.
 
-    A sample is an input or, of sequences and images, an input and a position of it.
+    A sample is an input or, for sequences and images, a position of an input.
 
     Examples
     --------
@@ -44,12 +44,12 @@ class Segment(ABC):
     @property
     @abstractmethod
     def activations(self) -> Array:
-        """What is read on all inputs, at all their positions."""
+        """Activations that are read, for all inputs and positions."""
 
     @property
     @abstractmethod
     def X(self) -> Array:
-        """The activations of the samples, of shape ``(n_samples, d_read)``."""
+        """Activations of the samples, of shape ``(n_samples, d_read)``."""
 
     @property
     @abstractmethod
@@ -59,54 +59,54 @@ class Segment(ABC):
     @property
     @abstractmethod
     def jacobian_source(self) -> Source:
-        """What computes the Jacobians of those samples for which it is indexed."""
+        """Array-like that computes the Jacobians of the samples with which it is indexed."""
 
     @property
     @abstractmethod
     def jacobians(self) -> Any:
         """The Jacobians of the samples, ``(n_samples[, n_positions_written], d_write, d_read)``.
 
-        An array where they fit scikit-learn's ``working_memory``; else what has this shape and
-        computes those samples for which it is indexed.
+        An array if it fits scikit-learn's ``working_memory``, otherwise an array-like that
+        computes the samples with which it is indexed.
         """
 
     @property
     @abstractmethod
     def readout(self) -> Matrix | None:
-        """How much the logits depend on what is written, ``G = E[KᵀK]``.
+        """Dependence of the logits on the outputs of the segment, ``G = E[KᵀK]``.
 
-        ``K`` is the Jacobian of the centred logits with respect to what is written. ``None``
-        where the logits are not known.
+        ``K`` is the Jacobian of the centred logits with respect to the outputs. ``None`` if the
+        logits are not known.
         """
 
     @property
     @abstractmethod
     def reference_logits(self) -> Array:
-        """The logits of the model as it is."""
+        """The logits of the original model."""
 
     @abstractmethod
     def forward(self, activations: Array) -> Array:
-        """Compute what is written when these activations are read.
+        """Compute the outputs of the segment from other activations.
 
         Parameters
         ----------
         activations : ndarray
-            In the place of `activations`, for as many inputs or for others.
+            Activations instead of `activations`, for the same or for other inputs.
 
         Returns
         -------
         ndarray
-            What is written at all positions.
+            Outputs at all positions.
         """
 
     @abstractmethod
     def logits_from(self, written: Array) -> Array:
-        """Compute the logits of the model when these activations are written.
+        """Compute the logits of the model from outputs of the segment.
 
         Parameters
         ----------
         written : ndarray
-            In the place of what `forward` returns.
+            Outputs, such as those that `forward` returns.
 
         Returns
         -------
@@ -116,17 +116,17 @@ class Segment(ABC):
 
     @abstractmethod
     def shuffled(self, random_state: int | np.random.RandomState | None = None) -> Segment:
-        """Return the same segment with its weights in random order: a null model.
+        """Return the segment with its weights in random order, as a null model.
 
         Parameters
         ----------
         random_state : int, RandomState instance or None, default=None
-            Draws the orders.
+            Random number generator for the orders.
 
         Returns
         -------
         Segment
-            On the same activations.
+            The null model, on the same activations.
         """
 
     def __repr__(self) -> str:
