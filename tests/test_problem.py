@@ -40,7 +40,7 @@ def test_minibatches_take_the_same_samples_of_every_stack(rng):
     criterion = one_term_problem(long).criterion
     problem = Problem((Term(long, None, 0), Term(short, None, 0)), criterion, (None,))
     Q = np.eye(4)
-    cost = problem.minibatch(np.array([1, 5]), 0.0).cost(Q)
+    cost = problem.minibatch(np.array([1, 5]), 0.0, np.float32).cost(Q)
     expected = np.abs(long.source[[1, 5]]).mean() + np.abs(short.source[[1, 1]]).mean()
     np.testing.assert_allclose(cost, expected, rtol=1e-6)
 

@@ -161,14 +161,17 @@ def test_scale_does_not_matter(rotate_output, scale):
 
 
 def test_order_of_the_samples_does_not_matter_where_they_collapse():
-    one, other = fitted(inputs=X, tol=1e-8), fitted(inputs=X[::-1], tol=1e-8)
-    # Costs that differ by tol differ by its root in the axes.
-    np.testing.assert_allclose(one.rotation_, other.rotation_, atol=1e-4)
+    # One deep minimum: where there are many, rounding decides which one is found.
+    problem = make_planted_problem(16, 40, random_state=2)
+    one, other = fitted(problem.weights, problem.X), fitted(problem.weights, problem.X[::-1])
+    # The axes of a minimum at a smoothing of 0.001 are no sharper than that.
+    np.testing.assert_allclose(one.rotation_, other.rotation_, atol=1e-3)
 
 
 def test_order_and_sign_of_the_neurons_do_not_matter(rng):
-    order = rng.permutation(16)
-    one, other = fitted(tol=1e-8), fitted(W[order], tol=1e-8)
+    problem = make_planted_problem(16, 40, random_state=2)
+    order, one = rng.permutation(40), fitted(problem.weights, problem.X)
+    other = fitted(problem.weights[order], problem.X)
     np.testing.assert_allclose(other.sparsity_, one.sparsity_, rtol=1e-6)
 
 

@@ -42,9 +42,9 @@ def watched(problem, smoothing, monkeypatch, max_iter=1000):
     steps = []
     original = Problem.minibatch
 
-    def minibatch(self, samples, smoothing):
+    def minibatch(self, samples, smoothing, dtype):
         steps.append((len(samples), smoothing))
-        return original(self, samples, smoothing)
+        return original(self, samples, smoothing, dtype)
 
     monkeypatch.setattr(Problem, "minibatch", minibatch)
     log = Log(max_iter, 1e-4)

@@ -117,11 +117,11 @@ class Problem:
             self.settings.kept_share,
         )
 
-    def minibatch(self, samples: Indices, smoothing: float) -> Objective:
-        """Return the cost on some samples, in single precision."""
+    def minibatch(self, samples: Indices, smoothing: float, dtype: DTypeLike) -> Objective:
+        """Return the cost on some samples."""
         # Stacks may have lost different samples, of which all derivatives are zero.
         part = self.with_stacks(lambda stack: stack.subset(samples % stack.shape[0]))
-        return part.objective(smoothing, np.float32)
+        return part.objective(smoothing, dtype)
 
     def exact_cost(self, point: list[Matrix]) -> float:
         """Compute the cost of a point without smoothing, of a large stack in single precision."""

@@ -162,6 +162,7 @@ def run_stage(
 def precision(problem: Problem, tol: float) -> DTypeLike:
     """Choose single precision, twice as fast, where it can see the decrease that is waited for."""
     settings = problem.settings
+    # The minima of a small matrix are not to depend on the order of its rows, nor on rounding.
     size = max(problem.terms[0].jacobians.shape)
     small = problem.is_one_matrix and size < settings.large_matrix
     return np.float64 if small or tol < settings.single_precision_tol else np.float32

@@ -10,7 +10,7 @@ from jacrot._jacobians.base import Indices
 from jacrot._search.log import Log
 from jacrot._search.manifold import cayley, skew
 from jacrot._search.problem import Problem
-from jacrot._search.stages import orthonormal
+from jacrot._search.stages import orthonormal, precision
 from jacrot._utils.arrays import Matrix
 
 # What keeps the quotient of Adam's means finite.
@@ -66,8 +66,9 @@ def warm_start(
     n_steps = min(n_steps, log.max_iter)
     first_smoothing, last_smoothing = smoothings
     largest_angle = min(first_smoothing, settings.forgetting)
-    problem = problem.with_stacks(lambda stack: stack.cast(np.float32))
-    point = [matrix.astype(np.float32) for matrix in point]
+    dtype = precision(problem, log.tol)
+    problem = problem.with_stacks(lambda stack: stack.cast(dtype))
+    point = [matrix.astype(dtype) for matrix in point]
     first = [np.zeros_like(matrix) for matrix in point]
     second = [np.zeros_like(matrix) for matrix in point]
     batches = _batches(problem.n_samples, n_batch, rng)
@@ -75,7 +76,7 @@ def warm_start(
         for step in range(n_steps):
             progress = step / n_steps
             smoothing = first_smoothing * (last_smoothing / first_smoothing) ** progress
-            here = problem.minibatch(next(batches), smoothing).at(*point)
+            here = problem.minibatch(next(batches), smoothing, dtype).at(*point)
             gradients = here.gradients
             log.record(step + 1, here.cost, list(point))
             angle = largest_angle * 0.5 * (1 + np.cos(np.pi * progress))
