@@ -107,7 +107,7 @@ class JacobianSparsityRotation(FittedRotation):
         given basis. ``"svd"`` is the eigenvectors of ``E[JᵀJ]`` (and ``E[JJᵀ]``), with every sample
         scaled to the same norm. An array of shape ``(n_features, n_features)`` with orthonormal
         rows is a rotation to improve. Except for ``"auto"``, the search stays closer to its start:
-        the smoothing starts at 0.1 instead of 1.
+        the smoothing starts at 0.1.
     n_init : int, default=1
         Number of searches, the best of which is kept. All but the first start from random
         rotations.
@@ -173,12 +173,11 @@ class JacobianSparsityRotation(FittedRotation):
 
     Notes
     -----
-    The stages of the search depend on the problem. The samples of one dense layer with fixed
-    outputs collapse into one matrix, which is minimised with decreasing smoothing, followed by
-    basin hopping unless a distant hop returns to the first minimum. All other problems begin with a
-    stochastic warm start and end with conjugate gradient. They use 1024 random samples, or as
-    few as fit scikit-learn's ``working_memory``, but at least 256. Sparsities always use all
-    samples. For a preliminary result on a large problem, ``tol=1e-2`` or ``max_iter=30`` take a
+    The search depends on the problem. The samples of one dense layer with fixed outputs collapse
+    into one matrix, which is minimised from several starts with decreasing smoothing. All other
+    problems begin with a stochastic warm start (Adam) and end with conjugate gradient. They use
+    1024 random samples, or as few as fit scikit-learn's ``working_memory``, but at least 256.
+    Sparsities always use all samples. For a preliminary result on a large problem, ``tol=1e-2`` or ``max_iter=30`` take a
     fraction of the time.
 
     For sequences ``(n, positions, features)`` and images ``(n, channels, height, width)``, the
