@@ -30,29 +30,31 @@ def covariance(Z):
 
 
 def test_whitened_activations_are_uncorrelated():
-    coordinates = FunctionalCoordinates.whitening(X)
+    coordinates = FunctionalCoordinates.from_activations(X)
     Z = (X - coordinates.mean) @ coordinates.forward.T
     np.testing.assert_allclose(Z.mean(axis=0), 0, atol=1e-12)
     np.testing.assert_allclose(covariance(Z), np.eye(6), atol=1e-10)
     np.testing.assert_allclose(coordinates.forward @ coordinates.backward, np.eye(6), atol=1e-10)
     np.testing.assert_allclose(coordinates.metric @ coordinates.metric, covariance(X), atol=1e-10)
     images = X.reshape(50, 2, 2, 6).transpose(0, 3, 1, 2)
-    np.testing.assert_allclose(FunctionalCoordinates.whitening(images).forward, coordinates.forward)
+    np.testing.assert_allclose(
+        FunctionalCoordinates.from_activations(images).forward, coordinates.forward
+    )
 
 
 def test_directions_that_do_not_vary_are_carried_along():
     flat = X.copy()
     flat[:, 2] = flat[:, 0]
-    coordinates = FunctionalCoordinates.whitening(flat)
+    coordinates = FunctionalCoordinates.from_activations(flat)
     np.testing.assert_allclose(coordinates.forward @ coordinates.backward, np.eye(6), atol=1e-9)
     difference = np.eye(6)[2] - np.eye(6)[0]
     np.testing.assert_allclose(coordinates.metric @ difference, 0, atol=1e-6)
     inside = np.eye(6)[:4]
-    part = FunctionalCoordinates.whitening(X, inside)
+    part = FunctionalCoordinates.from_activations(X, inside)
     np.testing.assert_allclose(part.forward[4:], np.eye(6)[4:], atol=1e-12)
     np.testing.assert_allclose(covariance(X @ part.forward.T)[:4, :4], np.eye(4), atol=1e-10)
     with pytest.raises(ValueError, match="X has 3 rows that are all equal"):
-        FunctionalCoordinates.whitening(np.ones((3, 2)))
+        FunctionalCoordinates.from_activations(np.ones((3, 2)))
 
 
 @pytest.mark.parametrize("repeats", [1, 5])
@@ -62,7 +64,7 @@ def test_few_rows_do_not_blow_up_other_inputs(n_rows, repeats, rng):
     rows, others = (rng.normal(size=(n, 20)) @ mixing for n in (n_rows, 1000))
     rank = n_rows - 1
     with pytest.warns(UserWarning, match=rf"has rank {rank} of 20, because there are only"):
-        coordinates = FunctionalCoordinates.whitening(np.repeat(rows, repeats, axis=0))
+        coordinates = FunctionalCoordinates.from_activations(np.repeat(rows, repeats, axis=0))
     np.testing.assert_allclose(coordinates.forward @ coordinates.backward, np.eye(20), atol=1e-10)
     Z = (others - coordinates.mean) @ coordinates.forward
     # The root mean square along all directions: 1 is promised, and 1e4 or so was what came.
@@ -72,22 +74,22 @@ def test_few_rows_do_not_blow_up_other_inputs(n_rows, repeats, rng):
     assert np.linalg.eigvalsh(own)[-1] < 1 + 1e-8
     # Nothing of it depends on the unit.
     with pytest.warns(UserWarning, match="because there are only"):
-        scaled = FunctionalCoordinates.whitening(2.0**30 * np.repeat(rows, repeats, axis=0))
+        scaled = FunctionalCoordinates.from_activations(2.0**30 * np.repeat(rows, repeats, axis=0))
     np.testing.assert_array_equal(2.0**30 * scaled.forward, coordinates.forward)
 
 
 def test_no_warning_where_more_rows_are_of_no_use_or_fewer_axes_are_wanted(rng):
     rows = rng.normal(size=(30, 20))
     rows[:, :3] = 0.5
-    coordinates = FunctionalCoordinates.whitening(rows)
+    coordinates = FunctionalCoordinates.from_activations(rows)
     # A dead unit that comes to life counts as an outlier, not as an explosion.
     alive = (np.eye(20)[0] * rows.std()) @ coordinates.forward
     assert 1 < np.linalg.norm(alive) < 10
     np.testing.assert_allclose(coordinates.forward @ coordinates.backward, np.eye(20), atol=1e-10)
     for n_components in (9, 0.9):
-        FunctionalCoordinates.whitening(rows[:10], n_components=n_components)
+        FunctionalCoordinates.from_activations(rows[:10], n_components=n_components)
     with pytest.warns(UserWarning, match="n_components of at most 9"):
-        FunctionalCoordinates.whitening(rows[:10], n_components=10)
+        FunctionalCoordinates.from_activations(rows[:10], n_components=10)
 
 
 def test_a_fit_warns_once_of_few_rows():
@@ -236,7 +238,7 @@ def test_axes_that_are_not_orthogonal_are_found(rng):
     problem = make_planted_problem(16, 48, n_samples=400, density=0.15, random_state=0)
     mixing = np.linalg.qr(rng.normal(size=(16, 16)))[0] * np.geomspace(0.05, 2, 16)
     # x = mixing s: what is sparse reads s, which no rotation of x gives.
-    white = FunctionalCoordinates.whitening(problem.X)
+    white = FunctionalCoordinates.from_activations(problem.X)
     rows = (problem.X - white.mean) @ white.forward @ mixing.T
     network = Network([problem.weights @ np.linalg.inv(mixing)])
     planted = problem.rotation @ np.linalg.inv(mixing)

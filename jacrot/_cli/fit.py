@@ -23,7 +23,7 @@ from jacrot._cli.outputs import check_outputs
 from jacrot._estimators.base import NetworkEstimator
 from jacrot._estimators.network_rotation import NetworkRotation
 from jacrot._estimators.rotation import JacobianSparsityRotation
-from jacrot._jacobians.coordinates import after
+from jacrot._jacobians.coordinates import network_after
 from jacrot._utils.text import escape_control_characters
 from jacrot.inspection import AxisStability, NullBaseline, axis_stability, null_baseline
 from jacrot.inspection._comparison import Comparison, compare
@@ -154,7 +154,7 @@ def draw_to_files() -> Iterator[None]:
 def _fit(options: FitOptions) -> Fit:
     """Read the inputs, and find a rotation."""
     inputs = read_inputs(options)
-    readout = after(inputs.network, inputs.stop)
+    readout = network_after(inputs.network, inputs.stop)
     rotate_output: Any = {"no": False, "yes": True, "tied": "tied"}[options.rotate_output]
     settings = {
         "rotate_output": rotate_output,

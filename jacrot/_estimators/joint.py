@@ -72,14 +72,14 @@ def whiten_sites(
     for site in sites:
         with prefix_errors(f"site {site}"):
             if site == len(segments):
-                coordinates[site] = FunctionalCoordinates.whitening(segments[-1].written)
+                coordinates[site] = FunctionalCoordinates.from_activations(segments[-1].written)
                 continue
             effects = moments[site].inputs
             if site > 0:
                 # Directions that only the preceding layer writes have an effect too.
                 effects = effects + moments[site - 1].outputs
             activations = segments[site].activations
-            coordinates[site] = FunctionalCoordinates.whitening(
+            coordinates[site] = FunctionalCoordinates.from_activations(
                 activations, effective_basis(effects)
             )
     return coordinates
@@ -185,7 +185,7 @@ def interaction_start(
         assert readout is not None
         moment = readout
         if site == 0:
-            metric = FunctionalCoordinates.weighing(readout).metric
+            metric = FunctionalCoordinates.from_readout(readout).metric
             moment, _ = layers[0].effective.stack.transformed(metric, None).moments()
         directions, _ = principal_directions(moment)
         point.append(nearest_rotation(directions, basis))

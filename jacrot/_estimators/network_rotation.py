@@ -26,7 +26,12 @@ from jacrot._estimators.joint import (
     whiten_sites,
 )
 from jacrot._estimators.rotation import JacobianSparsityRotation
-from jacrot._jacobians.coordinates import NeuronCoordinates, SiteBasis, after, rotate_network
+from jacrot._jacobians.coordinates import (
+    NeuronCoordinates,
+    SiteBasis,
+    network_after,
+    rotate_network,
+)
 from jacrot._search.frame import canonical_axes
 from jacrot._search.solver import cheapest
 from jacrot._search.subspace import effective_basis, nearest_rotation
@@ -472,7 +477,7 @@ class NetworkRotation(NetworkEstimator):
         rotation = JacobianSparsityRotation(
             criterion=self.criterion,
             coordinates=self.coordinates,
-            readout=after(segment.network, site + 1) if functional else None,
+            readout=network_after(segment.network, site + 1) if functional else None,
             max_iter=self.max_iter,
             tol=self.tol,
             on_interrupt=self.on_interrupt,

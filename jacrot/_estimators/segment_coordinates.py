@@ -88,7 +88,7 @@ def functional_coordinates(
     """
     moments = effective.moments
     effects = moments.inputs + moments.outputs if output == "tied" else moments.inputs
-    inner = FunctionalCoordinates.whitening(
+    inner = FunctionalCoordinates.from_activations(
         segment.activations, effective_basis(effects), n_components
     )
     if output == "tied":
@@ -104,7 +104,7 @@ def functional_coordinates(
         return SegmentCoordinates(inner), None
     if output == "fixed":
         readout = np.diag(np.diag(readout))
-    return SegmentCoordinates(inner, FunctionalCoordinates.weighing(readout)), None
+    return SegmentCoordinates(inner, FunctionalCoordinates.from_readout(readout)), None
 
 
 def read_readout(readout: Any, activation: Any, network: Network | None, X: Array) -> Matrix:

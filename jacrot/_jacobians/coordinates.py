@@ -106,7 +106,7 @@ class FunctionalCoordinates(Coordinates):
         return SiteBasis(encoder, decoder, self.mean)
 
     @classmethod
-    def whitening(
+    def from_activations(
         cls, X: Array, basis: Matrix | None = None, n_components: int | float | None = None
     ) -> Self:
         """Compute ``C^-½ (x − mean)`` from activations at all their positions.
@@ -165,7 +165,7 @@ class FunctionalCoordinates(Coordinates):
                 if n_components is None or (
                     isinstance(n_components, Integral) and n_components > rank
                 ):
-                    _warn_of_rank(len(rows), rank, len(lengths))
+                    _warn_about_rank(len(rows), rank, len(lengths))
             one_more_row = np.sqrt(eigenvalues[:rank].sum() / len(lengths) / (len(rows) + 1))
             lengths[rank:] = np.maximum(lengths[rank:], one_more_row)
         axes = vectors.T @ inside
@@ -177,7 +177,7 @@ class FunctionalCoordinates(Coordinates):
         return cls(mean, forward + rest, backward + rest, metric)
 
     @classmethod
-    def weighing(cls, readout: Matrix) -> Self:
+    def from_readout(cls, readout: Matrix) -> Self:
         """Compute ``G^½ y``, in which all axes have the same effect on the logits.
 
         Parameters
@@ -268,7 +268,7 @@ class SiteBasis:
         return at_positions(lambda rows: rows @ decoder.T, Z)
 
 
-def after(network: Network, site: int) -> Network | None:
+def network_after(network: Network, site: int) -> Network | None:
     """Return the layers that follow a site of a network.
 
     Parameters
@@ -417,28 +417,29 @@ def rotate_network(
         elif given_inputs:
             offset = -basis.encoder @ basis.mean if basis.mean.any() else None
             inputs = [Basis(basis.encoder, offset)]
-    # A layer before the others moves their sites on.
+    # An additional first layer shifts the sites of the others.
     sites = (site + len(inputs) for site in {*network.rotated_sites, *bases})
     return Network._with_rotated_sites([*inputs, *layers], sites)
 
 
 def _spectrum(moment: Matrix) -> tuple[Matrix, Matrix, int]:
-    """Compute eigenvalues, falling, their vectors as columns, and how many of them count."""
+    """Compute decreasing eigenvalues, eigenvectors as columns, and the numerical rank."""
     eigenvalues, vectors = np.linalg.eigh(moment)
     eigenvalues, vectors = eigenvalues[::-1], vectors[:, ::-1]
     return eigenvalues, vectors, int(np.count_nonzero(eigenvalues > NULL_SHARE * eigenvalues[0]))
 
 
 def _unseen_variance(centred: Matrix, rank: int) -> float | None:
-    """Estimate the variance of new rows along a direction that these rows do not show.
+    """Estimate the variance of new rows along a direction outside the span of these rows.
 
-    Every row is left out in turn: its squared distance from the span of the others, shared among
-    the directions outside that. With ``centred = U S Vᵀ`` the distance is ``(Σ_k U_ik²/S_k²)^-½``.
+    Every row is left out in turn, and its squared distance from the span of the other rows is
+    divided by the number of directions outside. With ``centred = U S Vᵀ`` the distance is
+    ``(Σ_k U_ik²/S_k²)^-½``.
 
-    Returns ``None`` unless every row adds a direction of its own, that is where the number of
-    (different) rows is not what limits the rank.
+    Returns ``None`` unless every distinct row adds a direction, that is, unless the number of
+    distinct rows limits the rank.
     """
-    rows = _distinct(centred, rank + 1)
+    rows = _distinct_rows(centred, rank + 1)
     if len(rows) != rank + 1:
         return None
     left, singular, _ = np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)
@@ -446,9 +447,9 @@ def _unseen_variance(centred: Matrix, rank: int) -> float | None:
     return float(distances.mean()) / (rows.shape[1] - rank + 1)
 
 
-def _distinct(rows: Matrix, enough: int) -> Matrix:
-    """Leave out repeated rows, until there are more than enough."""
-    # Most often a few rows show that there are.
+def _distinct_rows(rows: Matrix, enough: int) -> Matrix:
+    """Return distinct rows; not necessarily all of them if there are more than enough."""
+    # In most cases a few rows are sufficient.
     for some in (rows[: 4 * enough], rows):
         distinct = np.unique(some, axis=0)
         if len(distinct) > enough:
@@ -456,7 +457,7 @@ def _distinct(rows: Matrix, enough: int) -> Matrix:
     return distinct
 
 
-def _warn_of_rank(n_rows: int, rank: int, n_features: int) -> None:
+def _warn_about_rank(n_rows: int, rank: int, n_features: int) -> None:
     warn(
         f"the covariance of the activations has rank {rank} of {n_features}, because there are "
         f"only {n_rows} rows: in the other directions, and in those that vary least, the new "

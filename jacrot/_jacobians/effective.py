@@ -1,4 +1,4 @@
-"""The samples of a stack whose Jacobian is not zero: norms, second moments and sparsity."""
+"""Samples with nonzero Jacobians: norms, second moments and sparsity."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from jacrot._utils.threads import Apply, one_blas_thread
 from jacrot._utils.warnings import warn
 from jacrot.criteria._measures import hoyer_of_norms
 
-# Entries of the samples whose sparsity a progress bar shows.
+# Maximum number of entries of the samples whose sparsity a progress bar shows.
 WATCHED_ENTRIES = 2**20
-# Share of the norm of a sample below which what is left of it, in fewer components, is rounding.
+# Share of the norm of a sample below which its projection to fewer components is rounding error.
 NEGLIGIBLE_NORM = 1e-6
 
 
@@ -34,14 +34,14 @@ class Moments(NamedTuple):
 
 @dataclass(frozen=True)
 class EffectiveJacobians:
-    """Jacobians none of which is zero, with their norms.
+    """Nonzero Jacobians with their norms.
 
     Attributes
     ----------
     stack : Jacobians
         The samples.
     l1, l2 : ndarray of shape (n_samples,)
-        Sum of the absolute entries of every sample, and its Frobenius norm.
+        Sum of the absolute entries of every sample, and Frobenius norm.
     """
 
     stack: Jacobians
@@ -50,7 +50,7 @@ class EffectiveJacobians:
 
     @classmethod
     def select(cls, stack: Jacobians) -> Self:
-        """Leave out samples whose Jacobian is zero.
+        """Select the samples whose Jacobian is not zero.
 
         Parameters
         ----------
@@ -60,23 +60,23 @@ class EffectiveJacobians:
         Returns
         -------
         EffectiveJacobians
-            Those that are not zero.
+            The samples with nonzero Jacobians.
 
         Raises
         ------
         ValueError
-            If all are zero, or some are NaN or infinite.
+            If all Jacobians are zero, or some are NaN or infinite.
 
         Warns
         -----
         UserWarning
-            If some are zero.
+            If some Jacobians are zero.
         """
         l1, l2 = stack.norms()
         if not np.isfinite(l2).all():
             raise ValueError(
                 f"{np.count_nonzero(~np.isfinite(l2))} of {len(l2)} samples have a Jacobian with "
-                "NaN or infinity; look at the weights and activations (an overflow?), or leave "
+                "NaN or infinity; check the weights and activations for an overflow, or leave "
                 "these samples out."
             )
         nonzero = nonzero_samples(l2)
@@ -91,21 +91,21 @@ class EffectiveJacobians:
 
     @cached_property
     def moments(self) -> Moments:
-        """Second moments, every sample scaled to Frobenius norm 1."""
+        """Second moments, with every sample scaled to Frobenius norm 1."""
         stack = self.unit
         with one_blas_thread(), thread_map(stack) as apply:
             return Moments(*stack.moments(apply=apply))
 
     @property
     def given_sparsity(self) -> float:
-        """Mean Hoyer sparsity as the samples are."""
+        """Mean Hoyer sparsity in the given basis."""
         return float(hoyer_of_norms(self.l1, self.l2, self.stack.n_entries_each).mean())
 
     def sparsity(self, P: Matrix | None, Q: Matrix | None) -> float:
-        """Average the Hoyer sparsity of ``P J_i Qᵀ`` over samples.
+        """Compute the mean Hoyer sparsity of ``P J_i Qᵀ``.
 
-        Samples of which nothing but rounding is left are not counted. In so many samples that
-        rounding averages out, single precision halves the time.
+        Samples whose projection is only rounding error are left out. Large stacks are computed in
+        single precision, which halves the time; the mean averages its rounding errors.
 
         Parameters
         ----------
@@ -127,7 +127,7 @@ class EffectiveJacobians:
         return float(hoyer_of_norms(l1[nonzero], l2[nonzero], size).mean())
 
     def sparsity_of_first(self, P: Matrix | None, Q: Matrix | None) -> float:
-        """Average the Hoyer sparsity of ``P J_i Qᵀ`` over a few samples, for a progress bar.
+        """Compute the mean Hoyer sparsity of ``P J_i Qᵀ`` over a few samples, for a progress bar.
 
         Parameters
         ----------
@@ -147,24 +147,24 @@ class EffectiveJacobians:
 
 @contextmanager
 def thread_map(stack: Jacobians) -> Iterator[Apply]:
-    """Return the ``map`` of a pool of threads that share the blocks of a stack.
+    """Return the ``map`` of a pool of threads for the blocks of a stack.
 
     Parameters
     ----------
     stack : Jacobians
-        Says whether several threads may compute its blocks.
+        The stack; several threads are used only if it is ``concurrent``.
 
     Yields
     ------
     callable
-        As ``map``.
+        Function with the signature of ``map``.
     """
     with ThreadPoolExecutor(cpu_count() if stack.concurrent else 1) as pool:
         yield pool.map
 
 
 def nonzero_samples(norms: Matrix) -> Indices:
-    """Find the samples whose Jacobian is not zero; warn of the others.
+    """Return the samples whose Jacobian is not zero, and warn about the others.
 
     Parameters
     ----------
@@ -174,12 +174,12 @@ def nonzero_samples(norms: Matrix) -> Indices:
     Returns
     -------
     ndarray of int
-        Their indices.
+        Indices of the samples.
 
     Raises
     ------
     ValueError
-        If all are zero.
+        If all Jacobians are zero.
     """
     nonzero = np.flatnonzero(norms)
     if nonzero.size == 0:

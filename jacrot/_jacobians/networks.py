@@ -89,9 +89,9 @@ class _PositionSource:
     """
 
     def __init__(self, network: Network, X: Array, pairs: Indices) -> None:
-        self.grid = _PositionColouring(network, X)
+        self.colouring = _PositionColouring(network, X)
         self.X = X
-        self.inputs, self.places = np.divmod(pairs, len(self.grid.targets))
+        self.inputs, self.places = np.divmod(pairs, len(self.colouring.targets))
         self.n_features = X.shape[FEATURES_AXIS[X.ndim]]
         self.shape = (len(pairs), *self[:1].shape[1:])
 
@@ -99,7 +99,7 @@ class _PositionSource:
         inputs, places = self.inputs[samples], self.places[samples]
         # Positions of one colour in one input share a pass.
         passes, shared = np.unique(
-            np.stack([inputs, self.grid.colours[places]]), axis=1, return_inverse=True
+            np.stack([inputs, self.colouring.colours[places]]), axis=1, return_inverse=True
         )
         shared = shared.reshape(-1)
         step = max(1, TANGENT_ENTRIES // (self.X[0].size * self.n_features))
@@ -115,17 +115,17 @@ class _PositionSource:
         return result
 
     def _derivatives(self, x: Array, rows: Indices, places: Indices) -> Array:
-        """Push the features of some positions, each of one of the inputs."""
+        """Compute the derivatives with respect to the features of some positions by a jvp."""
         axis = FEATURES_AXIS[x.ndim]
         tangents = np.zeros((*x.shape, self.n_features), x.dtype)
         # Positions first, so that one index sets the identity at all positions.
-        here = (rows, *np.unravel_index(places, self.grid.shape))
+        here = (rows, *np.unravel_index(places, self.colouring.shape))
         np.moveaxis(tangents, axis, -2)[here] = np.eye(self.n_features)
-        _, pushed = self.grid.layer.jvp(x, tangents)
+        _, pushed = self.colouring.layer.jvp(x, tangents)
         pushed = np.moveaxis(pushed, FEATURES_AXIS[pushed.ndim - 1], -2)
         pushed = pushed.reshape(len(x), -1, *pushed.shape[-2:])
         padded = np.concatenate([pushed, np.zeros_like(pushed[:, :1])], axis=1)
-        return padded[rows[:, None], self.grid.targets[places]]
+        return padded[rows[:, None], self.colouring.targets[places]]
 
 
 class _ConcatenatedSource:

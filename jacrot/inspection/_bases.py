@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from jacrot._estimators.base import NetworkEstimator
 from jacrot._estimators.rotation import JacobianSparsityRotation
 from jacrot._jacobians.base import Jacobians
-from jacrot._jacobians.coordinates import FunctionalCoordinates, SiteBasis, after, centring
+from jacrot._jacobians.coordinates import FunctionalCoordinates, SiteBasis, centring, network_after
 from jacrot._search.subspace import effective_basis, principal_directions
 from jacrot._utils.arrays import Array, Matrix, real_array
 from jacrot._utils.random import random_rotation
@@ -286,13 +286,13 @@ def _components(activations: Array) -> Matrix:
 
 def _interaction(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
     last, stacks, logits = part.network.n_layers, part.stacks, part.activations[-1]
-    readout = after(part.network, part.layers[-1] + 1)
+    readout = network_after(part.network, part.layers[-1] + 1)
     if readout is not None:
         rest = Part(readout, range(readout.n_layers), logits)
         stacks, logits = stacks + rest.stacks, rest.activations[-1]
     moments = [centring(logits.shape[1])]
     for stack in reversed(stacks):
-        metric = FunctionalCoordinates.weighing(moments[0]).metric
+        metric = FunctionalCoordinates.from_readout(moments[0]).metric
         moments.insert(0, stack.transformed(metric, None).moments()[0])
     bases = []
     for site, activations in enumerate(part.activations):
@@ -300,7 +300,9 @@ def _interaction(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
         if number == last:
             bases.append(SiteBasis.from_axes(_components(activations)))
             continue
-        whitening = FunctionalCoordinates.whitening(activations, part.inside if site == 0 else None)
+        whitening = FunctionalCoordinates.from_activations(
+            activations, part.inside if site == 0 else None
+        )
         directions, _ = principal_directions(whitening.metric @ moment @ whitening.metric)
         bases.append(whitening.basis(directions, len(directions)))
     return bases
@@ -328,7 +330,7 @@ def _functional(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
         criterion="log",
         coordinates="functional",
         rotate_output=True,
-        readout=after(part.network, part.layers[0] + 1),
+        readout=network_after(part.network, part.layers[0] + 1),
     )
 
 
@@ -340,8 +342,8 @@ def _fitted(part: Part, rng: np.random.RandomState, **parameters: Any) -> list[S
 
 
 def _functional_svd(part: Part, rng: np.random.RandomState) -> list[SiteBasis]:
-    inner = FunctionalCoordinates.whitening(part.activations[0], part.inside)
-    outer = FunctionalCoordinates.weighing(part.readouts[0])
+    inner = FunctionalCoordinates.from_activations(part.activations[0], part.inside)
+    outer = FunctionalCoordinates.from_readout(part.readouts[0])
     # Only directions with an effect, since singular vectors of value zero would mix others in.
     stack = part.stacks[0].transformed(outer.metric, inner.metric @ part.inside.T)
     total = sum(block.sum(axis=0) for block in stack.rotated(None, None))

@@ -121,8 +121,8 @@ class NullBaseline(Result):
         others = [name for name in self.nulls if name not in sparser]
         return (
             f"{f'no sparser than {_join(others)}' if others else 'sparser than every null'}: "
-            f"{_compared('sparsity', self.score, self.nulls)}; "
-            f"{_compared('gain', self.gain, self.nulls_gain)}"
+            f"{_describe_outcomes('sparsity', self.score, self.nulls)}; "
+            f"{_describe_outcomes('gain', self.gain, self.nulls_gain)}"
         )
 
     def _finding(self) -> str:
@@ -298,7 +298,7 @@ def _z_score(value: float, runs: Matrix) -> float:
         return float((value - runs.mean()) / np.float64(_spread(runs)))
 
 
-def _compared(what: str, value: float, nulls: dict[str, Matrix]) -> str:
+def _describe_outcomes(what: str, value: float, nulls: dict[str, Matrix]) -> str:
     """Return a clause that lists the null models above, below and at a value."""
     outcomes: dict[str, list[str]] = {}
     for name, runs in nulls.items():

@@ -1,4 +1,4 @@
-"""Checks that an estimator and a network belong together, where equal widths do not tell."""
+"""Checks that an estimator was fitted to a network, which equal widths do not ensure."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import numpy as np
 from jacrot.layers._base import BaseLayer
 from jacrot.network import Network
 
-# Weights that differ by no more than this share of the largest are the same, perhaps kept in
-# single precision.
+# Weights that differ by at most this share of the largest are equal up to single precision.
 WEIGHTS_TOL = 1e-6
 
 
@@ -25,9 +24,9 @@ def same_network(first: Network, second: Network) -> bool:
     Returns
     -------
     bool
-        Whether they are the same object, or their layers are of the same kinds, with the same
-        arguments and the same weights up to single precision. Python functions and layers of
-        another class are the same where they are equal (``==``).
+        Whether they are the same object, or their layers have the same types, the same arguments
+        and the same weights up to single precision. Python functions and layers of other classes
+        are compared with ``==``.
     """
     return first is second or _same(list(first.layers), list(second.layers))
 
@@ -40,9 +39,9 @@ def check_fitted_to(estimator: Any, network: Network, what: str) -> None:
     estimator : JacobianSparsityRotation or NetworkRotation
         A fitted estimator.
     network : Network
-        The network, or the part of one, that its axes are to be used with.
+        The network, or the part of a network, with which its axes are used.
     what : str
-        How the user passed that network, for the error: ``"network[1:2]"``.
+        Description of that network in the error message, such as ``"network[1:2]"``.
 
     Raises
     ------
@@ -53,8 +52,8 @@ def check_fitted_to(estimator: Any, network: Network, what: str) -> None:
     if not isinstance(fitted, Network):
         kind = "Jacobians computed elsewhere" if fitted is None else f"{len(fitted)} blocks"
         raise ValueError(
-            f"the {type(estimator).__name__} was fitted to {kind}, not to {what}; pass one that "
-            f"was fitted to {what}."
+            f"the {type(estimator).__name__} was fitted to {kind}, not to {what}; pass an "
+            f"estimator that was fitted to {what}."
         )
     if same_network(fitted, network):
         return
@@ -66,27 +65,27 @@ def check_fitted_to(estimator: Any, network: Network, what: str) -> None:
         reason = f"another layer {site}" if network.n_layers > 1 else "another layer"
     raise ValueError(
         f"the {type(estimator).__name__} was fitted to {fitted!r}, which is not {what} (it has "
-        f"{reason}), and its axes mean nothing there; pass one that was fitted to {what}, or use "
-        "the estimator's network_."
+        f"{reason}), and its axes have no meaning there; pass an estimator that was fitted to "
+        f"{what}, or use the estimator's network_."
     )
 
 
 def check_same_widths(network: Network, other: Network, name: str) -> None:
-    """Check that another network has layers of the same widths, whatever lies between them.
+    """Check that another network has layers with the same widths.
 
     Parameters
     ----------
     network : Network
         The network.
     other : Network
-        What is to be compared with it.
+        The other network.
     name : str
-        The argument in which the user passed it, for the error.
+        Name of its argument in the error message.
 
     Raises
     ------
     ValueError
-        If the numbers of layers or the widths differ.
+        If the numbers of layers or their widths differ.
     """
     unknown = (None, None)
     ours, theirs = (
@@ -95,8 +94,8 @@ def check_same_widths(network: Network, other: Network, name: str) -> None:
     )
     if ours != theirs:
         raise ValueError(
-            f"{name} is {other!r}, but the estimator was fitted to {network!r}; pass a network of "
-            "the same layers, in which only the weights differ."
+            f"{name} is {other!r}, but the estimator was fitted to {network!r}; pass a network "
+            "with the same layers, in which only the weights differ."
         )
 
 

@@ -213,7 +213,7 @@ def axis_stability(
     check_count(n_resamples, "n_resamples", 1)
     rotated = rotated_segments(estimator, X, "X")
     rng = resolve_random_state(random_state)
-    axes = _axes(rotated)
+    axes = _rotations_by_site(rotated)
     effect, has_effect = _effects(rotated, axes)
     start, number = _differences(estimator, axes)
     plans = [(seed, False, start | number) for seed in spawn_seeds(rng, n_starts)]
@@ -258,7 +258,7 @@ def chance_level(n_axes: int, rng: np.random.RandomState) -> float:
     return float(np.mean(draws))
 
 
-def _axes(rotated: list[RotatedSegment]) -> dict[Name, Matrix]:
+def _rotations_by_site(rotated: list[RotatedSegment]) -> dict[Name, Matrix]:
     """Return the rotations of all segments by site."""
     axes: dict[Name, Matrix] = {}
     for one in rotated:
@@ -309,7 +309,9 @@ def _cosines(
     """Repeat the fit, and match the axes with an effect."""
     rng = np.random.RandomState(seed)
     rows = resample(X, random_state=rng) if resampled else X
-    found = _axes(refit(estimator, network, rows, rng, **parameters).rotated_segments(rows))
+    found = _rotations_by_site(
+        refit(estimator, network, rows, rng, **parameters).rotated_segments(rows)
+    )
     cosines = {}
     for name, nonzero in has_effect.items():
         cosines[name] = np.full(len(nonzero), np.nan)

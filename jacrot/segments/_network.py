@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from jacrot._jacobians.base import Indices, Jacobians, n_samples_in_working_memory
-from jacrot._jacobians.coordinates import after, readout_moment
+from jacrot._jacobians.coordinates import network_after, readout_moment
 from jacrot._jacobians.dense import Source
 from jacrot._jacobians.networks import (
     draw_samples,
@@ -132,7 +132,7 @@ class NetworkSegment(Segment):
 
     @cached_property
     def readout(self) -> Matrix:
-        return readout_moment(after(self.network, self.layers.stop), self.written)
+        return readout_moment(network_after(self.network, self.layers.stop), self.written)
 
     @cached_property
     def reference_logits(self) -> Array:
@@ -142,7 +142,7 @@ class NetworkSegment(Segment):
         return self.computation(activations)
 
     def logits_from(self, written: Array) -> Array:
-        rest = after(self.network, self.layers.stop)
+        rest = network_after(self.network, self.layers.stop)
         return written if rest is None else rest(written)
 
     def shuffled(self, random_state: int | np.random.RandomState | None = None) -> Self:
