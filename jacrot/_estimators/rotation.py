@@ -176,9 +176,9 @@ class JacobianSparsityRotation(FittedRotation):
     The search depends on the problem. The samples of one dense layer with fixed outputs collapse
     into one matrix, which is minimised from several starts with decreasing smoothing. All other
     problems begin with a stochastic warm start (Adam) and end with conjugate gradient. They use
-    1024 random samples, or as few as fit scikit-learn's ``working_memory``, but at least 256.
-    Sparsities always use all samples. For a preliminary result on a large problem, ``tol=1e-2`` or ``max_iter=30`` take a
-    fraction of the time.
+    1024 random samples, or fewer if scikit-learn's ``working_memory`` is too small for them, but at
+    least 256. Sparsities always use all samples. For a preliminary result on a large problem,
+    ``tol=1e-2`` or ``max_iter=30`` take a fraction of the time.
 
     For sequences ``(n, positions, features)`` and images ``(n, channels, height, width)``, the
     features at every position are rotated in the same way. A sample is then a position of an input:
