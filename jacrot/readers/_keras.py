@@ -66,12 +66,11 @@ def from_keras(model: Any) -> Network:
     Parameters
     ----------
     model : keras.Sequential or keras.Model
-        A built ``Sequential`` or functional model with one input and one output, on any backend.
-        Supported layers are ``Dense``, ``Conv2D``, ``BatchNormalization``,
-        ``LayerNormalization``, activations (``Activation``, ``ReLU``, ``LeakyReLU``, ``ELU``,
-        ``Softmax``, and as arguments), ``AveragePooling2D``, ``MaxPooling2D``,
-        ``GlobalAveragePooling2D``, ``ZeroPadding2D``, ``Flatten``, residual ``Add``, and nested
-        models; dropout and noise are ignored.
+        A built ``Sequential`` or functional model with one input and one output, on any backend, of
+        ``Dense``, ``Conv2D``, ``BatchNormalization``, ``LayerNormalization``, activations
+        (``Activation``, ``ReLU``, ``LeakyReLU``, ``ELU``, ``Softmax``, and as arguments),
+        ``AveragePooling2D``, ``MaxPooling2D``, ``GlobalAveragePooling2D``, ``ZeroPadding2D``,
+        ``Flatten``, residual ``Add`` and nested models; dropout and noise are ignored.
 
     Returns
     -------
@@ -103,14 +102,14 @@ def from_keras(model: Any) -> Network:
     Network(3 → 4 → 2; gelu, identity)
     """
     keras = import_optional("keras", caller="from_keras", extra="keras")
-    reader = KerasReader(keras, model)
+    reader = _Reader(keras, model)
     output = reader.run(model, "input")
     layers = fused(reader.graph.layers(reader.restore_order(output)))
     # A model without an effect is the identity.
     return Network(layers or [Activation("identity")])
 
 
-class KerasReader:
+class _Reader:
     """Converts the layers of a model to a graph."""
 
     def __init__(self, keras: Any, model: Any) -> None:
@@ -164,9 +163,8 @@ class KerasReader:
         for layer in (model, *model.layers):
             for method in {"call", "forward"} & instance_overrides(layer):
                 raise ValueError(
-                    f"{_describe(layer)} with a {method} on the instance that overrides that of "
-                    f"its class, and from_keras does not see what it does; remove it "
-                    f"(del layer.{method})."
+                    f"{_describe(layer)} with a {method} on the instance, overriding that of its "
+                    f"class, and from_keras does not see what it does (del layer.{method})."
                 )
         if type(model) is self.keras.Sequential:
             if not model.built or not model.inputs:
@@ -186,9 +184,7 @@ class KerasReader:
         ours = type(operation).__module__.split(".")[0] == "keras"
         if kind == "Add" and ours and len(sources) > 1:
             if len({tensor.shape for tensor in node.input_tensors}) > 1:
-                raise ValueError(
-                    f"{_describe(operation)} of tensors of several shapes; not supported."
-                )
+                raise ValueError(f"{_describe(operation)} of several shapes; not supported.")
             return reduce(self.add, sources)
         # A subclass may compute another function.
         known = getattr(self.keras.layers, kind, None) is type(operation)
@@ -361,7 +357,7 @@ def _describe(layer: Any) -> str:
     return f"layer {layer.name!r} is a {type(layer).__name__}"
 
 
-def _dense(reader: KerasReader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
+def _dense(reader: _Reader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
     reader.check_axis(layer, -1, shape)
     weight = reader.array(layer.kernel).T
     if order is not None:
@@ -375,7 +371,7 @@ def _dense(reader: KerasReader, layer: Any, shape: Any, order: Order | None) -> 
     return [linear, *reader.activation(layer, layer.activation, shape)]
 
 
-def _convolution(reader: KerasReader, layer: Any, shape: Any, _: Order | None) -> list[Layer]:
+def _convolution(reader: _Reader, layer: Any, shape: Any, _: Order | None) -> list[Layer]:
     made = partial(
         Conv2d,
         activation="identity",
@@ -403,7 +399,7 @@ def _convolution(reader: KerasReader, layer: Any, shape: Any, _: Order | None) -
     return [convolution, *reader.activation(layer, layer.activation, shape)]
 
 
-def _batch_norm(reader: KerasReader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
+def _batch_norm(reader: _Reader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
     reader.check_axis(layer, layer.axis, shape)
     mean, variance = (
         reader.vector(statistic, order) for statistic in (layer.moving_mean, layer.moving_variance)
@@ -415,7 +411,7 @@ def _batch_norm(reader: KerasReader, layer: Any, shape: Any, order: Order | None
     return [BatchNorm(mean, variance, weight, bias, layer.epsilon)]
 
 
-def _layer_norm(reader: KerasReader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
+def _layer_norm(reader: _Reader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
     reader.check_axis(layer, layer.axis, shape)
     if getattr(layer, "rms_scaling", False):
         raise ValueError(f"{_describe(layer)} with rms_scaling=True; not supported.")
@@ -426,7 +422,7 @@ def _layer_norm(reader: KerasReader, layer: Any, shape: Any, order: Order | None
     ]
 
 
-def _relu(reader: KerasReader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
+def _relu(reader: _Reader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
     slope, ceiling = float(layer.negative_slope), layer.max_value
     if layer.threshold or (slope and ceiling is not None):
         raise ValueError(
@@ -438,21 +434,21 @@ def _relu(reader: KerasReader, layer: Any, shape: Any, order: Order | None) -> l
     return [Activation(leaky_relu(slope))]
 
 
-def _softmax(reader: KerasReader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
+def _softmax(reader: _Reader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
     reader.check_axis(layer, layer.axis, shape)
     return [Softmax()]
 
 
-def _average(reader: KerasReader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
+def _average(reader: _Reader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
     return _pool(reader, layer, shape, partial(AvgPool2d, count_padding=False), "average_pool")
 
 
-def _maximum(reader: KerasReader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
+def _maximum(reader: _Reader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
     return _pool(reader, layer, shape, MaxPool2d, "max_pool")
 
 
 def _pool(
-    reader: KerasReader, layer: Any, shape: Any, kind: Callable[..., Layer], name: str
+    reader: _Reader, layer: Any, shape: Any, kind: Callable[..., Layer], name: str
 ) -> list[Layer]:
     size, strides = tuple(layer.pool_size), tuple(layer.strides)
     pool = kind(size, strides, reader.geometry(layer, shape, size, (1, 1)))
@@ -467,13 +463,11 @@ def _pool(
     return [pool]
 
 
-def _global_average(
-    reader: KerasReader, layer: Any, shape: Any, order: Order | None
-) -> list[Layer]:
+def _global_average(reader: _Reader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
     return [AvgPool2d()] if layer.keepdims else [AvgPool2d(), Flatten()]
 
 
-def _zero_padding(reader: KerasReader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
+def _zero_padding(reader: _Reader, layer: Any, shape: Any, order: Order | None) -> list[Layer]:
     n_channels = shape[reader.features_axis(4)]
     return [
         Conv2d(
@@ -485,7 +479,7 @@ def _zero_padding(reader: KerasReader, layer: Any, shape: Any, order: Order | No
     ]
 
 
-_LAYERS: dict[str, Callable[[KerasReader, Any, Any, Order | None], list[Layer]]] = {
+_LAYERS: dict[str, Callable[[_Reader, Any, Any, Order | None], list[Layer]]] = {
     "Activation": lambda reader, layer, shape, _: reader.activation(layer, layer.activation, shape),
     "AveragePooling2D": _average,
     "BatchNormalization": _batch_norm,
