@@ -35,7 +35,7 @@ TWO_SIDED = ANY | {
     "half the mini-batches": {"rows_per_axis": 8, "max_rows": 1024},
     "loosening 0.1": {"loosening": 0.1},
     "loosening 0.5": {"loosening": 0.5},
-    "conjugate gradient alone for Q alone": {"thorough_work": 0},
+    "every stage of Q alone to the end": {"coarseness": 1},
 }
 ONE_MATRIX = ANY | {
     "one start": {"thorough_work": 0},
