@@ -72,8 +72,7 @@ class NetworkRotation(NetworkEstimator):
     Parameters
     ----------
     network : Network, array-like, sequence, mapping or callable, default=None
-        The whole network, with at least two layers; see :class:`jacrot.Network`. ``None`` if it is
-        passed to ``fit``.
+        Network of at least two layers; see :class:`jacrot.Network`. ``None`` if passed to `fit`.
     activation : str, callable or list of them, default="relu"
         Activation function of every layer of raw weights, including the last; a list has one
         for each layer, such as ``["relu", "identity"]`` if the last layer computes logits.
@@ -86,13 +85,11 @@ class NetworkRotation(NetworkEstimator):
         ``criterion="log"`` and whose axes are not orthogonal in the space of neurons. The outputs
         of the network are then interpreted as logits.
     n_init : int, default=1
-        Number of searches, the best of which is kept. All but the first start from random
-        rotations.
+        Number of searches; the best is kept. Further searches start from random rotations.
     max_iter : int, default=5000
         Maximum number of conjugate-gradient steps of a search.
     tol : float, default=1e-4
-        The search stops when the mean relative decrease of the cost over five steps is below
-        `tol`.
+        Mean relative decrease of the cost over five steps below which the search stops.
     on_interrupt : {"raise", "keep"}, default="raise"
         Effect of Ctrl-C during the search; see :class:`jacrot.JacobianSparsityRotation`.
     random_state : int, RandomState instance or None, default=None
@@ -317,9 +314,8 @@ class NetworkRotation(NetworkEstimator):
             self.means_ = {site: one.mean for site, one in coordinates.items()}
             self.whitenings_ = {site: one.forward for site, one in coordinates.items()}
         given_layers = [read_layer(one, {}) for one in segments] if functional else layers
-        self.sparsities_before_ = np.array(
-            [layer.effective.sparsity(None, None) for layer in given_layers]
-        )
+        before = [layer.effective.sparsity(None, None) for layer in given_layers]
+        self.sparsities_before_ = np.array(before)
         self.sparsities_ = np.array(
             [
                 layer.effective.sparsity(self.rotations_.get(site + 1), self.rotations_.get(site))
@@ -341,9 +337,8 @@ class NetworkRotation(NetworkEstimator):
         X : array-like of shape (n_samples, n_features)
             Inputs of the network.
         site : int, default=None
-            The site, which is the input of layer `site`, or the output of the network for
-            ``n_layers``. ``None`` is the last site that was rotated: the last hidden activations,
-            or the logits with ``rotate_output=True``.
+            Site, the input of layer `site`; ``n_layers`` is the output of the network. ``None`` is
+            the last rotated site: the last hidden activations, or the logits if rotated.
 
         Returns
         -------
