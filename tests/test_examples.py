@@ -126,7 +126,7 @@ def test_mnist_circuit(tmp_path, capsys):
         # A fifteenth or less where this was written: searches that end elsewhere stay below a half.
         for given, ours in zip(table["given"][1:], table["functional"][1:], strict=True):
             assert ours[0] < given[0] / 2
-    assert "500 of 500 predictions as before" in output
+    assert "agrees on 500 of 500 predictions" in output
     assert output.count("nulls: ") == output.count("intervention: ") == 2
     assert output.count("stability: ") == 4
     names = {"circuit", "convergence", "edge_curves", "nulls", "stability"}

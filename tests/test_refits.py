@@ -109,5 +109,5 @@ def test_a_killed_worker_is_an_error(inspect, monkeypatch):
     fitted = JacobianSparsityRotation(ONE, **OPTIONS).fit(X)
     monkeypatch.setattr("jacrot.inspection._stability._cosines", Killed())
     monkeypatch.setattr("jacrot.inspection._null._scores", Killed())
-    with pytest.raises(RuntimeError, match="a worker process was killed before its fit had ended"):
+    with pytest.raises(RuntimeError, match="a worker process was killed before the end of its fit"):
         inspect(fitted, n_jobs=2)
