@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Sequence
+from copy import copy
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -91,7 +92,7 @@ def fit_provenance(
     network = estimator.network_
     if network is None:
         jacobians = [_describe_array(segment.jacobians) for segment in segments]
-        known = [find_source(segment.jacobians) for segment in segments]
+        known = [copy(find_source(segment.jacobians)) for segment in segments]
         # A single segment is not recorded as a list.
         source: dict[str, Any] = {"jacobians": jacobians if len(segments) > 1 else jacobians[0]}
         if all(one is not None for one in known):
