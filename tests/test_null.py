@@ -115,10 +115,10 @@ def test_weights_before_training_are_fitted_from_other_seeds():
     result = null_baseline(
         estimator, X, X_TEST, initial=PLANTED.weights, n_repeats=2, random_state=0
     )
-    assert result.verdict.startswith("no sparser than initial: sparsity")
+    assert "initial" in result.verdict
     # Here they are the network itself.
     np.testing.assert_allclose(result.nulls_given["initial"], result.given)
-    np.testing.assert_allclose(result.nulls["initial"], result.score, atol=0.05)
+    np.testing.assert_allclose(result.nulls["initial"], result.score, atol=0.01)
 
 
 @pytest.mark.slow

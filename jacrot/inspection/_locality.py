@@ -170,8 +170,8 @@ def locality_curve(
     >>> problem = make_planted_problem(16, 32, random_state=0)
     >>> rotation = JacobianSparsityRotation(problem.network, tol=1e-2, random_state=0)
     >>> curve = locality_curve(rotation.fit(problem.X), problem.X, steps=[0.1, 1], random_state=0)
-    >>> curve.mean_before.round(1), curve.mean_after.round(1)
-    (array([10. , 10.5]), array([2.3, 2.4]))
+    >>> bool((curve.mean_before > 9).all()), bool((curve.mean_after < 3).all())
+    (True, True)
     """
     fitted_network(estimator)
     rotated = rotated_segments(estimator, X, "X")
