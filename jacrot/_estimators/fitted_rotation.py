@@ -168,7 +168,7 @@ class FittedRotation(NetworkEstimator):
             segment,
             ("input", "input" if self.rotate_output == "tied" else "output"),
             self._read_basis,
-            self._write_basis(segment.stack.shape[1]),
+            self._write_basis(segment.d_write),
             self.rotation_,
             self.output_rotation_,
             coordinates.left,

@@ -48,12 +48,12 @@ def resolve_fit_inputs(estimator: str, network: Any, X: Any, y: Any) -> tuple[An
         raise ValueError(
             f"network is a segment, which has its own activations; pass {estimator}().fit(segment)."
         )
-    if read_segments(y) is not None and read_segments(X) is None:
+    segments = read_segments(X)
+    if segments is None and read_segments(y) is not None:
         raise ValueError(
             f"a segment was passed in place of the activations; pass {estimator}().fit(segment) "
             "without a network."
         )
-    segments = read_segments(X)
     if segments is not None:
         if given or y is not None:
             raise ValueError(

@@ -133,7 +133,6 @@ def read_layer(
     if coordinates:
         stack = stack.transformed(*coordinate_factors(segment, coordinates))
     if outer is not None:
-        assert segment.readout is not None
         readout = outer.metric @ segment.readout @ outer.metric
     with prefix_errors(f"layer {segment.layers.start}"):
         return LayerJacobians(EffectiveJacobians.select(stack), readout)

@@ -35,7 +35,7 @@ from jacrot._jacobians.coordinates import (
 from jacrot._search.frame import canonical_axes
 from jacrot._search.solver import cheapest
 from jacrot._search.subspace import effective_basis, nearest_rotation
-from jacrot._utils.arrays import FEATURES_AXIS, Array, Matrix
+from jacrot._utils.arrays import Array, Matrix
 from jacrot._utils.random import resolve_random_state, resolve_seed
 from jacrot._utils.warnings import silenced
 from jacrot.criteria._minimised import get_criterion
@@ -357,7 +357,7 @@ class NetworkRotation(NetworkEstimator):
             raise ValueError(f"site={site!r} was not rotated; pass one of {list(self.rotations_)}.")
         x = self._read_activations(X, reset=False)
         activations = x if site == 0 else self.network_[:site](x)
-        Z = self._site_basis(site).encode(activations)
+        Z = self._site_basis(site, len(self.rotations_[site])).encode(activations)
         table = _get_output_config("transform", self)["dense"] != "default"
         if table and Z.shape[1:] != (self._n_features_out,):
             raise ValueError(
@@ -408,22 +408,20 @@ class NetworkRotation(NetworkEstimator):
         return [range(number, number + 1) for number in range(self.network_.n_layers)]
 
     def _rotate(self, segments: list[NetworkSegment]) -> list[RotatedSegment]:
-        rotated = []
-        for site, segment in enumerate(segments):
-            left, right = coordinate_factors(segment, self._coordinates)
-            rotated.append(
-                RotatedSegment(
-                    segment,
-                    (site, site + 1),
-                    self._site_basis(site),
-                    self._site_basis(site + 1, segment.written.shape),
-                    self.rotations_.get(site),
-                    self.rotations_.get(site + 1),
-                    left,
-                    right,
-                )
+        sizes = [self.n_features_in_, *(segment.d_write for segment in segments)]
+        bases = [self._site_basis(site, size) for site, size in enumerate(sizes)]
+        return [
+            RotatedSegment(
+                segment,
+                (site, site + 1),
+                bases[site],
+                bases[site + 1],
+                self.rotations_.get(site),
+                self.rotations_.get(site + 1),
+                *coordinate_factors(segment, self._coordinates),
             )
-        return rotated
+            for site, segment in enumerate(segments)
+        ]
 
     def rotated_network(self) -> Network:
         """Return the network with all rotations folded into its weights.
@@ -435,7 +433,7 @@ class NetworkRotation(NetworkEstimator):
             they were rotated. If the inputs were rotated, an additional first layer rotates them.
         """
         check_is_fitted(self)
-        bases = {site: self._site_basis(site) for site in self.rotations_}
+        bases = {site: self._site_basis(site, len(R)) for site, R in self.rotations_.items()}
         return rotate_network(self.network_, bases, given_inputs=True)
 
     @property
@@ -485,9 +483,8 @@ class NetworkRotation(NetworkEstimator):
             rotation.fit(segment.computation, segment.activations)
         return rotation
 
-    def _site_basis(self, site: int, shape: tuple[int, ...] = ()) -> SiteBasis:
-        """Return the basis of a site, which is that of neurons if it was not rotated."""
-        size = shape[FEATURES_AXIS[len(shape)]] if shape else self.n_features_in_
+    def _site_basis(self, site: int, size: int) -> SiteBasis:
+        """Return the basis of a site of `size` features, the neurons if it was not rotated."""
         coordinates = self._coordinates.get(site, NeuronCoordinates())
         return coordinates.basis(self.rotations_.get(site), size)
 

@@ -119,6 +119,11 @@ class Captured(_Pair):
         """The Jacobians."""
         return self.jacobians
 
+    @property
+    def d_write(self) -> int:
+        """Number of activations at `write`, at each position."""
+        return int(self.jacobians.shape[-2])
+
     @cached_property
     def stack(self) -> Jacobians:
         """The Jacobians as a stack, which reads a memory map block by block."""

@@ -17,7 +17,7 @@ from jacrot._jacobians.networks import (
     network_jacobians,
     pool_jacobians,
 )
-from jacrot._utils.arrays import Array, Matrix
+from jacrot._utils.arrays import FEATURES_AXIS, Array, Matrix
 from jacrot._utils.random import resolve_random_state
 from jacrot.network import Network
 from jacrot.positions import to_rows
@@ -114,6 +114,11 @@ class NetworkSegment(Segment):
     def X(self) -> Array:
         rows = to_rows(self.activations)
         return rows if self.samples is None else rows[self.samples]
+
+    @cached_property
+    def d_write(self) -> int:
+        outputs = self.forward(self.activations[:1])
+        return outputs.shape[FEATURES_AXIS[outputs.ndim]]
 
     @cached_property
     def stack(self) -> Jacobians:

@@ -53,6 +53,11 @@ class Segment(ABC):
 
     @property
     @abstractmethod
+    def d_write(self) -> int:
+        """Number of activations that are written, at each position."""
+
+    @property
+    @abstractmethod
     def stack(self) -> Jacobians:
         """The Jacobians of the samples, computed block by block."""
 
